@@ -1,0 +1,128 @@
+"""A dump worker: one process, one session, one snapshot; turns chunks of rows into sealed objects.
+
+Run as `python -m kpbackup.backup.dump_worker` by `WorkerProcess`, which carries the conversation:
+
+    {"endpoint": {...}, "recipients": ["age1..."], "level": 1}   -> {"ready": true}
+    {"snapshot": true}                                           -> {"snapshot": true}
+    {"dump": [{"table": {...}, "bounds": {...}}, ...]}           -> bytes ..., then {"done": {"chunks": [...], "raw_bytes": n}}
+
+Idea: rows go from the socket through hash, zstd and age to the pipe without being looked at or gathered, so memory is
+the same for any table, and the bytes that leave this process are sealed. It knows neither the store nor the
+repository: `object_key` is not among what it reports of a chunk.
+
+Limits: a row above 1 MiB is held whole up to 16 MiB. Any error ends the process (and with it session and snapshot):
+a half object is never followed by "done". Imports stay few: each worker pays for them in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kpbackup import errors
+from kpbackup.model import codec
+from kpbackup.model.inventory import ChunkBounds, Table
+from kpbackup.mysql import rows, server, wire
+from kpbackup.pipeline.compress import Compressor
+from kpbackup.pipeline.encrypt import Encryptor, Recipient
+from kpbackup.pipeline.process import Message, WorkerChannel
+
+MESSAGE_BYTES = 262_144  # sealed bytes are gathered to about this size: fewer messages, fewer switches between processes
+
+
+class SealedObject:
+    """One object on its way out: what is written to it leaves compressed and encrypted through `send`."""
+
+    def __init__(self, recipients: Sequence[Recipient], *, level: int, send: Callable[[bytes], None]) -> None:
+        self.raw_bytes = 0
+        self._compressor = Compressor(level=level)
+        self._encryptor = Encryptor(recipients)
+        self._send = send
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Adds plaintext; keeps no reference to it."""
+        self.raw_bytes += len(data)
+        compressed = self._compressor.compress(data)
+        if compressed:
+            self._hold(self._encryptor.encrypt(compressed))
+
+    def finish(self) -> None:
+        """Sends the rest. Without it no reader accepts the object."""
+        self._hold(self._encryptor.encrypt(self._compressor.flush()))
+        self._hold(self._encryptor.flush())
+        self._release()
+
+    def _hold(self, sealed: bytes) -> None:
+        if sealed:
+            self._held.append(sealed)
+            self._held_bytes += len(sealed)
+        if self._held_bytes >= MESSAGE_BYTES:
+            self._release()
+
+    def _release(self) -> None:
+        if self._held:
+            self._send(b"".join(self._held))
+        self._held, self._held_bytes = [], 0
+
+
+class DumpWorker:
+    """The worker's side of the conversation; `handle` answers one message."""
+
+    def __init__(self, channel: WorkerChannel) -> None:
+        self._channel = channel
+        self._connection: server.Connection | None = None
+
+    def handle(self, message: Message) -> None:
+        """Raises whatever KpbackupError the request meets; the channel passes it on."""
+        if "endpoint" in message:
+            self._start(message)
+            self._channel.send({"ready": True})
+        elif "snapshot" in message:
+            self._session().execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            self._channel.send({"snapshot": True})
+        elif "dump" in message:
+            self._channel.send({"done": self._dump(message["dump"])})
+        else:
+            raise errors.InternalError(f"unknown request to a dump worker: {sorted(message)}")
+
+    def _start(self, message: Message) -> None:
+        endpoint = codec.decode(server.Endpoint, message["endpoint"], what="endpoint for a dump worker")
+        self._recipients = [Recipient.parse(text) for text in message["recipients"]]
+        self._level = int(message.get("level", 1))
+        self._connection = server.connect(endpoint)
+        is_mariadb = self._connection.row("SHOW GLOBAL VARIABLES LIKE 'gtid_domain_id'") is not None
+        self._flavour = "mariadb" if is_mariadb else "mysql"
+        rows.open_session(self._connection, self._flavour)
+        self._socket = wire.WireSocket(self._connection)
+
+    def _session(self) -> server.Connection:
+        if self._connection is None:
+            raise errors.InternalError("a dump worker was asked for rows before it was given an endpoint")
+        return self._connection
+
+    def _dump(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        self._session()
+        sealed = SealedObject(self._recipients, level=self._level, send=self._channel.send_bytes)
+        done = []
+        for ordinal, request in enumerate(requests):
+            table = codec.decode(Table, request["table"], what="table for a dump worker")
+            bounds = codec.decode(ChunkBounds, request["bounds"], what="bounds for a dump worker")
+            totals = rows.stream_chunk(self._socket, table, bounds, self._flavour, sealed.write)
+            done.append({
+                "schema": table.schema, "table": table.name, "bounds": codec.encode(bounds), "ordinal": ordinal,
+                **codec.encode(totals),
+            })
+        sealed.finish()
+        return {"chunks": done, "raw_bytes": sealed.raw_bytes}
+
+
+def main() -> None:
+    """Serves the parent until it closes the pipe."""
+    channel = WorkerChannel()
+    channel.serve(DumpWorker(channel).handle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Which timeline the source is on: whether the archive can go on where it ended, or a new timeline must start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kpbackup import errors
+from kpbackup.model import manifest
+from kpbackup.model.catalog import History
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.mysql import coordinates, follow, preflight, server
+from kpbackup.mysql.facts import ServerFacts
+from kpbackup.mysql.privileges import Privileges
+from kpbackup.repository import layout
+from kpbackup.repository.binding import Repository
+
+
+@dataclass(frozen=True)
+class ArchiveHead:
+    """Where the archive of a timeline ends, and which file that is."""
+
+    at: Coordinates
+    file: manifest.FileIdentity
+    seq: int
+    link: str
+    ends_file: bool
+
+
+def archive_head(history: History, *, first_link: str) -> ArchiveHead | None:
+    """The end of the newest segment, else the oldest set's coordinates: where the archive goes on. None without a set."""
+    if history.segments:
+        last = history.segments[-1]
+        return ArchiveHead(last.end, last.file, last.head.seq, last.link, last.ends_file)
+    if history.sets:
+        first = history.sets[0]
+        return ArchiveHead(first.coordinates, first.file, 0, first_link, False)
+    return None
+
+
+def require(facts: ServerFacts, rights: Privileges, *, databases: tuple[str, ...] = ()) -> None:
+    """Passes when the source can be backed up; the first finding that rules it out is raised.
+
+    Raises:
+        PrivilegeMissing, ServerUnfit.
+    """
+    for finding in preflight.source_findings(facts, rights, databases=databases):
+        if finding.severity == "error":
+            kind = errors.PrivilegeMissing if finding.what.startswith("missing privilege") else errors.ServerUnfit
+            raise kind(f"{finding.what}: {finding.why}", hint=finding.mend)
+
+
+def broken(connection: server.Connection, facts: ServerFacts, history: History, head: ArchiveHead) -> str:
+    """Why the archive cannot be continued on this source ('' when it can): the `reason` of a new timeline.
+
+    'forked': another server, or the same names with other content; 'reset': the file is there but shorter or other;
+    'purged': the file is gone although newer ones are there.
+    """
+    uuid = history.timeline.server_uuid
+    if facts.flavour != history.timeline.flavour or (uuid and facts.server_uuid and uuid != facts.server_uuid):
+        return "forked"
+    stored = dict(coordinates.list_binlogs(connection))
+    if head.at.file not in stored:
+        return "purged" if stored and max(stored) > head.at.file else "reset"
+    if stored[head.at.file] < head.at.position:
+        return "reset"
+    identity = follow.file_identity(connection.endpoint, flavour=facts.flavour, file=head.at.file)
+    if identity != head.file:
+        return "forked" if identity.server_id != head.file.server_id else "reset"
+    return ""
+
+
+def start_timeline(repository: Repository, facts: ServerFacts, *, number: int, reason: str, parent: History | None,
+                   fork: Coordinates | None, now: datetime) -> manifest.Timeline:
+    """Writes the manifest of a new timeline.
+
+    Raises:
+        ObjectExists: another process started it just now.
+    """
+    timeline_id = layout.timeline_id(number)
+    head = repository.head("timeline", key=layout.timeline(timeline_id), created_at=now, timeline=timeline_id)
+    timeline = manifest.Timeline(head=head, reason=reason, flavour=facts.flavour, server_version=facts.version_string,
+                                 server_uuid=facts.server_uuid, parent=parent.id if parent else None, fork=fork)
+    repository.create(timeline)
+    return timeline
+
+
+def chain_broken(reason: str, head: ArchiveHead, source: str) -> errors.ChainBroken:
+    """The error an incremental backup ends with when the archive cannot go on."""
+    causes = {
+        "purged": f"{source} has purged {head.at.file}, which was archived only up to {head.at.position}",
+        "reset": f"{source} no longer has {head.at.file} as it was archived up to {head.at.position}: binlogs were reset or the server was restored",
+        "forked": f"{source} is another server, or has another history, than the one archived up to {head.at}",
+    }
+    return errors.ChainBroken(f"the archive cannot be continued: {causes[reason]}",
+                              hint="run `kpbackup backup full`: it starts a new timeline; everything archived so far stays restorable")

@@ -1,0 +1,114 @@
+"""The verbs of the command line, in one table, each imported only when it runs.
+
+A line of `VERBS` is `"name": Verb(module, function, help)`; `"backup full"` is the verb `full` of the group `backup`.
+A group that is also a verb (`restore` beside `restore database`) runs its own function when no verb of it follows.
+The function is an ordinary typer command: its annotated parameters are the options, its docstring the long help,
+and what it returns (None or an int) the exit code. `kpbackup --help` reads this table alone and imports no verb.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import typer
+import typer.core
+import typer.main
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb's function is, and the one line `--help` shows for it."""
+
+    module: str
+    function: str
+    help: str
+
+    def load(self) -> Callable[..., Any]:
+        """The function; this import is the start-up cost of the verb."""
+        found: Callable[..., Any] = getattr(importlib.import_module(self.module), self.function)
+        return found
+
+
+VERBS: dict[str, Verb] = {
+    "init": Verb("kpbackup.cli.init", "init", "Create the keys and an empty repository."),
+    "backup full": Verb("kpbackup.cli.backup", "full", "Take a full backup now."),
+    "backup incremental": Verb("kpbackup.cli.backup", "incremental", "Archive the binlog up to now."),
+    "version": Verb("kpbackup.cli.version", "version", "Print the version of kpbackup."),
+}
+
+# The help of a group that is not itself a verb.
+GROUPS: dict[str, str] = {
+    "backup": "Make a backup now: full or incremental.",
+}
+
+
+class VerbGroup(typer.core.TyperGroup):
+    """The verbs below one path of the table; '' is the program itself."""
+
+    def __init__(self, *, path: str, table: Mapping[str, Verb], **attributes: Any) -> None:
+        super().__init__(rich_markup_mode=None, context_settings=dict(CONTEXT_SETTINGS), **attributes)
+        self._prefix = f"{path} " if path else ""
+        self._table = table
+        below = (name.removeprefix(self._prefix) for name in table if name.startswith(self._prefix))
+        self._words = tuple(dict.fromkeys(name.split()[0] for name in below))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self._words)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return build(self._prefix + cmd_name, self._table) if cmd_name in self._words else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [(word, short_help(self._prefix + word, self._table)) for word in self._words]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self._words:
+            self._refuse(ctx, args[0])
+        if self.callback is not None and self._prefix:
+            self._refuse_early_options(ctx, args[0])
+            self.callback = None  # a verb of the group follows, so the group's own function does not run
+        return super().resolve_command(ctx, args)
+
+    def _refuse(self, ctx: Any, word: str) -> NoReturn:
+        near = difflib.get_close_matches(word, self._words, n=1)
+        wanted = f"did you mean {near[0]}?" if near else f"commands here: {', '.join(self._words)}"
+        raise typer.BadParameter(f"no such command: {ctx.command_path} {word}; {wanted}", ctx=ctx, param_hint=())
+
+    def _refuse_early_options(self, ctx: Any, word: str) -> None:
+        for parameter in self.params:
+            if getattr(ctx.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE":
+                option = parameter.opts[0]
+                raise typer.BadParameter(f"{option} must come after {ctx.command_path} {word}", ctx=ctx, param_hint=())
+
+
+def build(path: str, table: Mapping[str, Verb]) -> Any:
+    """The command of a verb or group, importing the verb's module."""
+    name = path.split()[-1]
+    own = _command(name, table[path]) if path in table else None
+    if not any(other.startswith(f"{path} ") for other in table):
+        return own
+    if own is None:
+        return VerbGroup(path=path, table=table, name=name, help=GROUPS[path])
+    return VerbGroup(
+        path=path, table=table, name=name, help=own.help, params=own.params, callback=own.callback, invoke_without_command=True,
+        subcommand_metavar="[COMMAND] [ARGS]...",
+    )
+
+
+def short_help(path: str, table: Mapping[str, Verb]) -> str:
+    """The line `--help` shows."""
+    return table[path].help if path in table else GROUPS[path]
+
+
+def _command(name: str, verb: Verb) -> Any:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=dict(CONTEXT_SETTINGS))
+    app.command(name=name)(verb.load())
+    return typer.main.get_command(app)

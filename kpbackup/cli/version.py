@@ -1,0 +1,21 @@
+"""`kpbackup version`: what runs here, for a report of a defect."""
+
+from __future__ import annotations
+
+import platform
+
+import typer
+
+import kpbackup
+from kpbackup.cli import context
+
+
+def version(ctx: typer.Context, json: context.JsonOption = False) -> None:
+    """Print the version of kpbackup, and of Python and the system it runs on."""
+    room = context.of(ctx, json=json)
+    facts = {
+        "version": kpbackup.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    room.printer.show(facts, f"kpbackup {facts['version']} (Python {facts['python']}, {facts['system']})")

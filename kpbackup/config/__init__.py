@@ -1,0 +1,33 @@
+"""Settings: one checked, frozen value from YAML file, environment and options.
+
+Idea: `load` stacks the three (options beat environment beats file), refuses what it does not know with the
+nearest known key, and validates the rest; commands then ask with `settings.need_...()` for what they use.
+Limits: only `cli` and `service` import this package; lower rooms take plain values. Secrets are read from
+files or the environment, when needed, and never shown. A crash leaves nothing behind: nothing is written.
+"""
+
+from kpbackup.config.groups import (
+    ArchiveSettings,
+    EncryptionSettings,
+    Group,
+    Login,
+    LogSettings,
+    ObjectiveSettings,
+    RepositorySettings,
+    RetentionSettings,
+    ScheduleSettings,
+    ServiceSettings,
+    SigningSettings,
+    SourceSettings,
+    TlsSettings,
+)
+from kpbackup.config.layers import DEFAULT_PATH
+from kpbackup.config.reading import load
+from kpbackup.config.recovery import RecoverySettings, SqlCheck, StepSettings, TargetSettings, VerifySettings
+from kpbackup.config.settings import Settings
+
+__all__ = [
+    "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "ObjectiveSettings",
+    "RecoverySettings", "RepositorySettings", "RetentionSettings", "ScheduleSettings", "ServiceSettings", "Settings",
+    "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings", "TlsSettings", "VerifySettings", "load",
+]

@@ -1,0 +1,233 @@
+"""Every setting, one class per group: the docstring under a key says its meaning, unit and why the default is what it is.
+
+docs/settings.md is generated from these classes, so what is written here is what users read.
+Values are checked when they are read; a group that is half set is an error, never a guess.
+Passwords are `SecretStr`, so that no repr, log or message shows one.
+"""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+from typing import Literal, Self
+
+import pydantic
+
+from kpbackup.config import values
+
+MIB = 1 << 20
+DEFAULT_MYSQL_PORT = 3306
+
+
+class Group(pydantic.BaseModel):
+    """What all groups share: frozen, unknown keys refused, no value in an error text."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TlsSettings(Group):
+    """Encryption of the connection to a database server."""
+
+    required: bool = False
+    """Refuse a connection without TLS. Off by default because many servers inside one network offer none; without it
+    TLS is used when the server offers it, but the server's certificate is not verified."""
+
+    ca_file: values.Path | None = None
+    """PEM file of the authority that signed the server's certificate. Set, it makes TLS required and verifies
+    certificate and host name."""
+
+
+class Login(Group):
+    """A database server and the account that logs in."""
+
+    host: values.Host
+    """Host name or address of the server. No default: a guess would back up, or overwrite, the wrong server."""
+
+    port: values.Port = DEFAULT_MYSQL_PORT
+    """TCP port. The default is the one MySQL and MariaDB listen on."""
+
+    user: values.Text
+    """Account that logs in. `kpbackup doctor` prints the grants it needs."""
+
+    password_file: values.Path | None = None
+    """File that holds the password; one trailing newline is dropped. Keep it readable for its owner alone."""
+
+    password: pydantic.SecretStr | None = None
+    """The password itself, from the environment alone: in the YAML file and on the command line it is refused, because
+    files get committed and command lines are seen by every user of the machine. Without either, the login uses none."""
+
+    tls: TlsSettings = TlsSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file are both set; keep one")
+        return self
+
+
+class SourceSettings(Login):
+    """The server that is backed up. A machine that only restores leaves the whole group out."""
+
+    name: values.Text = ""
+    """Label `source` of every metric. Empty means host:port; name it when the host may change after a failover."""
+
+    databases: tuple[values.Text, ...] = ()
+    """Databases to back up. Empty means all but the system's own, so that a database made tomorrow is not forgotten."""
+
+    max_connections: values.Whole = pydantic.Field(default=4, ge=1, le=64)
+    """Connections a full backup reads with at the same time. Four keep two to four cores busy and leave the server
+    room for its application."""
+
+    bandwidth_limit: values.Rate | None = None
+    """Most bytes per second a full backup reads, all connections together, such as 20MiB. Unlimited by default:
+    the shorter the backup, the shorter its snapshot is held open."""
+
+    @property
+    def label(self) -> str:
+        """The name, else host:port."""
+        return self.name or f"{self.host}:{self.port}"
+
+
+class RepositorySettings(Group):
+    """Where backups are kept. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
+
+    url: values.RepositoryUrl
+    """`s3://bucket/prefix` or `file:///absolute/path`. One repository holds one source: several sources take several prefixes."""
+
+    endpoint_url: values.EndpointUrl | None = None
+    """Address of an S3 server that is not Amazon's, such as http://minio:9000."""
+
+    region: values.Text | None = None
+    """S3 region. Unset, the AWS configuration of the machine decides; servers that are not Amazon's rarely care."""
+
+    @pydantic.model_validator(mode="after")
+    def _s3_keys_need_s3(self) -> Self:
+        if not self.url.startswith("s3://") and (self.endpoint_url or self.region):
+            raise ValueError("endpoint_url and region go with an s3:// url only")
+        return self
+
+
+class EncryptionSettings(Group):
+    """Who can open backups. Everything is sealed to all recipients; there is no way to store plain data."""
+
+    recipients: tuple[values.Recipient, ...] = ()
+    """Public halves of age identities, `age1...`. Give two, kept in two places: with the only identity lost, the backups
+    are lost too."""
+
+    recipients_file: values.Path | None = None
+    """File with one recipient per line, `#` starts a comment. Added to `recipients`."""
+
+    identity_file: values.Path | None = None
+    """File of the private age identity. Restoring needs it, making backups does not: keep it away from the machine that
+    makes them."""
+
+
+class SigningSettings(Group):
+    """Who may write backups, and whose backups are believed."""
+
+    key_file: values.Path | None = None
+    """File of the minisign secret key that signs what is written. Only a machine that makes backups has it."""
+
+    key_password_file: values.Path | None = None
+    """File that holds the password of `key_file`, if it has one."""
+
+    public_keys: tuple[values.PublicKey, ...] = ()
+    """minisign public keys, `RW...`, whose signatures are believed. Reading a repository without any is refused, so that
+    a forged one is not restored."""
+
+    public_keys_file: values.Path | None = None
+    """File with one public key per line, `#` or `untrusted comment:` starts a comment. Added to `public_keys`."""
+
+    @pydantic.model_validator(mode="after")
+    def _password_needs_key(self) -> Self:
+        if self.key_password_file and not self.key_file:
+            raise ValueError("key_password_file is set without key_file")
+        return self
+
+
+class ScheduleSettings(Group):
+    """When the daemon starts jobs; the times are in `timezone`. A job missed while it was down runs once at its start."""
+
+    full: values.Cron | None = "0 2 * * *"
+    """Cron expression of full backups; null switches them off. Every night at two, when applications are quiet."""
+
+    incremental: values.Cron | None = "0 * * * *"
+    """Cron expression of incremental backups; null switches them off. Every hour, which meets the RPO of one hour."""
+
+
+class ArchiveSettings(Group):
+    """How the binlog is archived."""
+
+    continuous: bool = False
+    """Follow the binlog all the time instead of catching up on schedule. Lowers the RPO to about `interval`, for one
+    replication connection held open."""
+
+    interval: values.Duration = pydantic.Field(default=timedelta(seconds=10), ge=timedelta(seconds=1), le=timedelta(hours=1))
+    """Longest time a transaction waits for its segment in continuous mode. Ten seconds make about 8,600 small objects a
+    day, which compaction joins."""
+
+    segment_bytes: values.Size = pydantic.Field(default=16 * MIB, ge=64 << 10, le=1 << 30)
+    """Binlog bytes after which a segment is closed at the next transaction boundary. 16MiB keep memory flat and
+    uploads quick to repeat."""
+
+
+class ObjectiveSettings(Group):
+    """What was promised; `status` and the metrics compare it with what is achieved."""
+
+    rpo: values.Duration = pydantic.Field(default=timedelta(hours=1), gt=timedelta())
+    """Largest loss that is acceptable: age of the newest recovery point. The default matches the hourly schedule."""
+
+    rto: values.Duration = pydantic.Field(default=timedelta(minutes=30), gt=timedelta())
+    """Longest recovery that is acceptable, from its start to a verified database."""
+
+
+class RetentionSettings(Group):
+    """What `prune` keeps, always together with everything that needs."""
+
+    days: values.Whole = pydantic.Field(default=30, ge=1, le=36_500)
+    """Days back to which every moment stays restorable. A month lets a mistake found at month's end be undone."""
+
+    complete_chains: values.Whole = pydantic.Field(default=2, ge=1, le=1000)
+    """Complete chains kept whatever their age, so that a stopped schedule never ends in an empty repository."""
+
+    grace_period: values.Duration = timedelta(days=1)
+    """Wait between dropping a manifest and deleting its data, so that a restore already running can finish."""
+
+
+class LogSettings(Group):
+    """What is written to standard error."""
+
+    format: Literal["text", "json"] = "text"
+    """`text` for people, `json` for collectors: one object per line."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written. `debug` also shows where in the code an unexpected error arose."""
+
+
+def _this_host() -> str:
+    return socket.gethostname()
+
+
+class ServiceSettings(Group):
+    """What the daemon and the exporter listen on."""
+
+    listen: values.Listen = "0.0.0.0:8080"
+    """Address and port of /metrics and /api/health. All addresses, because probes and Prometheus come from other hosts;
+    nothing secret is served."""
+
+    instance: values.Text = pydantic.Field(default_factory=_this_host, min_length=1, max_length=200)
+    """Name of this process in leases. A restarted process with the same name takes its lease back at once. Default: the
+    host name."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to bind."""
+        return values.split_listen(self.listen)
+
+
+class DrillSettings(Group):
+    """Reserved for recovery drills; empty in this version."""
+
+
+class NotifySettings(Group):
+    """Reserved for notifications; empty in this version."""

@@ -1,0 +1,186 @@
+"""All settings of one process as one frozen value, and what a command asks of them.
+
+A group that a command does not need may be missing: a machine that restores has no `source`. The
+`need_...` methods give the group, or say which key is missing.
+"""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from typing import Any
+
+import pydantic
+
+from kpbackup import errors
+from kpbackup.config import groups, secrets, values
+from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
+
+
+class Settings(groups.Group):
+    """The top level."""
+
+    timezone: values.ZoneName = "UTC"
+    """IANA time zone of schedules and of `--to` times written without one. UTC, because it has no clock changes."""
+
+    source: groups.SourceSettings | None = None
+
+    repository: groups.RepositorySettings | None = None
+
+    encryption: groups.EncryptionSettings = groups.EncryptionSettings()
+
+    signing: groups.SigningSettings = groups.SigningSettings()
+
+    schedule: groups.ScheduleSettings = groups.ScheduleSettings()
+
+    archive: groups.ArchiveSettings = groups.ArchiveSettings()
+
+    objectives: groups.ObjectiveSettings = groups.ObjectiveSettings()
+
+    retention: groups.RetentionSettings = groups.RetentionSettings()
+
+    recovery: RecoverySettings = RecoverySettings()
+
+    service: groups.ServiceSettings = pydantic.Field(default_factory=groups.ServiceSettings)
+
+    log: groups.LogSettings = groups.LogSettings()
+
+    drill: groups.DrillSettings = groups.DrillSettings()
+
+    notify: groups.NotifySettings = groups.NotifySettings()
+
+    copies: tuple[Any, ...] = ()
+    """Reserved for further repositories; empty in this version."""
+
+    @pydantic.field_validator("copies", mode="after")
+    @classmethod
+    def _copies_come_later(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if value:
+            raise ValueError("further repositories come with a later version; leave it empty")
+        return value
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone."""
+        return values.zone_of(self.timezone)
+
+    def need_source(self) -> groups.SourceSettings:
+        """The source.
+
+        Raises:
+            SettingsError: none is set.
+        """
+        if self.source is None:
+            raise _missing("source.host", "name the server to back up, its host and user")
+        return self.source
+
+    def need_target(self) -> TargetSettings:
+        """The server to restore into.
+
+        Raises:
+            SettingsError: none is set.
+        """
+        if self.recovery.target is None:
+            raise _missing("recovery.target.host", "name the server to restore into, its host and user")
+        return self.recovery.target
+
+    def need_repository(self) -> groups.RepositorySettings:
+        """The repository.
+
+        Raises:
+            SettingsError: none is set.
+        """
+        if self.repository is None:
+            raise _missing("repository.url", "write s3://bucket/prefix or file:///absolute/path")
+        return self.repository
+
+    def source_password(self) -> pydantic.SecretStr:
+        """The source account's password, the empty one when none is set.
+
+        Raises:
+            SettingsError: no source, or its password_file cannot be read.
+        """
+        source = self.need_source()
+        return secrets.password(source.password, source.password_file, key="source.password_file")
+
+    def target_password(self) -> pydantic.SecretStr:
+        """The target account's password, the empty one when none is set.
+
+        Raises:
+            SettingsError: no target, or its password_file cannot be read.
+        """
+        target = self.need_target()
+        return secrets.password(target.password, target.password_file, key="recovery.target.password_file")
+
+    def need_recipients(self) -> tuple[str, ...]:
+        """Everyone backups are sealed to, at least one, each once.
+
+        Raises:
+            SettingsError: none is set.
+            KeyProblem: recipients_file cannot be read or holds something else.
+        """
+        hint = "`kpbackup init` makes an identity and prints its recipient"
+        return self._keys("encryption", "recipients", check=values.recipient, hint=hint)
+
+    def need_public_keys(self) -> tuple[str, ...]:
+        """Every public key whose signature is believed, at least one, each once.
+
+        Raises:
+            SettingsError: none is set.
+            KeyProblem: public_keys_file cannot be read or holds something else.
+        """
+        hint = "`kpbackup init` prints the public key of the repository"
+        return self._keys("signing", "public_keys", check=values.public_key, hint=hint)
+
+    def need_identity(self) -> pydantic.SecretStr:
+        """The text of the private identity's file.
+
+        Raises:
+            SettingsError: identity_file is not set.
+            KeyProblem: it cannot be read.
+        """
+        if self.encryption.identity_file is None:
+            raise _missing("encryption.identity_file", "name the file of the private identity that `kpbackup init` made")
+        return secrets.key_text(self.encryption.identity_file, key="encryption.identity_file")
+
+    def need_signing_key(self) -> tuple[pydantic.SecretStr, pydantic.SecretStr | None]:
+        """The text of the secret signing key's file, and its password if one is set.
+
+        Raises:
+            SettingsError: key_file is not set, or key_password_file cannot be read.
+            KeyProblem: key_file cannot be read.
+        """
+        signing = self.signing
+        if signing.key_file is None:
+            raise _missing("signing.key_file", "name the file of the signing key that `kpbackup init` made")
+        text = secrets.key_text(signing.key_file, key="signing.key_file")
+        if signing.key_password_file is None:
+            return text, None
+        return text, secrets.password(None, signing.key_password_file, key="signing.key_password_file")
+
+    def exposed_files(self) -> tuple[tuple[str, str], ...]:
+        """(key, path) of each secret file that every user of the machine may read: worth a warning."""
+        target = self.recovery.target
+        files = {
+            "source.password_file": self.source.password_file if self.source else None,
+            "recovery.target.password_file": target.password_file if target else None,
+            "encryption.identity_file": self.encryption.identity_file,
+            "signing.key_file": self.signing.key_file,
+            "signing.key_password_file": self.signing.key_password_file,
+        }
+        return tuple((key, path) for key, path in files.items() if path and secrets.exposed(path))
+
+    def _keys(self, group: str, name: str, *, check: Any, hint: str) -> tuple[str, ...]:
+        listed: tuple[str, ...] = getattr(getattr(self, group), name)
+        path: str | None = getattr(getattr(self, group), f"{name}_file")
+        filed = secrets.key_lines(path, key=f"{group}.{name}_file", check=check) if path else ()
+        if not listed and not filed:
+            where = f" and {path} holds none" if path else ""
+            remedy = f"set {group}.{name} or {group}.{name}_file; {hint}"
+            raise errors.SettingsError(f"{group}.{name} is empty{where}", hint=remedy)
+        return tuple(dict.fromkeys((*listed, *filed)))
+
+
+def _missing(key: str, hint: str) -> errors.SettingsError:
+    variable = "KPBACKUP_" + key.upper().replace(".", "__")
+    remedy = f"{hint} (in the settings file, or by {variable})"
+    return errors.SettingsError(f"{key} is not set, and this command needs it", hint=remedy)

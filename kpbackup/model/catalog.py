@@ -1,0 +1,52 @@
+"""The catalog as a value: all manifests of a repository read together, at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kpbackup.model import manifest
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A manifest that is there but cannot be trusted, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class History:
+    """One timeline with everything on it, each log in order of its numbers.
+
+    `observation` is the newest one. `segments` starts at the newest anchor. `last_key_month_of` gives, for each
+    log, the creation time of its newest entry: what the key of the next entry is built from.
+    """
+
+    timeline: manifest.Timeline
+    sets: tuple[manifest.BackupSet, ...]
+    segments: tuple[manifest.BinlogSegment, ...]
+    observation: manifest.ObservationManifest | None
+    anchor: manifest.Anchor | None
+    tombstones: tuple[manifest.Tombstone, ...]
+    damaged: tuple[Damaged, ...]
+    newest: dict[str, tuple[int, datetime]]
+
+    @property
+    def id(self) -> str:
+        return self.timeline.head.timeline
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All timelines, oldest first. `damaged` lists manifests that could not be verified, timelines' own included."""
+
+    repository: manifest.RepositoryBinding
+    histories: tuple[History, ...]
+    damaged: tuple[Damaged, ...]
+
+    @property
+    def current(self) -> History | None:
+        """The newest timeline: the only one that grows."""
+        return self.histories[-1] if self.histories else None

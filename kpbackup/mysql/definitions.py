@@ -1,0 +1,207 @@
+"""Definitions put to use: created on a target, compared, or printed as scripts for the database's own client.
+
+create() gives every object the session it was made in and puts the session back. A crash between two statements leaves
+objects that are whole; one between ALTER DATABASE and its way back leaves the database with the collation of the object
+being made, which creating the databases anew mends and compare() shows.
+Limit: texts that the object's own character_set_client cannot hold are sent as utf8mb4, and a warning says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pymysql
+from pymysql.charset import charset_by_name
+
+from kpbackup import errors
+from kpbackup.model.inventory import Definition, Inventory, Table
+from kpbackup.mysql import server
+from kpbackup.mysql.quoting import identifier, literal
+from kpbackup.mysql.schema import comparable, split_auto_increment
+
+# without NO_ENGINE_SUBSTITUTION a missing engine becomes InnoDB without a word
+BASE_SQL_MODE = "NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION"
+BASE_SESSION = {
+    "foreign_key_checks": "0",
+    "unique_checks": "0",
+    "sql_mode": literal(BASE_SQL_MODE),
+    "time_zone": "'+00:00'",
+}
+UTF8 = ("utf8", "utf8mb3", "utf8mb4")
+MISSING_REFERENCE = (1146, 1305, 1356, 1049, 1321)  # table, routine, view's object, database, column: maybe created later
+EVENT_IN_THE_PAST = (1544, 1588)
+NO_SUCH_TIME_ZONE = 1298
+
+
+def definition_of(table: Table) -> Definition:
+    """A base table as a Definition."""
+    return Definition("table", table.schema, table.name, (table.create_sql,))
+
+
+def create(connection: server.Connection, definitions: Iterable[Definition]) -> list[str]:
+    """Creates the objects in their order; returns warnings (an object left out, a text sent in another character set).
+
+    Objects that name something not there yet are tried again after the others, as long as that gets any of them done.
+    The session's variables are put back, the database in USE is not.
+
+    Raises:
+        DatabaseError, PrivilegeMissing: kind and name of the object, and the server's reason.
+    """
+    waiting, warnings = list(definitions), list[str]()
+    with _base_session(connection):
+        while waiting:
+            later: list[tuple[Definition, errors.DatabaseError]] = []
+            for definition in waiting:
+                try:
+                    warnings += _create_one(connection, definition)
+                except errors.DatabaseError as exc:
+                    if exc.number not in MISSING_REFERENCE and not definition.optional:
+                        raise
+                    later.append((definition, exc))
+            if len(later) == len(waiting):
+                return warnings + _give_up(later)
+            waiting = [definition for definition, _ in later]
+    return warnings
+
+
+def _give_up(stuck: list[tuple[Definition, errors.DatabaseError]]) -> list[str]:
+    for definition, exc in stuck:
+        if not definition.optional and definition.kind != "grant":
+            raise exc
+    return [exc.message for _, exc in stuck]  # broken on the source, or a grant on an object that is no more
+
+
+def _create_one(connection: server.Connection, definition: Definition) -> list[str]:
+    what = f"cannot create {definition.kind} {_name(definition)}"
+    try:
+        if definition.schema and definition.kind != "database":
+            connection.execute(f"USE {identifier(definition.schema)}")
+        with _object_session(connection, definition) as encoding:
+            warnings = _send(connection, definition, encoding)
+        if definition.kind == "event":
+            return warnings
+        return [one for one in warnings if one.startswith("text of")]
+    except errors.PrivilegeMissing as exc:
+        raise errors.PrivilegeMissing(f"{what}: {exc.message}", hint=exc.hint) from exc
+    except errors.DatabaseError as exc:
+        hint = "load the time zone tables (mysql_tzinfo_to_sql)" if exc.number == NO_SUCH_TIME_ZONE else exc.hint
+        raise errors.DatabaseError(f"{what}: {exc.message}", hint=hint, number=exc.number) from exc
+
+
+def _send(connection: server.Connection, definition: Definition, encoding: str) -> list[str]:
+    found = []
+    for statement in definition.statements:
+        try:
+            data = statement.encode(encoding)
+        except UnicodeEncodeError:
+            connection.execute("SET SESSION character_set_client = utf8mb4")
+            data = statement.encode("utf-8")
+            found.append(f"text of {definition.kind} {_name(definition)} does not fit its character_set_client, sent as utf8mb4")
+        try:
+            connection.raw.query(data)
+        except pymysql.MySQLError as exc:
+            raise server.translate(exc, f"on {connection.endpoint.name}") from exc
+        if definition.kind == "event":
+            past = [row for row in connection.rows("SHOW WARNINGS") if row[1] in EVENT_IN_THE_PAST]
+            found += [f"event {_name(definition)}: {row[2]}" for row in past]
+    return found
+
+
+@contextmanager
+def _base_session(connection: server.Connection) -> Iterator[None]:
+    names = tuple(BASE_SESSION)
+    before = connection.rows("SELECT " + ", ".join(f"@@session.{name}" for name in names))[0]
+    connection.execute("SET NAMES utf8mb4")
+    connection.execute("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in BASE_SESSION.items()))
+    try:
+        yield
+    finally:
+        if connection.raw.open:  # else the error is on its way, and there is no session to put back
+            values = (value if isinstance(value, int) else literal(str(value)) for value in before)
+            back = ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+            connection.execute(f"SET SESSION {back}")
+
+
+@contextmanager
+def _object_session(connection: server.Connection, definition: Definition) -> Iterator[str]:
+    """Yields the Python encoding of the session's character_set_client."""
+    session = {} if definition.kind == "database" else dict(definition.session)
+    own = session.pop("collation_database", "")
+    usual = str(connection.value("SELECT @@collation_database") or "") if own else ""
+    if own != usual:
+        _collate(connection, definition.schema, own)
+    charset = session.get("character_set_client", "utf8mb4")
+    if session:
+        connection.execute("SET SESSION " + _assignments(session))
+    try:
+        yield _encoding(charset)
+    finally:
+        if connection.raw.open:
+            if session:
+                connection.execute("SET NAMES utf8mb4")
+                connection.execute(f"SET SESSION sql_mode = {BASE_SESSION['sql_mode']}, time_zone = '+00:00'")
+            if own != usual:
+                _collate(connection, definition.schema, usual)
+
+
+def _collate(connection: server.Connection, schema: str, collation: str) -> None:
+    connection.execute(f"ALTER DATABASE {identifier(schema)} COLLATE {collation}")
+
+
+def _assignments(session: dict[str, str]) -> str:
+    bare = ("character_set_client", "collation_connection")
+    return ", ".join(f"{name} = {value if name in bare else literal(value)}" for name, value in session.items())
+
+
+def _encoding(charset: str) -> str:
+    if charset in UTF8:
+        return "utf-8"
+    try:
+        return charset_by_name(charset).encoding or "ascii"
+    except KeyError:
+        return "ascii"
+
+
+def _name(definition: Definition) -> str:
+    return f"{definition.schema}.{definition.name}" if definition.schema and definition.kind != "database" else definition.name
+
+
+def compare(source: Inventory, target: Inventory, *, values: bool = True) -> list[str]:
+    """Differences of definitions, one sentence each; [] when all are equal. Rows, settings and estimates do not count.
+
+    `values`: also AUTO_INCREMENT and the positions of sequences, which change as rows are written.
+    """
+    found = list(_differences(_comparable(source), _comparable(target)))
+    if values:
+        found += _differences(_values(source), _values(target))
+    orders = [[d.name for d in side.after_rows if d.kind == "trigger"] for side in (source, target)]
+    if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
+        found.append("triggers fire in another order")
+    return found
+
+
+def _differences(source: dict[str, object], target: dict[str, object]) -> Iterator[str]:
+    for name in sorted(source.keys() | target.keys()):
+        if name not in target:
+            yield f"{name} is missing on the target"
+        elif name not in source:
+            yield f"{name} is on the target only"
+        elif source[name] != target[name]:
+            yield f"{name} differs"
+
+
+def _comparable(inventory: Inventory) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for table in inventory.tables:
+        found[f"table {table.schema}.{table.name}"] = (comparable(table.create_sql), table.columns, table.key)
+    for sequence in inventory.sequences:
+        found[f"sequence {_name(sequence)}"] = sequence.statements[:1]
+    for one in (*inventory.databases, *inventory.after_rows, *inventory.accounts):
+        found[f"{one.kind} {_name(one)}"] = (one.statements, one.session)
+    return found
+
+
+def _values(inventory: Inventory) -> dict[str, object]:
+    tables = {f"AUTO_INCREMENT of table {t.schema}.{t.name}": split_auto_increment(t.create_sql)[1] for t in inventory.tables}
+    return {**tables, **{f"position of sequence {_name(s)}": s.statements[1:] for s in inventory.sequences}}

@@ -1,0 +1,353 @@
+"""The fast row path into a server: chunk frames become prepared multi-row INSERTs, one transaction a chunk.
+
+A chunk counts as loaded only when its rows and hash equal its record and its row stands in
+`kpbackup_restore.progress`, written in the same transaction. What a crash leaves: nothing, in a transactional table;
+in another one the rows sent so far, which are deleted by the chunk's range before it is loaded again.
+
+The next batch is on its way before the answer to the last one is read, except into tables with ENUM columns: their
+known harmless warnings must be looked at before another statement replaces them.
+
+Limits: a value longer than the target's max_allowed_packet cannot be loaded and is refused with that setting's name.
+Checks are off in the session, so a row that breaks a later constraint comes back as it was; MySQL has no such switch
+for CHECK constraints, but keeps no row either that breaks an enforced one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kpbackup import errors
+from kpbackup.model import canonical, inventory
+from kpbackup.mysql import batch, facts, frame, quoting, rows, server, wire
+
+SCRATCH_SCHEMA = "kpbackup_restore"
+LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
+WIRE_TIMEOUT_S = 2.0 * LOCK_WAIT_S
+LONG_VALUE_BYTES = 65_536  # smaller values of an oversized row stay in its execution
+LONG_DATA_PIECE_BYTES = 1 << 19  # below the smallest max_allowed_packet anyone sets for rows worth sending so
+
+_COM_STMT_SEND_LONG_DATA = b"\x18"
+_EXECUTE_BYTES = 10  # command, statement id, flags, iteration count
+_SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
+
+# Warnings that a faithful load may raise: number -> data type of the columns it may name. All else is an error.
+# 1265 "Data truncated": index 0 of an ENUM (what non-strict mode once stored for a wrong value) goes in as ''.
+HARMLESS_WARNINGS = {1265: "enum"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the load must know of its session."""
+
+    flavour: str
+    max_allowed_packet: int
+
+
+def prepare_session(connection: server.Connection, *, write_binlog: bool = True) -> Session:
+    """Sets the session up for loading: no checks, exact time zone and modes, patience for locks.
+
+    Raises:
+        PrivilegeMissing: `write_binlog` is off and the account may not say so.
+    """
+    found = facts.read_facts(connection)
+    values = {
+        "sql_mode": f"'{_SQL_MODE}'", "time_zone": "'+00:00'", "foreign_key_checks": "0", "unique_checks": "0",
+        "sql_safe_updates": "0", "sql_warnings": "0", "max_error_count": "65535", "lc_messages": "'en_US'",
+        "innodb_lock_wait_timeout": str(LOCK_WAIT_S), "lock_wait_timeout": str(LOCK_WAIT_S),
+        "wait_timeout": "28800", "net_read_timeout": "3600", "autocommit": "1",
+    }
+    if found.mariadb:
+        values |= {
+            "check_constraint_checks": "0", "max_statement_time": "0", "idle_transaction_timeout": "0",
+            "idle_write_transaction_timeout": "0",
+        }
+    if not write_binlog:
+        values["sql_log_bin"] = "0"
+    connection.execute("SET NAMES utf8mb4")
+    connection.execute("SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in values.items()))
+    return Session(flavour=found.flavour, max_allowed_packet=int(connection.value("SELECT @@max_allowed_packet")))
+
+
+def prepare_progress(connection: server.Connection) -> None:
+    """Creates the scratch schema and its table unless they are there; whoever ends the restore drops the schema."""
+    connection.execute(f"CREATE DATABASE IF NOT EXISTS {SCRATCH_SCHEMA}")
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {SCRATCH_SCHEMA}.progress (chunk_id CHAR(64) CHARACTER SET ascii NOT NULL PRIMARY KEY,"
+        " `rows` BIGINT UNSIGNED NOT NULL, done DATETIME(6) NOT NULL) ENGINE=InnoDB"
+    )
+
+
+def chunk_id(table: inventory.Table, record: inventory.ChunkRecord) -> str:
+    """The chunk's name in `progress`: 64 hex digits over what it is and where it goes."""
+    identity = [table.schema, table.name, record.object_key, record.ordinal, record.sha256]
+    return hashlib.sha256(canonical.dumps(identity)).hexdigest()
+
+
+class ChunkLoader:
+    """Loads chunks over one session, which it sets up and then owns."""
+
+    def __init__(self, connection: server.Connection, *, write_binlog: bool = True) -> None:
+        self._connection = connection
+        self.session = prepare_session(connection, write_binlog=write_binlog)
+        prepare_progress(connection)
+        self._wire = wire.WireSocket(connection, timeout_s=WIRE_TIMEOUT_S)
+        self._modes = ""
+        self._inserts: _Inserts | None = None
+
+    def load(self, table: inventory.Table, record: inventory.ChunkRecord, reader: frame.FrameReader) -> int:
+        """Loads the reader's next frame into `table` (of the target) and marks it; the number of rows it holds.
+
+        A chunk that is marked already is read and verified but not sent again.
+
+        Raises:
+            IntegrityError: the frame is not what `record` says. Nothing of it stays.
+            RestoreMismatch: the server warned of something that is not known to be harmless. Nothing of it stays.
+            ServerUnfit: a row is larger than the server accepts, or of an unknown type.
+            DatabaseError, PrivilegeMissing, ServerUnreachable.
+        """
+        head = reader.next_frame()
+        _check_head(head, table, record)
+        assert head is not None
+        tally = rows.RowTally(keyed=bool(table.key))
+        blocks = _counted(reader.blocks(), tally)
+        if self._is_loaded(table, record):
+            for _ in blocks:
+                pass
+            _compare(tally, record)
+            return record.rows
+        self._begin(table, record)
+        try:
+            self._insert(table, head, blocks)
+            _compare(tally, record)
+            self._commit(table, record)
+        except errors.KpbackupError:
+            self._undo(table, record)
+            raise
+        return record.rows
+
+    def _is_loaded(self, table: inventory.Table, record: inventory.ChunkRecord) -> bool:
+        sql = f"SELECT 1 FROM {SCRATCH_SCHEMA}.progress WHERE chunk_id = %s"
+        return self._connection.row(sql, (chunk_id(table, record),)) is not None
+
+    def _begin(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
+        modes = _sql_mode(table)
+        if modes != self._modes:
+            self._connection.execute("SET SESSION sql_mode = %s", (modes,))
+            self._modes = modes
+        if not table.transactional:
+            self._delete(table, record)
+        self._connection.execute("START TRANSACTION")
+
+    def _insert(self, table: inventory.Table, head: frame.Frame, blocks: Iterable[frame.RowBlock]) -> None:
+        inserts = self._inserts_for(table, head)
+        batcher = batch.Batcher(len(head.columns), limit_bytes=inserts.limit_bytes)
+        for block in blocks:
+            for full in batcher.add(block):
+                inserts.send(full)
+        for last in batcher.flush():
+            inserts.send(last)
+        inserts.finish()
+
+    def _inserts_for(self, table: inventory.Table, head: frame.Frame) -> _Inserts:
+        """The prepared statements of the table at hand; those of the table before are given back."""
+        if self._inserts is not None and self._inserts.serves(table, head):
+            return self._inserts
+        if self._inserts is not None:
+            self._inserts.close()
+        self._inserts = _Inserts(self._connection, self._wire, self.session, table=table, head=head)
+        return self._inserts
+
+    def _commit(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
+        self._connection.execute(
+            f"INSERT INTO {SCRATCH_SCHEMA}.progress (chunk_id, `rows`, done) VALUES (%s, %s, UTC_TIMESTAMP(6))",
+            (chunk_id(table, record), record.rows),
+        )
+        self._connection.execute("COMMIT")
+
+    def _undo(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
+        """Takes the chunk's rows away again. A lost connection does so by itself, or the next attempt does."""
+        try:
+            if self._inserts is not None:
+                self._inserts.drain()
+            self._connection.execute("ROLLBACK")
+            if not table.transactional:
+                self._delete(table, record)
+        except errors.ServerUnreachable:
+            pass  # the first error is the one to report
+
+    def _delete(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
+        # DELETE and not TRUNCATE, which would set AUTO_INCREMENT back; a keyless table is always one chunk
+        sql = f"DELETE FROM {quoting.qualified(table.schema, table.name)}"
+        lower, upper = record.bounds.lower, record.bounds.upper
+        conditions = []
+        if lower is not None:
+            conditions.append(f"{quoting.identifier(table.key[0])} >= {lower:d}")
+        if upper is not None:
+            conditions.append(f"{quoting.identifier(table.key[0])} < {upper:d}")
+        self._connection.execute(sql + (" WHERE " + " AND ".join(conditions) if conditions else ""))
+
+
+class _Inserts:
+    """The prepared INSERTs of one table: one statement for each number of rows, executions pipelined by one."""
+
+    def __init__(
+        self, connection: server.Connection, socket: wire.WireSocket, session: Session, *,
+        table: inventory.Table, head: frame.Frame,
+    ) -> None:
+        self._connection = connection
+        self._wire = socket
+        self._session = session
+        self._table = table
+        self._columns = head.columns
+        self._types = batch.encode_types(head.columns)
+        names = ",".join(quoting.identifier(column.name) for column in head.columns)
+        self._prefix = f"INSERT INTO {quoting.qualified(table.schema, table.name)} ({names}) VALUES "
+        self._row = "(" + ",".join("?" * len(head.columns)) + ")"
+        self._statements: dict[int, tuple[wire.Statement, bool]] = {}
+        self._pending = 0
+        harmless = set(HARMLESS_WARNINGS.values())
+        self._pipelined = not any(column.data_type in harmless for column in head.columns)
+        types_bytes = len(self._types)
+        self.limit_bytes = session.max_allowed_packet // 2 - types_bytes
+
+    def serves(self, table: inventory.Table, head: frame.Frame) -> bool:
+        return (table.schema, table.name) == (self._table.schema, self._table.name) and head.columns == self._columns
+
+    def send(self, full: batch.Batch) -> None:
+        """Executes the batch; its answer is read when the next one is sent, or by `finish`."""
+        statement, typed = self._statement(full.rows)
+        # types are stated once a statement, then remembered by the server
+        types = b"\x00" if typed else b"\x01" + self._types * full.rows
+        head = wire.COM_STMT_EXECUTE + struct.pack("<IBI", statement.id, 0, 1) + full.nulls + types
+        values: Sequence[bytes | memoryview] = full.values
+        if len(head) + full.size_bytes > self._session.max_allowed_packet:
+            values = self._send_long_values(statement, full, overhead_bytes=len(head))
+        if not self._pipelined:
+            self.finish()
+        self._wire.send(head, *values)
+        self._pending += 1
+        self._statements[full.rows] = (statement, True)
+        while self._pending > 1:
+            self._read_answer()
+
+    def finish(self) -> None:
+        """Reads the answers under way."""
+        while self._pending:
+            self._read_answer()
+
+    def drain(self) -> None:
+        """Reads the answers under way and forgets what they say."""
+        while self._pending:
+            self._pending -= 1
+            try:
+                self._wire.read_ok()
+            except errors.ServerUnreachable:
+                raise
+            except errors.KpbackupError:
+                continue  # the first error is the one that is reported
+
+    def close(self) -> None:
+        for statement, _ in self._statements.values():
+            self._wire.close_statement(statement)
+        self._statements.clear()
+
+    def _statement(self, count: int) -> tuple[wire.Statement, bool]:
+        if count not in self._statements:
+            self.finish()
+            self._statements[count] = (self._wire.prepare(self._prefix + ",".join([self._row] * count)), False)
+        return self._statements[count]
+
+    def _send_long_values(
+        self, statement: wire.Statement, full: batch.Batch, *, overhead_bytes: int
+    ) -> Sequence[bytes | memoryview]:
+        """Sends the long values of an oversized row ahead, in pieces; what is left for its execution."""
+        limit = self._session.max_allowed_packet
+        long, rest = batch.split_long_values(full, self._types, from_bytes=LONG_VALUE_BYTES)
+        longest = max((len(value.data) for value in long), default=0)
+        if longest >= limit or overhead_bytes + sum(map(len, rest)) > limit:
+            raise errors.ServerUnfit(
+                f"cannot load a row of {full.size_bytes} bytes into {self._table.schema}.{self._table.name}:"
+                f" the target's max_allowed_packet is {limit}",
+                hint=f"set max_allowed_packet on the target to more than {full.size_bytes + overhead_bytes} (at most 1 GiB)"
+                " and resume",
+            )
+        self.finish()
+        step = min(LONG_DATA_PIECE_BYTES, limit // 2)
+        for value in long:
+            head = _COM_STMT_SEND_LONG_DATA + struct.pack("<IH", statement.id, value.parameter)
+            for begin in range(0, len(value.data), step):
+                self._wire.send(head, value.data[begin : begin + step])
+        return rest
+
+    def _read_answer(self) -> None:
+        self._pending -= 1
+        answer = self._wire.read_ok()
+        if answer.warnings:
+            self._judge_warnings(answer.warnings)
+
+    def _judge_warnings(self, count: int) -> None:
+        """Passes warnings that are all on the list; see HARMLESS_WARNINGS."""
+        table = f"{self._table.schema}.{self._table.name}"
+        if self._pending:  # the warnings of the batch before are gone, and none is harmless in this table
+            self.drain()
+            raise errors.RestoreMismatch(f"loading {table}: the server gave {count} warnings{self._shown()}", hint=_HINT)
+        shown = self._connection.rows("SHOW WARNINGS")
+        for _, number, text in shown:
+            if not self._is_harmless(int(number), str(text)):
+                raise errors.RestoreMismatch(f"loading {table}: warning {number}: {text}", hint=_HINT)
+        if len(shown) < count:
+            raise errors.RestoreMismatch(
+                f"loading {table}: the server gave {count} warnings and shows only {len(shown)}", hint=_HINT
+            )
+
+    def _is_harmless(self, number: int, text: str) -> bool:
+        kind = HARMLESS_WARNINGS.get(number)
+        return any(column.data_type == kind and f"'{column.name}'" in text for column in self._columns)
+
+    def _shown(self) -> str:
+        """What the latest batch was warned of: likely the same."""
+        found = self._connection.row("SHOW WARNINGS LIMIT 1")
+        return f", such as {found[1]}: {found[2]}" if found else ""
+
+
+_HINT = "a value could not be stored as it was: compare the target's version and the table's definition with the source's"
+
+
+def _check_head(head: frame.Frame | None, table: inventory.Table, record: inventory.ChunkRecord) -> None:
+    where = f"chunk {record.ordinal} of object {record.object_key}"
+    if head is None:
+        raise errors.IntegrityError(f"{where} is missing: the object holds fewer chunks than its records")
+    if (head.schema, head.table) != (record.schema, record.table):
+        raise errors.IntegrityError(f"{where} holds {head.schema}.{head.table}, not {record.schema}.{record.table}")
+    if [column.name for column in head.columns] != [column.name for column in table.columns]:
+        raise errors.IntegrityError(f"{where} has other columns than the table {table.schema}.{table.name}")
+
+
+def _counted(blocks: Iterable[frame.RowBlock], tally: rows.RowTally) -> Iterator[frame.RowBlock]:
+    """Passes blocks on while `tally` counts and hashes them."""
+    for block in blocks:
+        with block.raw as raw:
+            tally.update(raw, rows=len(block.starts))
+        yield block
+
+
+def _compare(found: rows.RowTally, record: inventory.ChunkRecord) -> None:
+    if (found.rows, found.row_bytes, found.sha256) != (record.rows, record.row_bytes, record.sha256):
+        raise errors.IntegrityError(
+            f"chunk {record.ordinal} of object {record.object_key} ({record.schema}.{record.table}) is not what was written:"
+            f" {found.rows} rows, {found.row_bytes} bytes, hash {found.sha256[:16]}..., expected {record.rows} rows,"
+            f" {record.row_bytes} bytes, hash {record.sha256[:16]}...",
+            hint="run `kpbackup check`; restore from another backup set or copy",
+        )
+
+
+def _sql_mode(table: inventory.Table) -> str:
+    """The mode to load a table in.
+
+    ALLOW_INVALID_DATES keeps a stored 2024-02-31; it is left out where an expression of a generated column, computed
+    again during the load, could see the difference.
+    """
+    return _SQL_MODE if "GENERATED ALWAYS AS (" in table.create_sql else f"{_SQL_MODE},ALLOW_INVALID_DATES"

@@ -1,0 +1,139 @@
+"""Views, routines, packages, libraries, triggers and events of one database, as Definitions.
+
+Statements are exactly what SHOW CREATE gives, definer kept; `session` is what the server recorded when the object was
+made (sql_mode, character_set_client, collation_connection, collation_database, an event's time_zone). Expects a session
+prepared by schema.reading_session with the database in USE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kpbackup import errors
+from kpbackup.model.inventory import Definition
+from kpbackup.mysql.facts import ServerFacts
+from kpbackup.mysql.quoting import identifier
+from kpbackup.mysql.schema_tables import text
+from kpbackup.mysql.server import Connection
+
+INVALID_VIEW = 1356
+ROUTINE_KINDS = ("PACKAGE", "PACKAGE BODY", "FUNCTION", "PROCEDURE")  # a body needs its package
+LIBRARIES_SINCE = (9, 2)  # MySQL
+
+_VIEWS = """SELECT table_name FROM information_schema.tables
+  WHERE table_schema = %s AND table_type = 'VIEW' ORDER BY table_name"""
+_ROUTINES = "SELECT routine_name, routine_type FROM information_schema.routines WHERE routine_schema = %s ORDER BY routine_name"
+_TRIGGERS = """SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = %s
+  ORDER BY event_object_table, event_manipulation, action_timing, action_order"""
+_EVENTS = "SELECT event_name FROM information_schema.events WHERE event_schema = %s ORDER BY event_name"
+_LIBRARIES = "SELECT library_name FROM information_schema.libraries WHERE library_schema = %s ORDER BY library_name"
+
+
+def read_views_of(connection: Connection, schema: str) -> list[Definition]:
+    """The views in the order of their names; in_dependency_order() sorts those of all databases."""
+    found = []
+    for (name,) in connection.rows(_VIEWS, (schema,)):
+        try:
+            row = connection.rows(f"SHOW CREATE VIEW {identifier(text(name))}")[0]
+            broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
+        except errors.DatabaseError as exc:
+            if exc.number != INVALID_VIEW:
+                raise
+            row, broken = (name, "", "utf8mb4", "utf8mb4_general_ci"), True
+        session = {"character_set_client": text(row[2]), "collation_connection": text(row[3])}
+        statements = (text(row[1]),) if text(row[1]) else ()
+        found.append(Definition("view", schema, text(name), statements, session, optional=broken))
+    return found
+
+
+def in_dependency_order(views: Iterable[Definition]) -> list[Definition]:
+    """The views with those first whose names occur in the text of others.
+
+    A name that is only a column's costs nothing but a longer order; in the cycles such names can make, the order of
+    names decides, and create() tries again.
+    """
+    listed = list(views)
+    by_name: dict[str, list[Definition]] = {}
+    for view in listed:
+        by_name.setdefault(identifier(view.name), []).append(view)
+    done: list[Definition] = []
+    state: dict[tuple[str, str], bool] = {}  # False while its own dependencies are being placed
+
+    for root in listed:
+        stack = [(root, iter(_used(root, by_name)))]
+        if (root.schema, root.name) in state:
+            continue
+        state[root.schema, root.name] = False
+        while stack:
+            view, needed = stack[-1]
+            following = next((n for n in needed if (n.schema, n.name) not in state), None)
+            if following is None:
+                done.append(view)
+                state[view.schema, view.name] = True
+                stack.pop()
+            else:
+                state[following.schema, following.name] = False
+                stack.append((following, iter(_used(following, by_name))))
+    return done
+
+
+def _used(view: Definition, by_name: dict[str, list[Definition]]) -> list[Definition]:
+    words = "".join(view.statements)
+    return [other for name, others in by_name.items() if name in words for other in others if other is not view]
+
+
+def read_routines_of(connection: Connection, facts: ServerFacts, schema: str) -> list[Definition]:
+    """Libraries, packages, package bodies, functions and procedures, in the order in which they can be created.
+
+    Raises:
+        PrivilegeMissing: a routine of another definer whose text the account may not read.
+    """
+    found = list(_libraries(connection, facts, schema))
+    rows = [(text(name), text(kind)) for name, kind in connection.rows(_ROUTINES, (schema,))]
+    for kind in ROUTINE_KINDS:
+        found += [_routine(connection, facts, schema, name, kind) for name, its_kind in rows if its_kind == kind]
+    return found
+
+
+def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str, kind: str) -> Definition:
+    row = connection.rows(f"SHOW CREATE {kind} {identifier(name)}")[0]
+    if row[2] is None:
+        grant = "SELECT ON mysql.proc" if facts.mariadb else "SHOW_ROUTINE ON *.*"
+        raise errors.PrivilegeMissing(
+            f"cannot read {kind.lower()} {schema}.{name}: the server hides its text from {connection.endpoint.name}",
+            hint=f"GRANT {grant} TO that account",
+        )
+    return Definition(kind.lower(), schema, name, (text(row[2]),), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
+
+
+def _libraries(connection: Connection, facts: ServerFacts, schema: str) -> Iterator[Definition]:
+    if facts.mariadb or facts.version < LIBRARIES_SINCE:
+        return
+    for (name,) in connection.rows(_LIBRARIES, (schema,)):
+        row = connection.rows(f"SHOW CREATE LIBRARY {identifier(text(name))}")[0]
+        yield Definition("library", schema, text(name), (text(row[2]),), {"sql_mode": text(row[1])})
+
+
+def read_triggers_of(connection: Connection, schema: str) -> list[Definition]:
+    """Triggers; those of one table, event and time in the order in which they fire."""
+    found = []
+    for (name,) in connection.rows(_TRIGGERS, (schema,)):
+        row = connection.rows(f"SHOW CREATE TRIGGER {identifier(text(name))}")[0]
+        found.append(
+            Definition("trigger", schema, text(name), (text(row[2]),), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
+        )
+    return found
+
+
+def read_events_of(connection: Connection, schema: str) -> list[Definition]:
+    """Events with their status (enabled, disabled, disabled on the replica) and time zone."""
+    found = []
+    for (name,) in connection.rows(_EVENTS, (schema,)):
+        row = connection.rows(f"SHOW CREATE EVENT {identifier(text(name))}")[0]
+        session = {"sql_mode": text(row[1]), "time_zone": text(row[2]), **_charsets(row[4:7])}
+        found.append(Definition("event", schema, text(name), (text(row[3]),), session))
+    return found
+
+
+def _charsets(row: tuple[object, ...]) -> dict[str, str]:
+    return {"character_set_client": text(row[0]), "collation_connection": text(row[1]), "collation_database": text(row[2])}

@@ -1,0 +1,118 @@
+"""Base tables and sequences of one database, as model values.
+
+Expects a session prepared by schema.reading_session with the database in USE. The server lists only what the account
+may see: `preflight` warns when that may be less than everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from kpbackup.model.inventory import Column, Definition, Table
+from kpbackup.mysql.quoting import identifier, qualified
+from kpbackup.mysql.server import Connection
+
+BASE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
+ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
+
+_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, generation_expression
+  FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
+_KEYS = """SELECT table_name, column_name FROM information_schema.statistics
+  WHERE table_schema = %s AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"""
+_TABLES = """SELECT table_name, table_type, engine, table_rows, data_length FROM information_schema.tables
+  WHERE table_schema = %s ORDER BY table_name"""
+_SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increment, cycle_count FROM "
+
+
+def read_tables_of(connection: Connection, schema: str, transactional_engines: frozenset[str]) -> list[Table]:
+    """The base tables of the database, in the order of their names.
+
+    Raises:
+        DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
+    """
+    columns: dict[str, list[Column]] = defaultdict(list)
+    for table, name, data_type, column_type, charset, expression in connection.rows(_COLUMNS, (schema,)):
+        if not text(expression):  # generated columns, and the row start and end of system versioning
+            columns[text(table)].append(Column(text(name), text(data_type).lower(), text(column_type), text(charset) or None))
+    keys: dict[str, list[str]] = defaultdict(list)
+    for table, name in connection.rows(_KEYS, (schema,)):
+        keys[text(table)].append(text(name))
+    found = []
+    for name, kind, engine, rows, size in connection.rows(_TABLES, (schema,)):
+        if text(kind) not in BASE_TYPES:
+            continue
+        table = text(name)
+        found.append(
+            Table(
+                schema=schema,
+                name=table,
+                engine=text(engine),
+                create_sql=table_definition(connection, schema, table),
+                columns=tuple(columns[table]),
+                key=tuple(keys[table]),
+                transactional=text(engine).upper() in transactional_engines,
+                estimated_rows=int(rows or 0),
+                estimated_bytes=int(size or 0),
+                holds_rows=text(engine).upper() not in ROWS_ELSEWHERE,
+            )
+        )
+    return found
+
+
+def table_definition(connection: Connection, schema: str, name: str) -> str:
+    """SHOW CREATE TABLE as the session's settings print it."""
+    return text(connection.rows(f"SHOW CREATE TABLE {qualified(schema, name)}")[0][1])
+
+
+def transactional_engines(connection: Connection) -> frozenset[str]:
+    """Names, upper case, of the engines whose tables a snapshot covers."""
+    rows = connection.rows("SELECT engine FROM information_schema.engines WHERE transactions = 'YES'")
+    return frozenset(text(row[0]).upper() for row in rows)
+
+
+def read_sequences_of(connection: Connection, schema: str) -> list[Definition]:
+    """MariaDB's sequences: created as they were, then set to their next value.
+
+    Values already cached in the source's memory count as used, as after a restart of the source.
+    """
+    names = [text(row[0]) for row in connection.rows(_TABLES, (schema,)) if text(row[1]) == "SEQUENCE"]
+    found = []
+    for name in names:
+        create = text(connection.rows(f"SHOW CREATE SEQUENCE {qualified(schema, name)}")[0][1])
+        state = connection.rows(_SEQUENCE + qualified(schema, name))[0]
+        found.append(Definition("sequence", schema, name, (create, *_set_next(name, state))))
+    return found
+
+
+def _set_next(name: str, state: tuple[Any, ...]) -> Iterator[str]:
+    following, least, greatest, increment, cycle = (int(value) for value in state)
+    if least <= following <= greatest:
+        yield f"ALTER SEQUENCE {identifier(name)} RESTART WITH {following}"
+        if cycle:
+            yield f"DO SETVAL({identifier(name)}, {following}, 0, {cycle})"
+    else:  # used up: the last value counts as taken
+        yield f"DO SETVAL({identifier(name)}, {greatest if increment >= 0 else least}, 1, {cycle})"
+
+
+def table_warnings(table: Table) -> Iterator[str]:
+    """What a backup of this table does not keep, or keeps with a cost."""
+    name, tail = f"table {table.schema}.{table.name}", table.create_sql[table.create_sql.rfind("\n)") :]
+    if not table.holds_rows:
+        yield f"{name}: its rows lie elsewhere (engine {table.engine}), only the definition is kept"
+    elif not table.transactional:
+        yield f"{name}: engine {table.engine} has no snapshots, its rows are copied under lock"
+    if re.search(r"\bWITH SYSTEM VERSIONING\b", tail):
+        yield f"{name}: system-versioned; current rows are kept, the history of past rows is not"
+    for word in ("TABLESPACE", "DATA DIRECTORY", "INDEX DIRECTORY"):
+        if re.search(rf"\b{word}[ =]", tail) and "TABLESPACE `innodb_" not in tail:
+            yield f"{name}: names a {word}, which must exist on the target"
+
+
+def text(value: object) -> str:
+    """A result value as str: some servers give information_schema's texts as bytes, or NULL."""
+    if value is None:
+        return ""
+    return value.decode("utf-8") if isinstance(value, bytes | bytearray) else str(value)

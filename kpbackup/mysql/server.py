@@ -1,0 +1,144 @@
+"""Connections to a source or a target, and what kind of server it is.
+
+The only place where a login happens. Results come as tuples of str, bytes, int, Decimal, None.
+Nothing is retried here: a broken connection is an error for the caller to decide about.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pymysql
+from pymysql.constants import ER
+
+from kpbackup import errors
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 3600  # a long ALTER on a target is not a hang; the wire loops set their own
+
+
+@dataclass(frozen=True)
+class Tls:
+    """`ca_file` switches verification of chain and host name on; without it TLS is used when offered, unverified."""
+
+    required: bool = False
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server listens and who logs in. `repr` hides the password."""
+
+    host: str
+    port: int = 3306
+    user: str = "root"
+    password: str = field(default="", repr=False)
+    tls: Tls = Tls()
+
+    @property
+    def name(self) -> str:
+        """`user@host:port`, for messages."""
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+class Connection:
+    """One session. `raw` is the driver's connection, for the wire loops of this package alone."""
+
+    def __init__(self, endpoint: Endpoint, raw: Any) -> None:
+        self.endpoint = endpoint
+        self.raw = raw
+
+    def rows(self, sql: str, args: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+        """All rows of a statement.
+
+        Raises:
+            PrivilegeMissing, DatabaseError, ServerUnreachable.
+        """
+        try:
+            with self.raw.cursor() as cursor:
+                cursor.execute(sql, args)
+                return list(cursor.fetchall())
+        except pymysql.MySQLError as exc:
+            raise translate(exc, f"running {sql.split()[0]!r} on {self.endpoint.name}", sql=sql) from exc
+
+    def row(self, sql: str, args: Sequence[object] | None = None) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        found = self.rows(sql, args)
+        return found[0] if found else None
+
+    def value(self, sql: str, args: Sequence[object] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        found = self.row(sql, args)
+        return found[0] if found else None
+
+    def execute(self, sql: str, args: Sequence[object] | None = None) -> None:
+        """Runs a statement whose result does not matter."""
+        self.rows(sql, args)
+
+    def close(self) -> None:
+        try:
+            self.raw.close()
+        except pymysql.MySQLError:
+            pass  # the server has already hung up: closed is closed
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+_PRIVILEGE_NUMBERS = {
+    ER.DBACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR,
+    ER.COLUMNACCESS_DENIED_ERROR, ER.PROCACCESS_DENIED_ERROR, 1698,
+}
+_LOST_NUMBERS = {2003, 2006, 2013, 2014, 2055}
+
+
+def translate(exc: pymysql.MySQLError, doing: str, *, sql: str = "") -> errors.KpbackupError:
+    """The driver's error as one of ours; the SQL text itself is never quoted (it may hold values)."""
+    number, text = (exc.args + (0, ""))[:2] if len(exc.args) >= 2 else (0, str(exc))
+    if number in _PRIVILEGE_NUMBERS:
+        return errors.PrivilegeMissing(f"{doing}: {text}", hint="grant the privilege named; `kpbackup doctor` prints the GRANT")
+    if number in _LOST_NUMBERS or isinstance(exc, pymysql.err.InterfaceError):
+        return errors.ServerUnreachable(f"{doing}: connection lost ({number} {text})", hint="is the server still running?")
+    return errors.DatabaseError(f"{doing}: error {number}: {text}", number=int(number or 0))
+
+
+def connect(endpoint: Endpoint, *, database: str | None = None, read_timeout_s: float = READ_TIMEOUT_S) -> Connection:
+    """An open session: utf8mb4, autocommit on, time zone UTC, sql_mode as the server has it.
+
+    Raises:
+        ServerUnreachable: no answer, wrong password, TLS refused.
+    """
+    try:
+        raw = pymysql.connect(
+            host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password,
+            database=database, charset="utf8mb4", autocommit=True, connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=int(read_timeout_s), write_timeout=int(read_timeout_s), ssl=_tls_context(endpoint.tls),
+            max_allowed_packet=1 << 30, init_command="SET time_zone='+00:00'",
+        )
+    except (pymysql.MySQLError, OSError) as exc:
+        detail = exc.args[-1] if exc.args else exc
+        raise errors.ServerUnreachable(
+            f"cannot connect to {endpoint.name}: {detail}",
+            hint="check host, port, user and password_file, and that the server accepts connections from here",
+        ) from exc
+    return Connection(endpoint, raw)
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext | None:
+    if tls.ca_file:
+        try:
+            return ssl.create_default_context(cafile=tls.ca_file)
+        except (OSError, ssl.SSLError) as exc:
+            raise errors.SettingsError(f"cannot read tls.ca_file {tls.ca_file}: {exc}") from exc
+    if tls.required:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    return None

@@ -1,0 +1,148 @@
+"""Sets and segments to chains: which segments follow which set without a break, and where a break lies.
+
+Pure and keyless: it works on what manifests say and recomputes every link, so a segment that was removed,
+swapped or taken from elsewhere is found here. A damaged manifest was left out by the catalog and shows as a gap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kpbackup.model import canonical, codec
+from kpbackup.model.catalog import History
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.manifest import BackupSet, BinlogSegment
+
+_LINK_DOMAIN = b"kpbackup-link-1\n"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A missing stretch of the archive. `before` is None when nothing after the gap is stored."""
+
+    after: Coordinates
+    before: Coordinates | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A set and the unbroken segments that follow its coordinates, first to last; `gap` is what ended it early."""
+
+    backup_set: BackupSet
+    segments: tuple[BinlogSegment, ...]
+    gap: Gap | None
+
+    @property
+    def end(self) -> Coordinates:
+        """How far the chain reaches: at least the set's own coordinates."""
+        return self.segments[-1].end if self.segments else self.backup_set.coordinates
+
+
+def first_link(repository: str, timeline: str) -> str:
+    """The link the first segment of a timeline follows."""
+    return hashlib.sha256(_LINK_DOMAIN + f"{repository}\n{timeline}\n".encode()).hexdigest()
+
+
+def next_link(link_before: str, *, seq: int, payload_sha256: str, start: Coordinates, end: Coordinates) -> str:
+    """link_n = SHA-256 over domain, link_{n-1}, number, ciphertext hash and coordinates (docs/format.md, 'Links')."""
+    coordinates = canonical.dumps([codec.encode(start), codec.encode(end)])
+    fields = f"{link_before}\n{seq}\n{payload_sha256}\n".encode()
+    return hashlib.sha256(_LINK_DOMAIN + fields + coordinates + b"\n").hexdigest()
+
+
+def runs(history: History) -> tuple[tuple[tuple[BinlogSegment, ...], ...], tuple[Gap, ...]]:
+    """The kept segments of a timeline as unbroken runs, and the gaps between them."""
+    found: list[list[BinlogSegment]] = []
+    gaps: list[Gap] = []
+    for segment in history.segments:
+        if found:
+            reason = _break(found[-1][-1], segment)
+            if not reason:
+                found[-1].append(segment)
+                continue
+            gaps.append(Gap(found[-1][-1].end, segment.start, reason))
+        else:
+            reason = _bad_start(history, segment)
+            if reason:
+                gaps.append(Gap(Coordinates(segment.start.file, 0), segment.start, reason))
+        found.append([segment])
+    return tuple(tuple(run) for run in found), tuple(gaps)
+
+
+def chains(history: History) -> tuple[Chain, ...]:
+    """One chain per set, in the order of the sets."""
+    unbroken, gaps = runs(history)
+    return tuple(_chain(backup_set, unbroken, gaps) for backup_set in history.sets)
+
+
+def contains(segment: BinlogSegment, at: Coordinates) -> bool:
+    """Whether the stretch after `at` begins inside `segment` (its own end does not count)."""
+    return segment.start.file == at.file and segment.start.position <= at.position < segment.end.position
+
+
+def _chain(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]], gaps: Sequence[Gap]) -> Chain:
+    at = backup_set.coordinates
+    for index, run in enumerate(unbroken):
+        for place, segment in enumerate(run):
+            if segment.file != backup_set.file and segment.start.file == at.file:
+                continue  # a file of the same name from another life of the server
+            if contains(segment, at) or _starts_right_after(segment, at):
+                return Chain(backup_set, tuple(run[place:]), _gap_after(run[-1], gaps))
+        last = run[-1]
+        if last.file == backup_set.file and last.end.position == at.position:
+            follows = index + 1 < len(unbroken)
+            return Chain(backup_set, (), _gap_after(last, gaps) if follows else None)
+    return Chain(backup_set, (), _gap_beside(backup_set, unbroken))
+
+
+def _starts_right_after(segment: BinlogSegment, at: Coordinates) -> bool:
+    return segment.start.file == at.file and segment.start.position == at.position
+
+
+def _gap_after(segment: BinlogSegment, gaps: Sequence[Gap]) -> Gap | None:
+    return next((gap for gap in gaps if gap.after == segment.end), None)
+
+
+def _gap_beside(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]]) -> Gap | None:
+    """None when the archive simply has not come as far as the set yet."""
+    if not unbroken:
+        return None
+    newest = unbroken[-1][-1]
+    if newest.head.created_at < backup_set.head.created_at:
+        return None
+    return Gap(backup_set.coordinates, None, "no stored segment continues from this set")
+
+
+def _bad_start(history: History, segment: BinlogSegment) -> str:
+    seq, link = segment.head.seq, segment.link_before
+    if history.anchor is not None:
+        if seq != history.anchor.first_seq:
+            return f"segments {history.anchor.first_seq} to {seq - 1} are missing"
+        return "" if link == history.anchor.link_before else f"segment {seq} does not follow the anchor"
+    if seq != 1:
+        return f"segments 1 to {seq - 1} are missing"
+    expected = first_link(segment.head.repository, segment.head.timeline)
+    return _own_link(segment) if link == expected else "segment 1 does not start this timeline's links"
+
+
+def _break(before: BinlogSegment, after: BinlogSegment) -> str:
+    """Why `after` does not continue `before`, '' when it does."""
+    if after.head.seq != before.head.seq + 1:
+        return f"segments {before.head.seq + 1} to {after.head.seq - 1} are missing or damaged"
+    if after.link_before != before.link:
+        return f"segment {after.head.seq} is not linked to segment {before.head.seq}"
+    if before.ends_file:
+        if after.start.file == before.end.file or after.prefix_bytes:
+            return f"segment {after.head.seq} does not start the file after {before.end.file}"
+    elif after.start.file != before.end.file or after.start.position != before.end.position or after.file != before.file:
+        return f"segment {after.head.seq} starts at {after.start}, segment {before.head.seq} ends at {before.end}"
+    return _own_link(after)
+
+
+def _own_link(segment: BinlogSegment) -> str:
+    link = next_link(segment.link_before, seq=segment.head.seq, payload_sha256=segment.payload.sha256,
+                     start=segment.start, end=segment.end)
+    return "" if link == segment.link else f"segment {segment.head.seq} names a link that is not its own"

@@ -1,0 +1,179 @@
+"""Chains to recoverable windows; a PITR target to a restore plan, or to 'unreachable' with the nearest points.
+
+Every time here is the source's clock (D11). Nothing rounds: a plan either reaches the target or is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kpbackup import errors
+from kpbackup.model import canonical
+from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.manifest import BackupSet, BinlogSegment, Observation
+from kpbackup.plan import chain as chains
+
+
+@dataclass(frozen=True)
+class Window:
+    """An interval without a gap, all of whose moments can be restored. `start` is the first set's clock."""
+
+    timeline: str
+    start: datetime
+    end: datetime
+    sets: tuple[str, ...]
+    gap: chains.Gap | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The asked point, exactly one of: latest, before a time, up to or before a GTID, up to a position."""
+
+    latest: bool = False
+    time: datetime | None = None
+    gtid: str | None = None
+    before_gtid: str | None = None
+    position: Coordinates | None = None
+
+    def __str__(self) -> str:
+        if self.time is not None:
+            return canonical.time_text(self.time)
+        if self.gtid or self.before_gtid:
+            return f"GTID {self.gtid}" if self.gtid else f"before GTID {self.before_gtid}"
+        return str(self.position) if self.position else "latest"
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """The exact list: one set, the segments after its coordinates that may be needed, and the target that stops them.
+
+    `segments` may run past the target: where the cut falls is found by reading them (recovery/cut.py).
+    `reaches` is the recovery point of the whole chain.
+    """
+
+    backup_set: BackupSet
+    segments: tuple[BinlogSegment, ...]
+    target: Target
+    reaches: datetime
+
+
+def recovery_point(history: History, chain: chains.Chain) -> datetime:
+    """The later of the newest archived commit and the newest observation contained in this chain."""
+    moments = [chain.backup_set.clock]
+    moments += [s.last_commit_at for s in chain.segments if s.last_commit_at is not None]
+    moments += [seen.clock for seen in _observations(history, chain) if _contained(seen, chain)]
+    return max(moments)
+
+
+def windows(catalog: Catalog) -> tuple[Window, ...]:
+    """All recoverable windows, oldest timeline first, merged where one chain runs on past the next set."""
+    found: list[Window] = []
+    for history in catalog.histories:
+        for chain in chains.chains(history):
+            window = Window(history.id, chain.backup_set.clock, recovery_point(history, chain), (chain.backup_set.name,), chain.gap)
+            if found and _continues(found[-1], window, chain):
+                before = found[-1]
+                found[-1] = Window(before.timeline, before.start, max(before.end, window.end), before.sets + window.sets, window.gap)
+            else:
+                found.append(window)
+    return tuple(found)
+
+
+def newest_recovery_point(catalog: Catalog) -> datetime | None:
+    """The recovery point of the newest timeline that has a set; None without any set."""
+    for history in reversed(catalog.histories):
+        if history.sets:
+            return max(recovery_point(history, chain) for chain in chains.chains(history))
+    return None
+
+
+def plan_restore(catalog: Catalog, target: Target) -> RestorePlan:
+    """The plan for `target`: the newest set that lies before it and whose chain reaches it.
+
+    Raises:
+        UnreachableTarget: no set, or the target lies in no window; the hint names the nearest points.
+    """
+    candidates = [(h, c) for h in catalog.histories for c in chains.chains(h)]
+    if not candidates:
+        raise errors.UnreachableTarget(f"cannot restore to {target}: there is no backup set in this repository",
+                                       hint="run `kpbackup backup full` first")
+    for history, chain in reversed(candidates):
+        if target.latest and not _newest(history, catalog):
+            continue
+        point = recovery_point(history, chain)
+        if _reaches(chain, target, point):
+            return RestorePlan(chain.backup_set, chain.segments, target, point)
+    raise errors.UnreachableTarget(f"cannot restore to {target}: {_why(candidates, target)}", hint=_nearest(windows(catalog), target))
+
+
+def _newest(history: History, catalog: Catalog) -> bool:
+    return history is next(h for h in reversed(catalog.histories) if h.sets)
+
+
+def _reaches(chain: chains.Chain, target: Target, point: datetime) -> bool:
+    if target.time is not None:
+        return chain.backup_set.clock < target.time <= point or target.time == chain.backup_set.clock
+    if target.position is not None:
+        return _has_position(chain, target.position)
+    return True  # latest; a GTID is looked for in the segments themselves
+
+
+def _has_position(chain: chains.Chain, at: Coordinates) -> bool:
+    own = chain.backup_set.coordinates
+    if at.file == own.file and at.position < own.position:
+        return False
+    ends = [(s.end.file, s.start.position, s.end.position) for s in chain.segments]
+    return any(f == at.file and low <= at.position <= high for f, low, high in ends) or (at.file, at.position) == (own.file, own.position)
+
+
+def _observations(history: History, chain: chains.Chain) -> list[Observation]:
+    seen = [s.observation for s in chain.segments if s.observation is not None]
+    if history.observation is not None and _same_head(history.observation.head_seq, history.observation.head_link, chain, history):
+        seen.append(history.observation.observation)
+    return seen
+
+
+def _same_head(seq: int, link: str, chain: chains.Chain, history: History) -> bool:
+    """Whether the observation was made with a segment of this chain (or none yet) as the newest one."""
+    if not chain.segments:
+        newest = history.segments[-1] if history.segments else None
+        return seq == 0 if newest is None else (newest.head.seq, newest.link) == (seq, link)
+    return any((s.head.seq, s.link) == (seq, link) for s in chain.segments)
+
+
+def _contained(seen: Observation, chain: chains.Chain) -> bool:
+    """Whether everything before the observed position lies in the chain: by file and position of its own files."""
+    at, own = seen.position, chain.backup_set.coordinates
+    if (at.file, at.position) == (own.file, own.position):
+        return True
+    return any(s.end.file == at.file and s.end.position >= at.position for s in chain.segments)
+
+
+def _continues(before: Window, window: Window, chain: chains.Chain) -> bool:
+    return before.timeline == window.timeline and before.gap is None and before.end >= window.start
+
+
+def _why(candidates: Sequence[tuple[History, chains.Chain]], target: Target) -> str:
+    if target.time is None:
+        return "no chain of segments contains it"
+    points = [recovery_point(h, c) for h, c in candidates]
+    if target.time <= min(c.backup_set.clock for _, c in candidates):
+        return "it lies before the first recoverable point"
+    if target.time > max(points):
+        return "it lies after the last recoverable point"
+    gap = next((c.gap for _, c in candidates if c.gap is not None), None)
+    return f"it lies in a gap ({gap.reason})" if gap else "it lies in a gap between two timelines"
+
+
+def _nearest(found: Sequence[Window], target: Target) -> str:
+    spans = [f"{canonical.time_text(w.start)} to {canonical.time_text(w.end)}" for w in found]
+    if target.time is None:
+        return "recoverable windows: " + ", ".join(spans[-3:])
+    asked = target.time
+    before = max((w.end for w in found if w.end < asked), default=None)
+    after = min((w.start for w in found if w.start >= asked), default=None)
+    nearest = [canonical.time_text(moment) for moment in (before, after) if moment is not None]
+    return "nearest recoverable points: " + " and ".join(nearest)

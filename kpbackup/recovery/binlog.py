@@ -1,0 +1,53 @@
+"""Stored segments opened again: the sealed payload fetched, checked against its manifest, unsealed.
+
+Needs the identity. Whoever reads to the end has proven the payload; an altered one raises on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kpbackup import errors
+from kpbackup.model import manifest
+from kpbackup.pipeline import encrypt, stream
+from kpbackup.repository import keys
+from kpbackup.repository.binding import Repository
+
+
+class SegmentReader:
+    """Opens segments of one repository; data keys are unwrapped once each."""
+
+    def __init__(self, repository: Repository, identities: Sequence[encrypt.AnyIdentity]) -> None:
+        self._repository = repository
+        self._identities = identities
+        self._opened: dict[str, encrypt.Identity] = {}
+
+    def plaintext(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
+        """The segment's readable binlog file, in pieces (`segment.prefix_bytes` of them are not the file's own).
+
+        Raises:
+            IntegrityError: the stored bytes are not those the manifest was signed for.
+            KeyProblem, ObjectMissing, StorageError.
+        """
+        sealed = stream.Tally(self._sealed(segment))
+        plain = 0
+        for piece in stream.unseal(sealed, (self._identity(segment.sealing),)):
+            plain += len(piece)
+            yield piece
+        if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
+            raise errors.IntegrityError(f"the payload of segment {segment.head.key} is not the one its manifest was signed for",
+                                        hint="run `kpbackup check`; restore to a point before this segment, or from another copy")
+        if plain != segment.prefix_bytes + segment.raw_bytes:
+            raise errors.IntegrityError(f"segment {segment.head.key} holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}")
+
+    def _sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
+        backend = self._repository.backend
+        if segment.payload.key is not None:
+            return backend.get(segment.payload.key)
+        _, offset = self._repository.read(segment.head.key, manifest.BinlogSegment)
+        return backend.get(segment.head.key, offset=offset, length=segment.payload.bytes)
+
+    def _identity(self, sealing: manifest.Sealing) -> encrypt.Identity:
+        if sealing.key_id not in self._opened:
+            self._opened[sealing.key_id] = keys.open_data_key(self._repository, sealing, self._identities)
+        return self._opened[sealing.key_id]

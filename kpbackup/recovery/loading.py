@@ -1,0 +1,225 @@
+"""A backup set into an empty target: definitions, rows, indexes, then every chunk read back and compared.
+
+Resumable: a chunk is marked on the target (scratch schema `kpbackup_restore`) in the transaction of its rows, and what is
+marked is not sent again. Tables exist before their rows, indexes that can wait come after them. Triggers, views, routines
+and events come last, so that none of them can touch a row. Nothing here trusts the load: only what was read back counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kpbackup import errors
+from kpbackup.model import canonical, codec
+from kpbackup.model.inventory import ChunkRecord, Definition, Inventory, Table
+from kpbackup.model.manifest import BackupSet, StoredObject
+from kpbackup.mysql import accounts, definitions, indexes, load, schema, server
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql.quoting import identifier
+from kpbackup.pipeline import encrypt, stream
+from kpbackup.pipeline.pool import Task, WorkerPool
+from kpbackup.pipeline.process import WorkerProcess
+from kpbackup.repository.binding import Repository
+
+LOAD_WORKER = "kpbackup.recovery.load_worker"
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """`progress(phase, done_rows, total_rows)` is called from threads; phases are 'load' and 'read back'."""
+
+    endpoint: server.Endpoint
+    workers: int = 2
+    replace_users: bool = False
+    write_binlog: bool = False
+    progress: Callable[[str, int, int], None] | None = None
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    rows: int
+    chunks: int
+    warnings: tuple[str, ...]
+
+
+def read_inventory(repository: Repository, backup_set: BackupSet, data_key: encrypt.Identity) -> Inventory:
+    """The set's sealed inventory.
+
+    Raises:
+        IntegrityError: it is not the one the manifest was signed for.
+    """
+    what = f"inventory of set {backup_set.name}"
+    data = b"".join(stream.unseal(verified_object(repository, backup_set.inventory), (data_key,)))
+    return codec.decode(Inventory, canonical.loads(data, what=what), what=what)
+
+
+def verified_object(repository: Repository, stored: StoredObject) -> Any:
+    """The stored bytes of an object, in pieces; at the end size and hash must be the manifest's."""
+    tally = stream.Tally(repository.backend.get(stored.key))
+    yield from tally
+    if (tally.size_bytes, tally.sha256) != (stored.bytes, stored.sha256):
+        raise errors.IntegrityError(f"object {stored.key} is not the one its manifest was signed for ({tally.size_bytes} bytes, {stored.bytes} expected)",
+                                    hint="run `kpbackup check`; restore from another set, or from another copy of the repository")
+
+
+def load_set(repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity,
+             request: LoadRequest) -> LoadResult:
+    """Loads everything and proves it by reading it back.
+
+    Raises:
+        IntegrityError: a stored object is damaged. RestoreMismatch: what was read back differs.
+        DatabaseError, PrivilegeMissing, ServerUnreachable, ServerUnfit.
+    """
+    return _Load(repository, backup_set, inventory, data_key, request).run()
+
+
+class _Load:
+    def __init__(self, repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity,
+                 request: LoadRequest) -> None:
+        self.repository, self.backup_set, self.inventory = repository, backup_set, inventory
+        self.data_key, self.request = data_key, request
+        self.tables = {(table.schema, table.name): table for table in inventory.tables}
+        self.left = {name: sum(1 for c in inventory.chunks if (c.schema, c.table) == name) for name in self.tables}
+        self.total = sum(chunk.rows for chunk in inventory.chunks)
+        self.done = {"load": 0, "read back": 0}
+        self.deferred: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def run(self) -> LoadResult:
+        warnings: list[str] = []
+        with self._session() as connection:
+            warnings += self._create_before_rows(connection)
+        start = {"endpoint": codec.encode(self.request.endpoint), "identity": self.data_key.reveal(),
+                 "session": {"write_binlog": self.request.write_binlog}}
+        with WorkerPool(LOAD_WORKER, start, workers=self.request.workers) as workers:
+            workers.run(self._load_tasks())
+        with self._session() as connection:
+            warnings += definitions.create(connection, self._missing(connection, self.inventory.after_rows))
+            warnings += self._create_accounts(connection)
+            self._compare(connection)
+        return LoadResult(self.total, len(self.inventory.chunks), tuple(warnings))
+
+    def _session(self) -> server.Connection:
+        connection = server.connect(self.request.endpoint)
+        load.prepare_session(connection, write_binlog=self.request.write_binlog)
+        return connection
+
+    def _create_before_rows(self, connection: server.Connection) -> list[str]:
+        referenced = {name for table in self.inventory.tables for name in indexes.referenced_tables(table.schema, table.create_sql)}
+        creating: list[Definition] = []
+        for name, table in self.tables.items():
+            deferral = indexes.defer(table.create_sql, referenced=name in referenced)
+            self.deferred[name] = deferral.statements
+            creating.append(Definition("table", table.schema, table.name, (deferral.create_sql,)))
+        warnings = definitions.create(connection, self.inventory.databases)
+        load.prepare_progress(connection)
+        return warnings + definitions.create(connection, self._missing(connection, [*self.inventory.sequences, *creating]))
+
+    def _missing(self, connection: server.Connection, wanted: Sequence[Definition]) -> list[Definition]:
+        """Those a resumed run has not created yet."""
+        there = {(kind, schema, name) for kind, schema, name in connection.rows(_OBJECTS)}
+        return [d for d in wanted if (_OBJECT_KINDS.get(d.kind, d.kind), d.schema, d.name) not in there]
+
+    def _load_tasks(self) -> list[Task]:
+        stored = {entry.key: entry for entry in self.backup_set.objects}
+        by_object: dict[str, list[ChunkRecord]] = {}
+        for chunk in self.inventory.chunks:
+            by_object.setdefault(chunk.object_key, []).append(chunk)
+        unknown = set(by_object) - set(stored)
+        if unknown:
+            raise errors.IntegrityError(f"the inventory of set {self.backup_set.name} names objects its manifest does not: {sorted(unknown)[0]}")
+        tasks = [self._task_load(stored[key], sorted(chunks, key=lambda c: c.ordinal)) for key, chunks in by_object.items()]
+        return tasks
+
+    def _task_load(self, stored: StoredObject, chunks: list[ChunkRecord]) -> Task:
+        def run(worker: WorkerProcess) -> Sequence[Task]:
+            tables = [self.tables[chunk.schema, chunk.table] for chunk in chunks]
+            worker.send({"load": {"tables": [codec.encode(t) for t in tables], "chunks": [codec.encode(c) for c in chunks]}})
+            for piece in verified_object(self.repository, stored):
+                worker.send_bytes(piece)
+            worker.send({"end": True})
+            worker.receive()
+            self._count("load", sum(chunk.rows for chunk in chunks))
+            return [task for chunk in chunks for task in self._after_chunk(chunk)]
+        return run
+
+    def _after_chunk(self, chunk: ChunkRecord) -> Sequence[Task]:
+        """Once a table's last chunk is in: its indexes, then the reading back of all its chunks."""
+        name = (chunk.schema, chunk.table)
+        self.left[name] -= 1
+        if self.left[name]:
+            return ()
+        return (self._task_finish_table(self.tables[name]),)
+
+    def _task_finish_table(self, table: Table) -> Task:
+        def run(worker: WorkerProcess) -> Sequence[Task]:
+            statements = self.deferred[table.schema, table.name]
+            worker.send({"indexes": {"table": codec.encode(table), "statements": list(statements)}})
+            worker.receive()
+            worker.send({"analyze": codec.encode(table)})
+            worker.receive()
+            return [self._task_read_back(table, c) for c in self.inventory.chunks if (c.schema, c.table) == (table.schema, table.name)]
+        return run
+
+    def _task_read_back(self, table: Table, chunk: ChunkRecord) -> Task:
+        def run(worker: WorkerProcess) -> Sequence[Task]:
+            worker.send({"read_back": {"table": codec.encode(table), "chunk": codec.encode(chunk)}})
+            worker.receive()
+            self._count("read back", chunk.rows)
+            return ()
+        return run
+
+    def _count(self, phase: str, rows: int) -> None:
+        self.done[phase] += rows
+        if self.request.progress:
+            self.request.progress(phase, self.done[phase], self.total)
+
+    def _create_accounts(self, connection: server.Connection) -> list[str]:
+        """Accounts of the set, never the restore's own, others that exist only when they may be replaced."""
+        facts = server_facts.read_facts(connection)
+        there = accounts.names(connection, facts)
+        own = str(connection.value("SELECT CURRENT_USER()"))
+        own_user, _, own_host = own.rpartition("@")
+        mine = {name for name in there if name.replace("`", "").replace("'", "") == f"{own_user}@{own_host}"}
+        kept, replaced = [], []
+        for definition in self.inventory.accounts:
+            if definition.name in mine or (definition.name in there and not self.request.replace_users):
+                continue
+            if definition.kind == "account" and definition.name in there:
+                replaced.append(definition.name)
+            kept.append(definition)
+        for name in replaced:
+            connection.execute(f"DROP USER IF EXISTS {name}")
+        left_out = sorted({d.name for d in self.inventory.accounts} & there - set(replaced))
+        warnings = [f"account {name} exists on the target and was left as it is" for name in left_out]
+        return warnings + definitions.create(connection, kept)
+
+    def _compare(self, connection: server.Connection) -> None:
+        """The definitions on the target must be the set's."""
+
+        names = tuple(d.name for d in self.inventory.databases)
+        facts = server_facts.read_facts(connection)
+        found = schema.read_inventory(connection, facts, databases=names) if names else self.inventory
+        expected = codec.decode(Inventory, codec.encode(self.inventory) | {"accounts": []}, what="inventory")
+        actual = codec.decode(Inventory, codec.encode(found) | {"accounts": []}, what="inventory")
+        differences = definitions.compare(expected, actual)
+        if differences:
+            raise errors.RestoreMismatch(f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}: {'; '.join(differences[:5])}",
+                                         hint="compare the servers' versions and settings; the target is not to be used")
+
+
+_OBJECT_KINDS = {"table": "table", "sequence": "table", "view": "table"}
+_OBJECTS = """
+    SELECT 'table', table_schema, table_name FROM information_schema.tables
+    UNION ALL SELECT LOWER(routine_type), routine_schema, routine_name FROM information_schema.routines
+    UNION ALL SELECT 'trigger', trigger_schema, trigger_name FROM information_schema.triggers
+    UNION ALL SELECT 'event', event_schema, event_name FROM information_schema.events
+"""
+
+
+def drop_scratch(endpoint: server.Endpoint, *, write_binlog: bool = False) -> None:
+    """Takes the progress table away: the restore is complete."""
+    with server.connect(endpoint) as connection:
+        load.prepare_session(connection, write_binlog=write_binlog)
+        connection.execute(f"DROP DATABASE IF EXISTS {identifier(load.SCRATCH_SCHEMA)}")

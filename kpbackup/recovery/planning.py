@@ -1,0 +1,125 @@
+"""What a restore will do, decided before anything is touched: the set, the segments, the cut, the target as it is.
+
+This is what `--dry-run` prints. It reads the repository, opens the segments around the cut with the identity, and looks
+at the target; it writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kpbackup import errors
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.inventory import Inventory
+from kpbackup.model.manifest import BackupSet
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql import load, preflight, privileges, schema, server
+from kpbackup.pipeline import encrypt
+from kpbackup.plan import chain, timeline
+from kpbackup.recovery import cut as cuts
+from kpbackup.recovery import journal, loading
+from kpbackup.recovery.binlog import SegmentReader
+from kpbackup.recovery.steps import RecoveryRequest
+from kpbackup.repository import catalog as catalogs
+from kpbackup.repository import keys
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """The target as found: what is there, what would be dropped, what speaks against it."""
+
+    facts: server_facts.ServerFacts
+    databases: tuple[str, ...]
+    overwritten: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecoveryPlan:
+    """Everything a run needs. `estimate_s` comes from earlier recoveries of this repository, None without any."""
+
+    backup_set: BackupSet
+    cut: cuts.Cut
+    reaches: datetime
+    inventory: Inventory
+    data_key: encrypt.Identity
+    target: TargetState
+    estimate_s: float | None
+
+    @property
+    def recovered_to(self) -> datetime:
+        """The commit time of the last included transaction, or the set's clock."""
+        return cuts.commit_time(self.cut.last_included) if self.cut.last_included else self.backup_set.clock
+
+
+def make_plan(request: RecoveryRequest) -> RecoveryPlan:
+    """Plans a new run.
+
+    Raises:
+        UnreachableTarget, TargetRefused, KeyProblem, IntegrityError, ServerUnreachable, StorageError.
+    """
+    catalog = catalogs.read_catalog(request.repository)
+    wanted = timeline.plan_restore(catalog, request.target)
+    reader = SegmentReader(request.repository, request.identities)
+    return _complete(request, wanted.backup_set, cuts.find_cut(reader, wanted), wanted.reaches, fresh=True)
+
+
+def remake_plan(request: RecoveryRequest, planned: journal.Entry) -> RecoveryPlan:
+    """The plan an interrupted run was made with, from its journal: the same set and the same cut, whatever came since.
+
+    Raises:
+        UnreachableTarget: the set or segments are no longer there.
+    """
+    fields = planned.fields
+    catalog = catalogs.read_catalog(request.repository)
+    for history in catalog.histories:
+        for found in chain.chains(history):
+            if found.backup_set.name == fields["set"]:
+                at = Coordinates(fields["cut_file"], int(fields["cut_position"]), fields["cut_gtid"])
+                wanted = timeline.RestorePlan(found.backup_set, found.segments, timeline.Target(position=at),
+                                              timeline.recovery_point(history, found))
+                cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
+                return _complete(request, found.backup_set, cut, wanted.reaches, fresh=False)
+    raise errors.UnreachableTarget(f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}",
+                                   hint="start a new restore")
+
+
+def _complete(request: RecoveryRequest, backup_set: BackupSet, cut: cuts.Cut, reaches: datetime, *, fresh: bool) -> RecoveryPlan:
+    data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
+    inventory = loading.read_inventory(request.repository, backup_set, data_key)
+    with server.connect(request.endpoint) as connection:
+        state = _target_state(connection, request, backup_set, inventory, fresh=fresh)
+    return RecoveryPlan(backup_set, cut, reaches, inventory, data_key, state, _estimate(request))
+
+
+def _target_state(connection: server.Connection, request: RecoveryRequest, backup_set: BackupSet, inventory: Inventory, *,
+                  fresh: bool) -> TargetState:
+    facts = server_facts.read_facts(connection)
+    rights = privileges.read_privileges(connection)
+    findings = preflight.target_findings(facts, rights, flavour=backup_set.source.flavour, version=backup_set.source.version,
+                                         settings=inventory.settings)
+    for finding in findings:
+        if finding.severity == "error":
+            raise errors.TargetRefused(f"cannot restore set {backup_set.name} into {request.endpoint.name}: {finding.what}: {finding.why}",
+                                       hint=finding.mend)
+    there = tuple(name for name in schema.database_names(connection) if name != load.SCRATCH_SCHEMA)
+    refused = sorted(set(there) - set(request.overwrite)) if fresh else []
+    if refused:
+        names = " ".join(f"--overwrite {name}" for name in refused)
+        raise errors.TargetRefused(f"the target {request.endpoint.name} is not empty: it has {', '.join(refused)}",
+                                   hint=f"restore into an empty server, or have these dropped: {names}")
+    overwritten = tuple(sorted(set(there) & set(request.overwrite))) if fresh else ()
+    return TargetState(facts, there, overwritten, tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning"))
+
+
+def _estimate(request: RecoveryRequest) -> float | None:
+    """Measured RTO of the newest finished recovery of this repository."""
+    for run in reversed(journal.list_runs(request.repository)):
+        try:
+            finished = journal.open_journal(request.repository, run).last("finished")
+        except errors.IntegrityError:
+            continue  # a damaged journal is for `check` to report; it is no base for an estimate
+        if finished is not None and "measured_rto_s" in finished.fields:
+            return float(finished.fields["measured_rto_s"])
+    return None

@@ -1,0 +1,145 @@
+"""The catalog: every manifest read together, at one moment, verified.
+
+A manifest that does not verify is not an exception here but an entry in `damaged`: one flipped bit must not
+hide the windows it does not touch. Whoever plans treats a damaged entry as missing, so it becomes a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from kpbackup import errors
+from kpbackup.model import manifest
+from kpbackup.model.catalog import Catalog, Damaged, History
+from kpbackup.repository import layout
+from kpbackup.repository.binding import Repository
+
+READERS = 8  # parallel GETs of small objects: enough to hide latency, few enough to stay polite
+
+T = TypeVar("T")
+
+_KINDS: dict[str, type[Any]] = {
+    "sets": manifest.BackupSet, "segments": manifest.BinlogSegment, "observations": manifest.ObservationManifest,
+    "anchors": manifest.Anchor, "tombstones": manifest.Tombstone,
+}
+
+
+def next_place(history: History, log: str) -> tuple[int, str]:
+    """(seq, key) of the next entry of a log: where the fence stands."""
+    seq, month_of = history.newest.get(log, (0, history.timeline.head.created_at))
+    return seq + 1, layout.log_entry(history.id, log, month_of=month_of, seq=seq + 1)
+
+
+def read_catalog(repository: Repository) -> Catalog:
+    """Lists the timelines once and reads every manifest on them.
+
+    Raises:
+        StorageError: the store failed; nothing partial is returned.
+    """
+    keys = [info.key for info in repository.backend.list(layout.TIMELINES)]
+    ids = sorted({key.split("/")[1] for key in keys})
+    histories: list[History] = []
+    damaged: list[Damaged] = []
+    with ThreadPoolExecutor(READERS) as pool:
+        fetch = _Fetcher(repository, pool)
+        for number in ids:
+            found = _history(number, [key for key in keys if key.startswith(layout.timeline_prefix(number))], fetch)
+            if isinstance(found, Damaged):
+                damaged.append(found)
+            else:
+                histories.append(found)
+                damaged.extend(found.damaged)
+    return Catalog(repository.binding, tuple(histories), tuple(damaged))
+
+
+def read_history(repository: Repository, timeline: str) -> History:
+    """One timeline, read now.
+
+    Raises:
+        IntegrityError: its own manifest is missing or damaged.
+    """
+    keys = [info.key for info in repository.backend.list(layout.timeline_prefix(timeline))]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = _history(timeline, keys, _Fetcher(repository, pool))
+    if isinstance(found, Damaged):
+        raise errors.IntegrityError(f"timeline {timeline}: {found.reason}", hint="run `kpbackup check`")
+    return found
+
+
+@dataclass(frozen=True)
+class _Fetcher:
+    """Reads and verifies many manifests at once, keeping their order."""
+
+    repository: Repository
+    pool: ThreadPoolExecutor
+
+    def __call__(self, keys: Iterable[str], kind: type[T]) -> list[tuple[str, T | Damaged]]:
+        wanted = list(keys)
+        values = self.pool.map(lambda key: _verified(self.repository, key, kind), wanted)
+        return list(zip(wanted, values, strict=True))
+
+
+def _verified(repository: Repository, key: str, kind: type[T]) -> T | Damaged:
+    try:
+        return repository.read(key, kind)[0]
+    except (errors.IntegrityError, errors.KeyProblem) as exc:
+        return Damaged(key, exc.message)
+    except errors.ObjectMissing:
+        return Damaged(key, "it was listed but is gone")
+
+
+def _history(number: str, keys: list[str], fetch: _Fetcher) -> History | Damaged:
+    key = layout.timeline(number)
+    if key not in keys:
+        return Damaged(key, "the timeline's own manifest is missing")
+    timeline = fetch([key], manifest.Timeline)[0][1]
+    if isinstance(timeline, Damaged):
+        return timeline
+    logs: dict[str, list[str]] = {log: [] for log in layout.LOGS}
+    for entry in keys:
+        place = layout.parse_log_entry(entry)
+        if place:
+            logs[place[1]].append(entry)
+    anchors = _good(fetch(logs["anchors"][-1:], manifest.Anchor))
+    first_kept = anchors[-1].first_seq if anchors else 1
+    wanted = {
+        "sets": logs["sets"], "tombstones": logs["tombstones"], "observations": logs["observations"][-1:],
+        "segments": [k for k in logs["segments"] if int(k[-layout.SEQ_DIGITS:]) >= first_kept],
+    }
+    found = {log: fetch(entries, _KINDS[log]) for log, entries in wanted.items()}
+    found["anchors"] = fetch(logs["anchors"], manifest.Anchor)
+    return _assemble(timeline, found, anchors)
+
+
+def _assemble(timeline: manifest.Timeline, found: dict[str, Any], anchors: list[manifest.Anchor]) -> History:
+    observations = _good(found["observations"])
+    return History(
+        timeline=timeline,
+        sets=tuple(_good(found["sets"])),
+        segments=tuple(_good(found["segments"])),
+        observation=observations[-1] if observations else None,
+        anchor=anchors[-1] if anchors else None,
+        tombstones=tuple(_good(found["tombstones"])),
+        damaged=tuple(value for entries in found.values() for _, value in entries if isinstance(value, Damaged)),
+        newest={log: newest for log, entries in found.items() if (newest := _newest(entries))},
+    )
+
+
+def _good(entries: list[tuple[str, Any]]) -> list[Any]:
+    return [value for _, value in entries if not isinstance(value, Damaged)]
+
+
+def _newest(entries: list[tuple[str, Any]]) -> tuple[int, datetime] | None:
+    """(seq, creation time) of the last entry; a damaged last entry leaves no way to name its successor."""
+    if not entries:
+        return None
+    key, value = entries[-1]
+    if isinstance(value, Damaged):
+        year, month = key.split("/")[-2].split("-")
+        # the month of its own key is the best that is left: a later month cannot be known
+        return int(key[-layout.SEQ_DIGITS:]), datetime(int(year), int(month), 1, tzinfo=UTC)
+    return int(key[-layout.SEQ_DIGITS:]), value.head.created_at

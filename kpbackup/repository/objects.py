@@ -1,0 +1,126 @@
+"""Signed manifests as stored objects: four minisign lines, one line of canonical JSON, then maybe a payload.
+
+`sed -n 1,4p`, `sed -n 5p` and `minisign -V` are enough to judge one. Nothing here knows what a manifest
+means; it only guarantees that what is returned was signed by a trusted key for exactly this place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kpbackup import errors
+from kpbackup.model import canonical, codec, manifest
+from kpbackup.pipeline import sign
+from kpbackup.storage import backend as storage
+
+HEAD_BYTES = 16 * 1024  # the first read of an object whose manifest length is not known: most manifests fit
+MANIFEST_LIMIT_BYTES = 256 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A verified manifest: its JSON value, and where a payload would start in the object."""
+
+    document: dict[str, Any]
+    payload_offset: int
+
+
+def trusted_comment(head: manifest.Head) -> str:
+    """The place a manifest was signed for, readable beside `minisign -V`."""
+    return f"kpbackup {head.kind} repository {head.repository} timeline {head.timeline or '-'} seq {head.seq} key {head.key}"
+
+
+def assemble(value: Any, key: sign.SigningKey) -> bytes:
+    """The signature lines and the JSON line of a manifest dataclass (its `head` says where it belongs)."""
+    line = canonical.dumps(codec.encode(value)) + b"\n"
+    return sign.sign(line, key, trusted_comment=trusted_comment(value.head)).encode() + line
+
+
+def parse(data: bytes, *, key: str, public_keys: Sequence[sign.PublicKey]) -> Signed:
+    """The verified manifest at the start of `data`, an object read from `key`.
+
+    Raises:
+        IntegrityError: cut, altered, moved from another key, or not a manifest.
+        KeyProblem: signed by a key that is not trusted.
+        RepositoryError: a format or feature this version does not know.
+    """
+    lines = data.split(b"\n", 5)
+    if len(lines) < 6:
+        raise errors.IntegrityError(f"manifest {key} is cut short", hint="run `kpbackup check` to see which windows it costs")
+    line = lines[4] + b"\n"
+    try:
+        signature = b"\n".join(lines[:4]).decode() + "\n"
+    except UnicodeDecodeError as exc:
+        raise errors.IntegrityError(f"manifest {key} has no signature") from exc
+    try:
+        comment = sign.verify(line, signature, public_keys)
+    except (errors.IntegrityError, errors.KeyProblem) as exc:
+        raise type(exc)(f"manifest {key}: {exc.message}", hint=exc.hint) from exc
+    document = canonical.loads(line, what=f"manifest {key}")
+    head = _head(document, key)
+    if head.key != key or comment != trusted_comment(head):
+        raise errors.IntegrityError(f"manifest {key} was signed for {head.key}: it was moved or copied here")
+    return Signed(document, sum(len(part) + 1 for part in lines[:5]))
+
+
+def _head(document: dict[str, Any], key: str) -> manifest.Head:
+    head = codec.decode(manifest.Head, document.get("head"), what=f"manifest {key}")
+    unknown = sorted(set(head.requires) - manifest.KNOWN_FEATURES)
+    if head.format != manifest.FORMAT_VERSION or unknown:
+        needs = f"format {head.format}" + (f" with {', '.join(unknown)}" if unknown else "")
+        raise errors.RepositoryError(f"manifest {key} needs {needs}, which this version does not know",
+                                     hint="use a newer kpbackup")
+    return head
+
+
+def read(backend: storage.Backend, key: str, kind: type[T], *, public_keys: Sequence[sign.PublicKey],
+         repository: str | None = None) -> tuple[T, int]:
+    """(manifest of type `kind`, payload offset) of the object at `key`.
+
+    Raises:
+        ObjectMissing, StorageError; and what parse() raises; IntegrityError for another repository's manifest.
+    """
+    data = _read_head(backend, key)
+    found = parse(data, key=key, public_keys=public_keys)
+    value = codec.decode(kind, found.document, what=f"manifest {key}")
+    head = value.head  # type: ignore[attr-defined]
+    if repository is not None and head.repository != repository:
+        raise errors.IntegrityError(f"manifest {key} belongs to repository {head.repository}, not to {repository}")
+    return value, found.payload_offset
+
+
+def _read_head(backend: storage.Backend, key: str) -> bytes:
+    """The object from its start to at least the end of its fifth line, or all of it."""
+    data, wanted = b"", HEAD_BYTES
+    while wanted <= MANIFEST_LIMIT_BYTES:
+        data += b"".join(backend.get(key, offset=len(data), length=wanted - len(data))) if not data else _more(backend, key, data, wanted)
+        if data.count(b"\n", 0) >= 5 or len(data) < wanted:
+            return data
+        wanted *= 8
+    raise errors.IntegrityError(f"manifest {key} does not end within {MANIFEST_LIMIT_BYTES} bytes")
+
+
+def _more(backend: storage.Backend, key: str, data: bytes, wanted: int) -> bytes:
+    if backend.head(key).size_bytes <= len(data):
+        return b""  # a range past the end is an error of its own in S3
+    return b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
+
+
+def create(backend: storage.Backend, value: Any, key: sign.SigningKey, *, payload: bytes = b"") -> None:
+    """Writes a manifest at its own key, create-only, and reads it back.
+
+    Raises:
+        ObjectExists: the place is taken: the fence held, reload and redo.
+        IntegrityError: the store returned other bytes than were written.
+    """
+    data = assemble(value, key) + payload
+    backend.put_if_absent(value.head.key, data)
+    manifest_bytes = len(data) - len(payload)
+    stored = b"".join(backend.get(value.head.key, offset=0, length=manifest_bytes))
+    if stored != data[:manifest_bytes] or backend.head(value.head.key).size_bytes != len(data):
+        raise errors.IntegrityError(f"{value.head.key} reads back differently from what was written to {backend.name}",
+                                    hint="do not trust this store; nothing was counted as a success")

@@ -1,0 +1,95 @@
+"""From settings to the values the lower rooms take: endpoints, keys, an open repository, requests.
+
+Each function asks for what it needs and raises SettingsError naming the missing key; nothing is opened before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kpbackup import config, errors
+from kpbackup.pipeline import encrypt, sign
+
+if TYPE_CHECKING:
+    from kpbackup.backup.archiver import ArchiveRequest
+    from kpbackup.backup.full import FullRequest
+    from kpbackup.mysql.server import Endpoint
+    from kpbackup.repository.binding import Repository
+    from kpbackup.storage.backend import Backend
+
+
+def backend(settings: config.Settings) -> Backend:
+    """The store that holds the repository."""
+    from kpbackup import storage
+    wanted = settings.need_repository()
+    return storage.open_backend(wanted.url, endpoint_url=wanted.endpoint_url, region=wanted.region)
+
+
+def reading_repository(settings: config.Settings) -> Repository:
+    """The repository, verified with the configured public keys; it signs only if a signing key is configured."""
+    from kpbackup.repository import binding
+    key = signing_key(settings) if settings.signing.key_file else None
+    configured = settings.signing.public_keys or settings.signing.public_keys_file
+    public = tuple(sign.PublicKey.parse(text) for text in settings.need_public_keys()) if configured or key is None else ()
+    return binding.open_repository(backend(settings), public_keys=public, signing_key=key)
+
+
+def writing_repository(settings: config.Settings) -> Repository:
+    """The repository, with the signing key that writing needs."""
+    settings.need_signing_key()
+    return reading_repository(settings)
+
+
+def signing_key(settings: config.Settings) -> sign.SigningKey:
+    text, password = settings.need_signing_key()
+    try:
+        return sign.SigningKey.parse(text.get_secret_value(), password=password.get_secret_value() if password else None)
+    except errors.KpbackupError as exc:
+        raise errors.KeyProblem(f"signing.key_file {settings.signing.key_file}: {exc.message}", hint=exc.hint) from exc
+
+
+def recipients(settings: config.Settings) -> tuple[encrypt.Recipient, ...]:
+    return tuple(encrypt.Recipient.parse(text) for text in settings.need_recipients())
+
+
+def identities(settings: config.Settings) -> tuple[encrypt.Identity, ...]:
+    """Every identity of the identity file (`age-keygen` files and ours: comments, then one key a line)."""
+    lines = settings.need_identity().get_secret_value().splitlines()
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    where = f"encryption.identity_file {settings.encryption.identity_file}"
+    if not keys:
+        raise errors.KeyProblem(f"{where} holds no identity", hint="it must have a line that begins with AGE-SECRET-KEY-1")
+    try:
+        return tuple(encrypt.Identity.parse(key) for key in keys)
+    except errors.KpbackupError as exc:
+        raise errors.KeyProblem(f"{where}: {exc.message}", hint=exc.hint) from exc
+
+
+def source_endpoint(settings: config.Settings) -> Endpoint:
+    source = settings.need_source()
+    return _endpoint(source, settings.source_password().get_secret_value())
+
+
+def target_endpoint(settings: config.Settings) -> Endpoint:
+    target = settings.need_target()
+    return _endpoint(target, settings.target_password().get_secret_value())
+
+
+def full_request(settings: config.Settings, *, holder: str) -> FullRequest:
+    from kpbackup.backup.full import FullRequest
+    source = settings.need_source()
+    return FullRequest(endpoint=source_endpoint(settings), recipients=recipients(settings), holder=holder,
+                       databases=source.databases, workers=source.max_connections,
+                       bytes_per_second=source.bandwidth_limit)
+
+
+def archive_request(settings: config.Settings, *, holder: str) -> ArchiveRequest:
+    from kpbackup.backup.archiver import ArchiveRequest
+    return ArchiveRequest(endpoint=source_endpoint(settings), recipients=recipients(settings), holder=holder,
+                          segment_bytes=settings.archive.segment_bytes)
+
+
+def _endpoint(login: config.Login, password: str) -> Endpoint:
+    from kpbackup.mysql.server import Endpoint, Tls
+    tls = Tls(required=login.tls.required, ca_file=str(login.tls.ca_file) if login.tls.ca_file else None)
+    return Endpoint(host=login.host, port=login.port, user=login.user, password=password, tls=tls)

@@ -1,0 +1,100 @@
+"""Fixtures that give tests real servers, and the line that says which were exercised.
+
+`mariadb`, `mariadb_pair`, `mysql97`, `mysql97_pair` are fresh servers for each test; `s3` is one server for the session with a
+fresh `s3_bucket` per test. A test that needs other options calls `mariadb_server(tmp_path / "x", server_id=..., options=...)`.
+MySQL that cannot be fetched fails the tests that need it, unless KPBACKUP_TEST_WITHOUT contains mysql97.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import exercised
+from tests.servers.database import Server
+from tests.servers.mariadb import mariadb_server
+from tests.servers.mysql97 import home as mysql97_home
+from tests.servers.mysql97 import mysql97_server
+from tests.servers.s3 import S3Server, s3_server
+
+_server_ids = itertools.count(101)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line above pytest's own closing line."""
+    terminalreporter.write_line(exercised.line())
+
+
+@pytest.fixture
+def server_id() -> int:
+    """A replication id that no other server of this run has."""
+    return next(_server_ids)
+
+
+@pytest.fixture
+def mariadb(tmp_path: Path) -> Iterator[Server]:
+    """A fresh MariaDB: row binlog, root without password."""
+    with mariadb_server(tmp_path / "mariadb", server_id=next(_server_ids)) as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """Two fresh MariaDB servers, source and target, with different server ids."""
+    with (
+        mariadb_server(tmp_path / "source", server_id=next(_server_ids)) as source,
+        mariadb_server(tmp_path / "target", server_id=next(_server_ids)) as target,
+    ):
+        yield source, target
+
+
+@pytest.fixture(scope="session")
+def mysql97_programs() -> Path:
+    """The folder with MySQL's own programs in `bin/`."""
+    if "mysql97" in os.environ.get("KPBACKUP_TEST_WITHOUT", "").replace(",", " ").split():
+        pytest.skip("KPBACKUP_TEST_WITHOUT names mysql97")
+    return mysql97_home()
+
+
+@pytest.fixture
+def mysql97(tmp_path: Path, mysql97_programs: Path) -> Iterator[Server]:
+    """A fresh MySQL: row binlog, GTID on, root without password."""
+    with mysql97_server(tmp_path / "mysql97", server_id=next(_server_ids)) as server:
+        yield server
+
+
+@pytest.fixture
+def mysql97_pair(tmp_path: Path, mysql97_programs: Path) -> Iterator[tuple[Server, Server]]:
+    """Two fresh MySQL servers, source and target."""
+    with (
+        mysql97_server(tmp_path / "source97", server_id=next(_server_ids)) as source,
+        mysql97_server(tmp_path / "target97", server_id=next(_server_ids)) as target,
+    ):
+        yield source, target
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for all tests. A test that kills or fills it starts its own with `s3_server(tmp_path)`."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3: S3Server) -> str:
+    """The name of a new, empty bucket."""
+    return s3.create_bucket(f"kpb-{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def aws_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The admin's key in the environment, and nothing of the developer's own AWS settings."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3.environ().items():
+        monkeypatch.setenv(name, value)
