@@ -135,8 +135,9 @@ def _options(command: Any) -> Iterator[str]:
     yield "| option | meaning |"
     yield "|---|---|"
     for parameter, text in rows:
-        options = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else [parameter.name.upper()]
-        value = f" {parameter.metavar}" if parameter.param_type_name == "option" and parameter.metavar else ""
+        is_option = parameter.param_type_name == "option"
+        options = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name.upper()]
+        value = f" {parameter.metavar}" if is_option and parameter.metavar else ""
         yield f"| {', '.join(f'`{option}{value}`' for option in options)} | {_cell(text)} |"
     yield ""
 

@@ -92,6 +92,8 @@ def program() -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback()(_options)
     root = typer.main.get_command(app)
+    for parameter in root.params:
+        verbs.skip_when_absent(parameter)
     return verbs.VerbGroup(
         path="", table=verbs.VERBS, name=PROGRAM, help=root.help, params=root.params, callback=root.callback,
     )
@@ -125,7 +127,8 @@ def _guarded(words: list[str], room: context.Context) -> int:
     except OSError as exc:
         if exc.errno not in _DISK_ERRNOS:
             return _defect(room, exc)
-        return _complain(room, f"local disk: {exc}", hint="free space, or mend the file system", kind="LocalIOError", code=errors.LocalIOError.exit_code)
+        told = errors.LocalIOError(f"local disk: {exc}", hint="free space, or mend the file system")
+        return _complain(room, told.message, hint=told.hint, kind="LocalIOError", code=told.exit_code)
     except Exception as exc:  # the one place where a defect of ours becomes a sentence and an exit code
         return _defect(room, exc)
 
@@ -187,7 +190,8 @@ def _defect(room: context.Context, exc: Exception) -> int:
         logger.debug("defect_met", exc_info=exc)
     hint = "this is a defect of kpbackup: please report it"
     hint += "" if where else f", with the output of the same command run as {PROGRAM} --log-level debug ..."
-    return _complain(room, f"internal error: {type(exc).__name__}: {exc}", hint=hint, kind="InternalError", code=errors.InternalError.exit_code)
+    told = errors.InternalError(f"internal error: {type(exc).__name__}: {exc}", hint=hint)
+    return _complain(room, told.message, hint=told.hint, kind="InternalError", code=told.exit_code)
 
 
 def _complain(room: context.Context, message: str, *, kind: str, code: int, hint: str = "") -> int:

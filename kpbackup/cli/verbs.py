@@ -38,6 +38,13 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "init": Verb("kpbackup.cli.init", "init", "Create the keys and an empty repository."),
     "backup full": Verb("kpbackup.cli.backup", "full", "Take a full backup now."),
+    "restore": Verb("kpbackup.cli.restore", "restore", "Recover in five steps: prepare, database, deploy, verify, switch."),
+    "restore prepare": Verb("kpbackup.cli.restore", "prepare", "Step 1: judge the plan, make the target ready."),
+    "restore database": Verb("kpbackup.cli.restore", "database", "Steps 1 and 2: bring the database back and stop."),
+    "restore deploy": Verb("kpbackup.cli.restore", "deploy", "Step 3 of a run alone."),
+    "restore verify": Verb("kpbackup.cli.restore", "verify", "Step 4 of a run alone."),
+    "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
+    "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "backup incremental": Verb("kpbackup.cli.backup", "incremental", "Archive the binlog up to now."),
     "version": Verb("kpbackup.cli.version", "version", "Print the version of kpbackup."),
 }
@@ -46,6 +53,22 @@ VERBS: dict[str, Verb] = {
 GROUPS: dict[str, str] = {
     "backup": "Make a backup now: full or incremental.",
 }
+
+
+def skip_when_absent(parameter: Any) -> None:
+    """Leaves an option that is not given alone: to convert nothing, typer would import pydantic, half of the start-up."""
+    if "process_value" not in vars(parameter):
+        convert = parameter.process_value
+        parameter.process_value = lambda ctx, value: convert(ctx, value) if value else value
+
+
+class VerbCommand(typer.core.TyperCommand):
+    """A verb that is no group."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        skip_when_absent(option)
+        return option
 
 
 class VerbGroup(typer.core.TyperGroup):
@@ -57,6 +80,11 @@ class VerbGroup(typer.core.TyperGroup):
         self._table = table
         below = (name.removeprefix(self._prefix) for name in table if name.startswith(self._prefix))
         self._words = tuple(dict.fromkeys(name.split()[0] for name in below))
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        skip_when_absent(option)
+        return option
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self._words)
@@ -110,5 +138,5 @@ def short_help(path: str, table: Mapping[str, Verb]) -> str:
 
 def _command(name: str, verb: Verb) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=dict(CONTEXT_SETTINGS))
-    app.command(name=name)(verb.load())
+    app.command(name=name, cls=VerbCommand)(verb.load())
     return typer.main.get_command(app)

@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kpbackup.mysql import schema
+
 _NAME = r"`(?:[^`]|``)+`"
 _PART = rf"{_NAME}(?:\(\d+\))?(?: ASC| DESC)?"
 _KEY = re.compile(
@@ -27,7 +29,6 @@ _KEY_LINE = re.compile(r"(?:[A-Z]+ )?KEY ")
 _PRIMARY = re.compile(rf"PRIMARY KEY \((?P<parts>{_PART}(?:,{_PART})*)\)")
 _AUTO_INCREMENT_COLUMN = re.compile(rf"(?P<name>{_NAME}) .* AUTO_INCREMENT\b")
 _FOREIGN = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY \(.*?\) REFERENCES (?P<target>(?:{_NAME}\.)?{_NAME}) ")
-_OPTIONS = re.compile(r"(?m)^(\) ENGINE=\w+) AUTO_INCREMENT=\d+")
 _CREATE = re.compile(rf"CREATE TABLE (?P<name>{_NAME}) \(")
 
 
@@ -74,19 +75,19 @@ def defer(create_sql: str, *, referenced: bool = False) -> Deferral:
     return Deferral(_put_together(begin, remaining, end), _statements(begin, waiting), kept)
 
 
-def referenced_tables(schema: str, create_sql: str) -> set[tuple[str, str]]:
+def referenced_tables(database: str, create_sql: str) -> set[tuple[str, str]]:
     """(schema, table) of every table the foreign keys of this definition point to."""
     found = set()
     for line in create_sql.splitlines():
         if match := _FOREIGN.match(line.strip()):
             names = [_plain(name) for name in re.findall(_NAME, match["target"])]
-            found.add((names[0], names[1]) if len(names) == 2 else (schema, names[0]))
+            found.add((names[0], names[1]) if len(names) == 2 else (database, names[0]))
     return found
 
 
 def same_definition(one: str, other: str) -> bool:
-    """Whether two texts of SHOW CREATE TABLE say the same, the AUTO_INCREMENT counter aside."""
-    return _OPTIONS.sub(r"\1", one.strip(), count=1) == _OPTIONS.sub(r"\1", other.strip(), count=1)
+    """Whether two texts of SHOW CREATE TABLE say the same; the AUTO_INCREMENT counter does not matter."""
+    return schema.comparable(one) == schema.comparable(other)
 
 
 def _take_apart(create_sql: str) -> tuple[str, list[str], str]:

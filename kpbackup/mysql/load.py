@@ -54,7 +54,7 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
     """
     found = facts.read_facts(connection)
     values = {
-        "sql_mode": f"'{_SQL_MODE}'", "time_zone": "'+00:00'", "foreign_key_checks": "0", "unique_checks": "0",
+        "sql_mode": f"'{_SQL_MODE}'", "time_zone": "'+00:00'", "foreign_key_checks": "0",
         "sql_safe_updates": "0", "sql_warnings": "0", "max_error_count": "65535", "lc_messages": "'en_US'",
         "innodb_lock_wait_timeout": str(LOCK_WAIT_S), "lock_wait_timeout": str(LOCK_WAIT_S),
         "wait_timeout": "28800", "net_read_timeout": "3600", "autocommit": "1",
@@ -64,6 +64,10 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
             "check_constraint_checks": "0", "max_statement_time": "0", "idle_transaction_timeout": "0",
             "idle_write_transaction_timeout": "0",
         }
+    else:
+        # not on MariaDB: there, with both checks off, the first transaction into an empty table locks it for all others
+        # and takes a path that measured twice the processor time
+        values["unique_checks"] = "0"
     if not write_binlog:
         values["sql_log_bin"] = "0"
     connection.execute("SET NAMES utf8mb4")

@@ -1,4 +1,4 @@
-"""Whether a server can be backed up or restored into: findings with reasons, decided from facts alone.
+"""Whether a server can be backed up: findings with reasons, decided from facts alone.
 
 Pure functions over values read before; `doctor` prints them, a backup or restore stops at the first error. Limits:
 what managed services hide (their own binlog retention) cannot be seen here.
@@ -6,48 +6,14 @@ what managed services hide (their own binlog retention) cannot be seen here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
-
-from kpbackup.mysql.facts import ServerFacts, version_tuple
+from kpbackup.mysql.facts import ServerFacts
+from kpbackup.mysql.findings import Finding, grant
+from kpbackup.mysql.preflight_target import target_findings as target_findings  # one module to ask, for doctor and restore
 from kpbackup.mysql.privileges import Privileges
-from kpbackup.mysql.quoting import identifier
-
-Severity = Literal["ok", "warning", "error"]
 
 ROWS = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")  # on every database that is backed up
 ARCHIVE = ("REPLICATION SLAVE", "REPLICATION CLIENT")  # on *.*
 OLDEST = {"mariadb": (10, 5), "mysql": (8, 0)}
-MARIADB_ONLY_NAME = {"REPLICATION CLIENT": "BINLOG MONITOR"}
-RESTORE = (
-    "CREATE",
-    "DROP",
-    "ALTER",
-    "INDEX",
-    "REFERENCES",
-    "SELECT",
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "LOCK TABLES",
-    "CREATE VIEW",
-    "SHOW VIEW",
-    "CREATE ROUTINE",
-    "ALTER ROUTINE",
-    "TRIGGER",
-    "EVENT",
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One judged fact: what was found, why it matters, how to mend it ('' when ok)."""
-
-    severity: Severity
-    what: str
-    why: str = ""
-    mend: str = ""
 
 
 def source_findings(
@@ -67,12 +33,6 @@ def source_findings(
 def source_grant(facts: ServerFacts, account: str) -> str:
     """The GRANT that gives a source account everything a backup can use."""
     return grant(facts, (*ROWS, "LOCK TABLES", *_recommended(facts), *ARCHIVE), account)
-
-
-def grant(facts: ServerFacts, names: Iterable[str], account: str, *, schema: str | None = None) -> str:
-    """A GRANT statement with the privileges' names in the server's flavour, without doubles."""
-    given = [MARIADB_ONLY_NAME.get(n, n) if facts.mariadb and facts.version >= (10, 5) else n for n in dict.fromkeys(names)]
-    return f"GRANT {', '.join(given)} ON {identifier(schema) if schema else '*'}.* TO {account};"
 
 
 def _version(facts: ServerFacts) -> list[Finding]:
@@ -248,147 +208,3 @@ def _may_lock_tables(privileges: Privileges, databases: tuple[str, ...]) -> bool
     if not databases:
         return privileges.has("LOCK TABLES")
     return all(privileges.has_on("LOCK TABLES", schema) for schema in databases)
-
-
-def target_findings(
-    facts: ServerFacts,
-    privileges: Privileges,
-    *,
-    flavour: str,
-    version: str,
-    settings: Mapping[str, str],
-) -> list[Finding]:
-    """Findings about a target; `flavour` and `version` are the source's from the manifest, `settings` its inventory's."""
-    found = _kinship(facts, flavour, version)
-    if any(one.severity == "error" for one in found):
-        return found  # the rest would compare things that have nothing to do with each other
-    found += _target_settings(facts, settings)
-    found += _target_privileges(facts, privileges)
-    return found
-
-
-def _kinship(facts: ServerFacts, flavour: str, version: str) -> list[Finding]:
-    if facts.flavour != flavour:
-        return [
-            Finding(
-                "error",
-                f"the target is {facts.flavour}, the backup is of {flavour}",
-                "rows, definitions and binlogs of one cannot be loaded into the other",
-                f"restore into a {flavour} server",
-            )
-        ]
-    source = version_tuple(version)
-    if facts.version[:2] < source[:2]:
-        return [
-            Finding(
-                "error",
-                f"the target is {facts.version_string}, older than the source's {version}",
-                "an older server does not know all that a newer one wrote",
-                f"restore into {version} or newer",
-            )
-        ]
-    if facts.version < source:
-        return [
-            Finding(
-                "warning",
-                f"the target is {facts.version_string}, a little older than the source's {version}",
-                "same series: known to work, never promised",
-                "upgrade the target",
-            )
-        ]
-    return [Finding("ok", f"the target is {facts.flavour} {facts.version_string}")]
-
-
-def _target_settings(facts: ServerFacts, settings: Mapping[str, str]) -> list[Finding]:
-    found = []
-    names_rule = settings.get("lower_case_table_names", str(facts.lower_case_table_names))
-    if names_rule != str(facts.lower_case_table_names):
-        found.append(
-            Finding(
-                "error",
-                f"lower_case_table_names is {facts.lower_case_table_names}, on the source {names_rule}",
-                "tables whose names differ in case alone would fall together or not be found",
-                f"initialise the target with lower_case_table_names={names_rule}",
-            )
-        )
-    if facts.event_scheduler == "ON":
-        found.append(
-            Finding(
-                "error",
-                "event_scheduler is ON",
-                "restored events would change rows during the restore",
-                "SET GLOBAL event_scheduler=OFF; and switch it on again after the restore",
-            )
-        )
-    if facts.read_only:
-        found.append(Finding("error", "the target is read_only", "nothing can be written", "SET GLOBAL read_only=OFF;"))
-    packet = int(settings.get("max_allowed_packet", "0"))
-    if facts.max_allowed_packet < packet:
-        found.append(
-            Finding(
-                "warning",
-                f"max_allowed_packet is {facts.max_allowed_packet}, on the source {packet}",
-                "a row larger than it cannot be loaded",
-                f"SET GLOBAL max_allowed_packet={packet};",
-            )
-        )
-    page = settings.get("innodb_page_size", str(facts.innodb_page_size))
-    if page != str(facts.innodb_page_size):
-        found.append(
-            Finding(
-                "warning",
-                f"innodb_page_size is {facts.innodb_page_size}, on the source {page}",
-                "long index keys and rows may be refused",
-                f"initialise the target with innodb_page_size={page}",
-            )
-        )
-    if facts.sql_require_primary_key and settings.get("sql_require_primary_key", "OFF") != "ON":
-        found.append(
-            Finding(
-                "error",
-                "sql_require_primary_key is ON, on the source OFF",
-                "tables without a primary key would be refused",
-                "SET GLOBAL sql_require_primary_key=OFF;",
-            )
-        )
-    return found
-
-
-def _target_privileges(facts: ServerFacts, privileges: Privileges) -> list[Finding]:
-    found = []
-    missing = [name for name in RESTORE if not privileges.has(name)]
-    if missing:
-        found.append(
-            Finding(
-                "error",
-                f"missing privilege {', '.join(missing)}",
-                "objects and rows cannot be written",
-                grant(facts, missing, privileges.account),
-            )
-        )
-    definer: tuple[str, ...]
-    if facts.mariadb:
-        definer = () if privileges.has_any("SUPER", "SET USER") else ("SET USER",)
-    elif facts.version >= (8, 2):
-        definer = tuple(n for n in ("SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER") if not privileges.has(n))
-    else:
-        definer = () if privileges.has_any("SUPER", "SET_USER_ID") else ("SET_USER_ID",)
-    if definer:
-        found.append(
-            Finding(
-                "error",
-                f"missing privilege {', '.join(definer)}",
-                "views, routines, triggers and events of other definers cannot be created",
-                grant(facts, definer, privileges.account),
-            )
-        )
-    if not privileges.has("CREATE USER"):
-        found.append(
-            Finding(
-                "warning",
-                "missing privilege CREATE USER",
-                "accounts and grants cannot be restored",
-                grant(facts, ("CREATE USER",), privileges.account),
-            )
-        )
-    return found or [Finding("ok", f"{privileges.account} may write everything a restore needs")]

@@ -34,7 +34,7 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Table
 from kpbackup.mysql.coordinates import read_coordinates
 from kpbackup.mysql.facts import ServerFacts, clock
-from kpbackup.mysql.preflight import grant
+from kpbackup.mysql.findings import grant
 from kpbackup.mysql.privileges import Privileges
 from kpbackup.mysql.quoting import qualified
 from kpbackup.mysql.server import Connection

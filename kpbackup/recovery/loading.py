@@ -7,6 +7,7 @@ and events come last, so that none of them can touch a row. Nothing here trusts 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ class _Load:
         self.repository, self.backup_set, self.inventory = repository, backup_set, inventory
         self.data_key, self.request = data_key, request
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
+        self.lock = threading.Lock()
         self.left = {name: sum(1 for c in inventory.chunks if (c.schema, c.table) == name) for name in self.tables}
         self.total = sum(chunk.rows for chunk in inventory.chunks)
         self.done = {"load": 0, "read back": 0}
@@ -147,9 +149,10 @@ class _Load:
     def _after_chunk(self, chunk: ChunkRecord) -> Sequence[Task]:
         """Once a table's last chunk is in: its indexes, then the reading back of all its chunks."""
         name = (chunk.schema, chunk.table)
-        self.left[name] -= 1
-        if self.left[name]:
-            return ()
+        with self.lock:
+            self.left[name] -= 1
+            if self.left[name]:
+                return ()
         return (self._task_finish_table(self.tables[name]),)
 
     def _task_finish_table(self, table: Table) -> Task:
@@ -171,9 +174,11 @@ class _Load:
         return run
 
     def _count(self, phase: str, rows: int) -> None:
-        self.done[phase] += rows
+        with self.lock:
+            self.done[phase] += rows
+            done = self.done[phase]
         if self.request.progress:
-            self.request.progress(phase, self.done[phase], self.total)
+            self.request.progress(phase, done, self.total)
 
     def _create_accounts(self, connection: server.Connection) -> list[str]:
         """Accounts of the set, never the restore's own, others that exist only when they may be replaced."""

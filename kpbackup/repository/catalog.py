@@ -117,9 +117,10 @@ def _history(number: str, keys: list[str], fetch: _Fetcher) -> History | Damaged
 
 def _assemble(timeline: manifest.Timeline, found: dict[str, Any], anchors: list[manifest.Anchor]) -> History:
     observations = _good(found["observations"])
+    released = {tombstone.set_seq for tombstone in _good(found["tombstones"])}
     return History(
         timeline=timeline,
-        sets=tuple(_good(found["sets"])),
+        sets=tuple(s for s in _good(found["sets"]) if s.head.seq not in released),
         segments=tuple(_good(found["segments"])),
         observation=observations[-1] if observations else None,
         anchor=anchors[-1] if anchors else None,

@@ -37,6 +37,15 @@ def url_and_endpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) 
 
 
 @pytest.fixture
+def s3_bucket(s3: S3Server, s3_bucket: str) -> Iterator[str]:
+    """A new bucket, deleted afterwards: each one takes some of the few volumes a small SeaweedFS has."""
+    yield s3_bucket
+    client = s3.client()
+    client.delete_bucket(Bucket=s3_bucket)
+    client.close()
+
+
+@pytest.fixture
 def store(url_and_endpoint: tuple[str, str | None]) -> Iterator[Backend]:
     url, endpoint_url = url_and_endpoint
     backend = open_backend(url, endpoint_url=endpoint_url)
@@ -115,7 +124,8 @@ def test_unusual_keys_are_plain_names(store: Backend, key: str) -> None:
     assert key not in keys(store.list(""))
 
 
-BAD_KEYS = ["", "/", "/abs", "a//b", "a/", ".", "..", "a/../b", "../b", "./a", "a/.", "nul\0", "back\\slash", "line\n", "\ud800", "x" * 1001]
+BAD_KEYS = ["", "/", "/abs", "a//b", "a/", ".", "..", "a/../b", "../b", "./a", "a/."]
+BAD_KEYS += ["nul\0", "back\\slash", "line\n", "\ud800", "x" * 1001]
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)
@@ -146,7 +156,12 @@ def test_prefixes_cannot_escape_either(store: Backend, prefix: str) -> None:
 def test_what_is_missing_is_said_to_be(store: Backend, kind: str) -> None:
     store.put("a/b", [b"x"])
     for key in ("nope", "a", "a/b/c", "nope/nope"):
-        for call in (store.head, store.read, lambda key: next(store.get(key)), lambda key: next(store.get(key, offset=5, length=0))):
+        for call in (
+            store.head,
+            store.read,
+            lambda key: next(store.get(key)),
+            lambda key: next(store.get(key, offset=5, length=0)),
+        ):
             with pytest.raises(errors.ObjectMissing, match="does not exist"):
                 call(key)
         store.delete(key)
@@ -224,6 +239,7 @@ def test_the_probe_finds_what_this_store_can_do(store: Backend, kind: str) -> No
 # -- listing
 
 
+@pytest.mark.slow
 def test_listing_goes_on_beyond_one_page(store: Backend) -> None:
     wanted = [f"many/{number // 400:02}/{number:05}" for number in range(1_205)]
     with ThreadPoolExecutor(8) as pool:
@@ -318,6 +334,7 @@ print(small, stream(200, 0), stream(200, 200 << 20))
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(url_and_endpoint: tuple[str, str | None]) -> None:
     url, endpoint_url = url_and_endpoint
     argv = [sys.executable, "-c", STREAMED, url, endpoint_url or ""]

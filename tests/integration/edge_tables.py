@@ -18,7 +18,8 @@ _CHARSETS = {
     "mysql": ("utf8mb4", "utf8mb3", "latin1", "cp1251", "gbk", "gb18030", "sjis", "utf16", "utf16le", "utf32", "ucs2", "ascii"),
 }
 _TEXTS = {
-    "utf8mb4": "_utf8mb4 x'F09F9880E282ACC3A927225C0D0A001A'", "utf8mb3": "_utf8mb4 x'E282ACC3A92725'", "latin1": "_latin1 x'E9FF80A5'",
+    "utf8mb4": "_utf8mb4 x'F09F9880E282ACC3A927225C0D0A001A'",
+    "utf8mb3": "_utf8mb4 x'E282ACC3A92725'", "latin1": "_latin1 x'E9FF80A5'",
     "cp1251": "_cp1251 x'CFF0E8E2E5F2'", "gbk": "_gbk x'D6D0B95C'", "gb18030": "_gb18030 x'D6D08130813995328236'",
     "sjis": "_sjis x'93FA965C'", "utf16": "_utf16 x'20ACD83DDE00005C'", "utf16le": "_utf16le x'AC203DD800DE'",
     "utf32": "_utf32 x'0001F6000000005C'", "ucs2": "_ucs2 x'20AC0000'", "ascii": "_ascii x'005C271A'",
@@ -41,8 +42,8 @@ def _numbers() -> list[str]:
     lowest = [f"{-(1 << width - 1)},0,0" for width in widths]
     highest = [f"{(1 << width - 1) - 1},{(1 << width) - 1},{(1 << width) - 1}" for width in widths]
     return [
-        f"CREATE TABLE numbers (id int NOT NULL AUTO_INCREMENT PRIMARY KEY, {', '.join(columns)}, flag bool, f float, fu float unsigned,"
-        " f73 float(7,3), d double, dec30 decimal(65,30), dec0 decimal(65,0), dec95 decimal(9,5) unsigned,"
+        f"CREATE TABLE numbers (id int NOT NULL AUTO_INCREMENT PRIMARY KEY, {', '.join(columns)}, flag bool, f float,"
+        " fu float unsigned, f73 float(7,3), d double, dec30 decimal(65,30), dec0 decimal(65,0), dec95 decimal(9,5) unsigned,"
         " b1 bit(1), b13 bit(13), b64 bit(64))",
         f"INSERT INTO numbers VALUES (0,{','.join(lowest)},0,-3.4028234e38,0,-9999.999,-1.7976931348623157e308,"
         f"-{'9' * 35}.{'9' * 30},-{'9' * 65},0,0,0,0)",
@@ -144,9 +145,10 @@ def _layouts() -> list[str]:
     sizes = [0, 1, 249, 250, 251, 252, 253, 65535, 65536, 70000, 300_000, *(source.randrange(2000) for _ in range(300))]
     mixed = ",".join(f"({number},{number % 7},x'{os.urandom(size).hex()}')" for number, size in enumerate(sizes, start=1))
     return [
-        "CREATE TABLE `odd ``name` (`the ``id` int NOT NULL, `hidden, col` int INVISIBLE, twice int GENERATED ALWAYS AS (`the ``id` * 2)"
-        " VIRTUAL, kept varchar(20) GENERATED ALWAYS AS (concat('n', `the ``id`)) STORED, `\u20ac` varchar(9), PRIMARY KEY (`the ``id`),"
-        " KEY kept (kept))",
+        "CREATE TABLE `odd ``name` (`the ``id` int NOT NULL, `hidden, col` int INVISIBLE,"
+        " twice int GENERATED ALWAYS AS (`the ``id` * 2) VIRTUAL,"
+        " kept varchar(20) GENERATED ALWAYS AS (concat('n', `the ``id`)) STORED,"
+        " `\u20ac` varchar(9), PRIMARY KEY (`the ``id`), KEY kept (kept))",
         "INSERT INTO `odd ``name` (`the ``id`, `hidden, col`, `\u20ac`) VALUES (0, 5, 'x'), (1, NULL, NULL), (-1, 7, '\u20ac')",
         "CREATE TABLE composite (a varchar(10) COLLATE utf8mb4_bin, b int, v int, PRIMARY KEY (a, b))",
         "INSERT INTO composite VALUES ('b',2,1),('b',1,2),('',0,3),('B',1,NULL)",
@@ -159,9 +161,10 @@ def _layouts() -> list[str]:
     ]
 
 
-_TEXT_TYPES = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "binary", "varbinary", "tinyblob", "blob", "mediumblob",
-               "longblob", "geometry", "point", "polygon", "geometrycollection", "geomcollection", "vector", "json"}
-
+_TEXT_TYPES = {
+    "char", "varchar", "tinytext", "text", "mediumtext", "longtext", "binary", "varbinary", "tinyblob", "blob", "mediumblob",
+    "longblob", "geometry", "point", "polygon", "geometrycollection", "geomcollection", "vector", "json",
+}
 
 def fingerprints(port: int) -> dict[str, list[Any]]:
     """For each `table.column` of the schema, generated and invisible ones too: SHA-2 of every value, in sorted order.

@@ -13,20 +13,26 @@ COMMON = (
     "SET foreign_key_checks = 0, sql_mode = ''",
     "USE shop",
     # the two tables of a cycle, with a composite key, reserved words and an AUTO_INCREMENT ahead of its rows
-    "CREATE TABLE `order` (`select` int unsigned NOT NULL AUTO_INCREMENT, `from` varchar(20) DEFAULT 'it''s \\\\ \"q\"', `line` bigint,"
-    " PRIMARY KEY (`select`), KEY (`line`), CONSTRAINT `to line` FOREIGN KEY (`line`) REFERENCES `line` (`id`) ON DELETE SET NULL)"
+    "CREATE TABLE `order` (`select` int unsigned NOT NULL AUTO_INCREMENT,"
+    " `from` varchar(20) DEFAULT 'it''s \\\\ \"q\"', `line` bigint,"
+    " PRIMARY KEY (`select`), KEY (`line`),"
+    " CONSTRAINT `to line` FOREIGN KEY (`line`) REFERENCES `line` (`id`) ON DELETE SET NULL)"
     " AUTO_INCREMENT=77 COMMENT='semi; colon AUTO_INCREMENT=5 ''quoted'''",
-    "CREATE TABLE `line` (`id` bigint NOT NULL, `part` int NOT NULL, `ord` int unsigned, PRIMARY KEY (`part`, `id`), UNIQUE (`id`),"
+    "CREATE TABLE `line` (`id` bigint NOT NULL, `part` int NOT NULL, `ord` int unsigned, PRIMARY KEY (`part`, `id`),"
+    " UNIQUE (`id`),"
     " FOREIGN KEY (`ord`) REFERENCES `order` (`select`) ON UPDATE CASCADE)",
     "CREATE TABLE `gen` (`id` int PRIMARY KEY, `a` int, `b` int, `v` int GENERATED ALWAYS AS (`a` + 1) VIRTUAL,"
-    " `s` varchar(30) GENERATED ALWAYS AS (concat('x', `a`)) STORED, `hid` int INVISIBLE DEFAULT 4, `d` datetime(6) DEFAULT CURRENT_TIMESTAMP(6),"
+    " `s` varchar(30) GENERATED ALWAYS AS (concat('x', `a`)) STORED, `hid` int INVISIBLE DEFAULT 4,"
+    " `d` datetime(6) DEFAULT CURRENT_TIMESTAMP(6),"
     " CONSTRAINT `a is small` CHECK (`a` < 1000), KEY (`v`))",
     "CREATE TABLE `part` (`id` int NOT NULL, `y` int NOT NULL, PRIMARY KEY (`id`, `y`))"
     " PARTITION BY RANGE (`y`) (PARTITION p0 VALUES LESS THAN (2000), PARTITION p1 VALUES LESS THAN MAXVALUE)",
-    "CREATE TABLE `ts` (`id` int, `t` timestamp NOT NULL DEFAULT '2024-06-01 12:00:00', `z` datetime DEFAULT '0000-00-00 00:00:00')",
+    "CREATE TABLE `ts` (`id` int, `t` timestamp NOT NULL DEFAULT '2024-06-01 12:00:00',"
+    " `z` datetime DEFAULT '0000-00-00 00:00:00')",
     "CREATE TABLE `heap` (`i` int) ENGINE=MyISAM",
     "USE `odd ``db`` größe`",
-    "CREATE TABLE `tä``ble` (`ключ` varchar(10) NOT NULL, `e` enum('ä','ß','') DEFAULT 'ß', `g` geometry, `j` json, PRIMARY KEY (`ключ`(5)))"
+    "CREATE TABLE `tä``ble` (`ключ` varchar(10) NOT NULL, `e` enum('ä','ß','') DEFAULT 'ß', `g` geometry, `j` json,"
+    " PRIMARY KEY (`ключ`(5)))"
     " COMMENT='grüß dich'",
     # routines: used by a view of the other database, and made under modes that change how their text reads
     "CREATE FUNCTION `twice`(x int) RETURNS int DETERMINISTIC RETURN x * 2 /* ;; $$ */",
@@ -47,10 +53,12 @@ COMMON = (
     # views: alphabetical order is the wrong one
     "CREATE VIEW `z_base` AS SELECT `select` AS `id`, `odd ``db`` größe`.`twice`(`select`) AS `two` FROM `order`",
     "CREATE SQL SECURITY INVOKER VIEW `m_mid` AS SELECT * FROM `z_base` WHERE `two` > 2 WITH CASCADED CHECK OPTION",
-    "CREATE DEFINER=`nobody here`@`%` VIEW `a_top` AS SELECT `m`.`id`, 'a ``m_mid`` text' AS `t` FROM `m_mid` `m` JOIN `z_base` USING (`id`)",
+    "CREATE DEFINER=`nobody here`@`%` VIEW `a_top` AS SELECT `m`.`id`,"
+    " 'a ``m_mid`` text' AS `t` FROM `m_mid` `m` JOIN `z_base` USING (`id`)",
     "CREATE TRIGGER `second` BEFORE INSERT ON `gen` FOR EACH ROW SET NEW.b = NEW.b * 2",
     "CREATE TRIGGER `alpha` BEFORE INSERT ON `gen` FOR EACH ROW FOLLOWS `second` SET NEW.b = NEW.b + 1",
-    "CREATE TRIGGER `zero` BEFORE INSERT ON `gen` FOR EACH ROW PRECEDES `second` BEGIN IF NEW.b IS NULL THEN SET NEW.b = 1; END IF; END",
+    "CREATE TRIGGER `zero` BEFORE INSERT ON `gen` FOR EACH ROW PRECEDES `second` BEGIN IF NEW.b IS NULL THEN SET NEW.b"
+    " = 1; END IF; END",
     "SET time_zone = '+05:30'",
     "CREATE EVENT `nightly` ON SCHEDULE EVERY 1 DAY STARTS '2035-01-01 02:00:00' ON COMPLETION PRESERVE DISABLE COMMENT 'grün'"
     " DO DELETE FROM heap WHERE i < 0",
@@ -101,5 +109,5 @@ MYSQL = (
     "CREATE TABLE `hidden_key` (`x` int)",
     "SET SESSION sql_generate_invisible_primary_key = 0",
     "ALTER USER `app`@`10.%` DEFAULT ROLE `writer`",
-    "ALTER USER `o'dd`@`localhost` ATTRIBUTE '{\"team\": \"größe\"}'",
+    'ALTER USER `o\'dd`@`localhost` ATTRIBUTE \'{"team": "größe"}\'',
 )

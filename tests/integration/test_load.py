@@ -148,7 +148,8 @@ def test_rows_of_twenty_megabytes(pair: tuple[Server, Server]) -> None:
     source.execute(
         "CREATE DATABASE s", "CREATE TABLE s.big (id int PRIMARY KEY, a longblob, k int, b longblob, c longtext)",
         # 16,777,215 is the longest packet, and a row of exactly that length is followed by an empty one
-        "INSERT INTO s.big VALUES (1,REPEAT('x',20971520),NULL,'b',NULL), (2,'',-1,NULL,REPEAT('\u20ac',5000000)), (3,NULL,3,NULL,'end')",
+        "INSERT INTO s.big VALUES (1,REPEAT('x',20971520),NULL,'b',NULL), (2,'',-1,NULL,REPEAT('\u20ac',5000000)),"
+        " (3,NULL,3,NULL,'end')",
         f"INSERT INTO s.big SELECT seq.n, REPEAT(CHAR(seq.n), {16_777_215 - 4 - 4 - 2 - 4 - 3} + seq.n), 7, 'bb', 'cc'"
         " FROM (SELECT 10 AS n UNION SELECT 11 UNION SELECT 12 UNION SELECT 13 UNION SELECT 14 UNION SELECT 15) AS seq",
     )
@@ -163,7 +164,8 @@ def small_table(source: Server, *, engine: str = "InnoDB", count_of: int = 3000)
     """s.t with `count_of` rows of about 1 KB that do not compress, key 0 up."""
     source.execute(
         "CREATE DATABASE s",
-        f"CREATE TABLE s.t (id int PRIMARY KEY AUTO_INCREMENT, k int, v varbinary(1000), KEY k (k)) ENGINE={engine} AUTO_INCREMENT=90000",
+        "CREATE TABLE s.t (id int PRIMARY KEY AUTO_INCREMENT, k int, v varbinary(1000), KEY k (k))"
+        f" ENGINE={engine} AUTO_INCREMENT=90000",
     )
     with source.connect() as connection, connection.raw.cursor() as cursor:
         cursor.execute("SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'")
@@ -339,7 +341,9 @@ def test_a_value_that_does_not_fit_is_never_passed_over(pair: tuple[Server, Serv
 def test_an_enum_member_the_target_lacks_is_caught_by_reading_back(mariadb_pair: tuple[Server, Server]) -> None:
     """Its warning is the one of index 0, which is harmless; the values are not."""
     source, target = mariadb_pair
-    source.execute("CREATE DATABASE s", "CREATE TABLE s.e (id int PRIMARY KEY, e enum('a','b'))", "INSERT INTO s.e VALUES (1,'b')")
+    source.execute(
+        "CREATE DATABASE s", "CREATE TABLE s.e (id int PRIMARY KEY, e enum('a','b'))", "INSERT INTO s.e VALUES (1,'b')"
+    )
     table = tables_of(source, "s")["e"]
     plain, records = dump(source, [(table, WHOLE)])
     create(target, [table])
@@ -358,7 +362,8 @@ def test_a_row_above_the_packet_limit_is_sent_in_pieces_or_refused_by_name(tmp_p
     ):
         source.execute(
             "CREATE DATABASE s", "CREATE TABLE s.w (id int PRIMARY KEY, a longblob, n int, b longtext, j json, c longblob)",
-            "INSERT INTO s.w VALUES (1,REPEAT('a',700000),NULL,REPEAT('\u20ac',300000),'{}',REPEAT('c',500000)),(2,'a',5,'b',NULL,'c')",
+            "INSERT INTO s.w VALUES (1,REPEAT('a',700000),NULL,REPEAT('\u20ac',300000),'{}',REPEAT('c',500000)),"
+            " (2,'a',5,'b',NULL,'c')",
         )
         copy(source, target, ["w"])
         with source.connect() as left, target.connect() as right:
@@ -431,8 +436,10 @@ def test_deferred_indexes_give_the_same_definition(pair: tuple[Server, Server]) 
         assert read_back(worker, table, records[0]) == {"same": True}
     found = tables_of(target, "s")["d"]
     assert indexes.same_definition(found.create_sql, table.create_sql)
-    statistics = "SELECT index_name, seq_in_index, column_name, non_unique, index_type, index_comment FROM information_schema.statistics" \
-        " WHERE table_schema = 's' AND table_name = 'd' ORDER BY 1, 2"
+    statistics = (
+        "SELECT index_name, seq_in_index, column_name, non_unique, index_type, index_comment"
+        " FROM information_schema.statistics WHERE table_schema = 's' AND table_name = 'd' ORDER BY 1, 2"
+    )
     with source.connect() as left, target.connect() as right:
         assert left.rows(statistics) == right.rows(statistics)
 

@@ -20,7 +20,8 @@ NOBODY = 65_534
 
 def run(script: str, directory: Path, *, as_nobody: bool = False) -> str:
     """What a script prints, run as another process; `store` is the backend."""
-    prelude = "import os, resource, sys\nfrom pathlib import Path\nfrom kpbackup import errors\nfrom kpbackup.storage.local import LocalBackend\n"
+    prelude = "import os, resource, sys\nfrom pathlib import Path\n"
+    prelude += "from kpbackup import errors\nfrom kpbackup.storage.local import LocalBackend\n"
     if as_nobody and os.getuid() == 0:  # nothing is forbidden to root; after the imports, which nobody may not read
         prelude += f"os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     prelude += "store = LocalBackend(Path(sys.argv[1]))\n"
@@ -62,8 +63,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 FORBIDDEN = """
-for call in (lambda: store.put("o", [b""]), lambda: store.put_if_absent("o", b""), lambda: store.delete("old"), lambda: store.read("old"),
-             lambda: store.head("old"), lambda: list(store.list(""))):
+writes = [lambda: store.put("o", [b""]), lambda: store.put_if_absent("o", b""), lambda: store.delete("old")]
+for call in [*writes, lambda: store.read("old"), lambda: store.head("old"), lambda: list(store.list(""))]:
     try:
         call()
     except errors.LocalIOError as exc:

@@ -23,6 +23,15 @@ pytestmark = pytest.mark.usefixtures("aws_environment")
 
 
 @pytest.fixture
+def s3_bucket(s3: S3Server, s3_bucket: str) -> Iterator[str]:
+    """A new bucket, deleted afterwards: each one takes some of the few volumes a small SeaweedFS has."""
+    yield s3_bucket
+    client = s3.client()
+    client.delete_bucket(Bucket=s3_bucket)
+    client.close()
+
+
+@pytest.fixture
 def proxy(s3: S3Server) -> Iterator[FaultyProxy]:
     with faulty_proxy(s3.port) as proxy:
         yield proxy
@@ -92,7 +101,12 @@ def test_an_unknown_access_key(s3: S3Server, s3_bucket: str, use_key: Callable[[
 def test_a_wrong_bucket(s3: S3Server, use_key: Callable[[Credentials], None]) -> None:
     use_key(s3.reader)
     store = S3Backend("kpb-no-such-bucket", "some/prefix", endpoint_url=s3.endpoint_url, retry=QUICK)
-    for call in (lambda: store.read("o"), lambda: store.head("o"), lambda: list(store.list("")), lambda: list(store.list_prefixes(""))):
+    for call in (
+        lambda: store.read("o"),
+        lambda: store.head("o"),
+        lambda: list(store.list("")),
+        lambda: list(store.list_prefixes("")),
+    ):
         error = caught(call)
         assert "kpb-no-such-bucket/some/prefix" in error.message and "the bucket does not exist" in error.message
         assert "create it" in error.hint
@@ -181,7 +195,13 @@ def test_a_store_without_conditional_writes_is_told_apart(store: S3Backend, prox
 
 @pytest.mark.parametrize(
     "answer",
-    [refusal(503, "SlowDown"), refusal(500, "InternalError"), refusal(429, "TooManyRequests"), refusal(400, "RequestTimeout"), b"garbage"],
+    [
+        refusal(503, "SlowDown"),
+        refusal(500, "InternalError"),
+        refusal(429, "TooManyRequests"),
+        refusal(400, "RequestTimeout"),
+        b"garbage",
+    ],
 )
 def test_what_passes_is_tried_again(store: S3Backend, proxy: FaultyProxy, answer: bytes) -> None:
     calls: list[tuple[Callable[[], object], bytes]] = [
@@ -207,7 +227,11 @@ def test_a_store_that_stays_overloaded_is_given_up(store: S3Backend, proxy: Faul
 
 
 def test_an_upload_that_fails_for_good_is_discarded(store: S3Backend, proxy: FaultyProxy, s3: S3Server, s3_bucket: str) -> None:
-    for fault in (Fault(b"PUT", answer=refusal(503, "SlowDown")), Fault(b"PUT"), Fault(b"PUT", answer=refusal(403, "AccessDenied"))):
+    for fault in (
+        Fault(b"PUT", answer=refusal(503, "SlowDown")),
+        Fault(b"PUT"),
+        Fault(b"PUT", answer=refusal(403, "AccessDenied")),
+    ):
         proxy.plan([fault] * 4)
         caught(lambda: store.put("o", [b"x" * (30 * MIB)]))
         assert list(store.list("")) == []

@@ -21,14 +21,25 @@ from tests.servers.database import Server
 
 Judge = Callable[[Server], str]
 Client = Callable[[Server, str], None]
-OBJECTS = ["--no-data", "--skip-lock-tables", "--routines", "--events", "--triggers", "--skip-comments", "--add-drop-table=FALSE", "--databases"]
+OBJECTS = [
+    "--no-data",
+    "--skip-lock-tables",
+    "--routines",
+    "--events",
+    "--triggers",
+    "--skip-comments",
+    "--add-drop-table=FALSE",
+    "--databases",
+]
 
 
 @pytest.fixture
 def mariadb_zoo(mariadb_pair: tuple[Server, Server]) -> tuple[Server, Server]:
     source, target = mariadb_pair
     for one in mariadb_pair:  # mariadb-dump cannot show the installer's root@<host name> without name resolution
-        one.execute("DELETE FROM mysql.global_priv WHERE user = 'root' AND host NOT IN ('localhost', '127.0.0.1')", "FLUSH PRIVILEGES")
+        one.execute(
+            "DELETE FROM mysql.global_priv WHERE user = 'root' AND host NOT IN ('localhost', '127.0.0.1')", "FLUSH PRIVILEGES"
+        )
     source.execute(*object_zoo.COMMON, *object_zoo.ACCOUNTS, *object_zoo.MARIADB)
     return source, target
 
@@ -49,16 +60,20 @@ def run(argv: list[str], given: str = "") -> str:
 
 def mariadb_judge(at: Server) -> str:
     """Objects and accounts as mariadb-dump writes them; `--force`, since one view is broken on purpose."""
-    login = ["mariadb-dump", "--no-defaults", "-uroot", f"-S{at.socket}"]
+    login = ["mariadb-dump", "--no-defaults", "-uroot", "-h127.0.0.1", f"-P{at.port}"]
     with at.connect() as connection:
         without_broken = [f"--ignore-table={name}.broken" for name in object_zoo.DATABASES]
-        positions = connection.rows("SELECT * FROM shop.seq UNION ALL SELECT * FROM shop.down UNION ALL SELECT * FROM shop.restarted")
-    users = "".join(line for line in run([*login, "--system=users", "--skip-comments"]).splitlines(keepends=True) if "root" not in line)
+        positions = connection.rows(
+            "SELECT * FROM shop.seq UNION ALL SELECT * FROM shop.down UNION ALL SELECT * FROM shop.restarted"
+        )
+    users = "".join(
+        line for line in run([*login, "--system=users", "--skip-comments"]).splitlines(keepends=True) if "root" not in line
+    )
     return run([*login, *without_broken, *OBJECTS, *object_zoo.DATABASES]) + users + repr(positions)
 
 
 def mariadb_client(at: Server, script: str) -> None:
-    run(["mariadb", "--no-defaults", "--comments", "--binary-mode", "-uroot", f"-S{at.socket}"], script)
+    run(["mariadb", "--no-defaults", "--comments", "--binary-mode", "-uroot", "-h127.0.0.1", f"-P{at.port}"], script)
 
 
 def read(at: Server) -> Inventory:
@@ -104,18 +119,35 @@ def test_a_difference_of_any_kind_is_named(mariadb_zoo: tuple[Server, Server]) -
     source, _ = mariadb_zoo
     before = read(source)
     source.execute(
-        "ALTER TABLE shop.`order` AUTO_INCREMENT = 90", "ALTER TABLE shop.gen ADD extra int", "DROP TABLE shop.heap", "CREATE TABLE shop.fresh (i int)",
-        "DROP TRIGGER shop.zero", "ALTER EVENT shop.nightly ENABLE", "SELECT NEXTVAL(shop.restarted)", "ALTER DATABASE shop COLLATE utf8mb4_bin",
-        "GRANT INSERT ON shop.* TO reader", "ALTER USER `o'dd`@localhost IDENTIFIED BY 'other'",
+        "ALTER TABLE shop.`order` AUTO_INCREMENT = 90",
+        "ALTER TABLE shop.gen ADD extra int",
+        "DROP TABLE shop.heap",
+        "CREATE TABLE shop.fresh (i int)",
+        "DROP TRIGGER shop.zero",
+        "ALTER EVENT shop.nightly ENABLE",
+        "SELECT NEXTVAL(shop.restarted)",
+        "ALTER DATABASE shop COLLATE utf8mb4_bin",
+        "GRANT INSERT ON shop.* TO reader",
+        "ALTER USER `o'dd`@localhost IDENTIFIED BY 'other'",
     )
     after = read(source)
-    assert sorted(definitions.compare(before, after)) == sorted([
-        "AUTO_INCREMENT of table shop.order differs", "table shop.gen differs", "table shop.heap is missing on the target",
-        "table shop.fresh is on the target only", "trigger shop.zero is missing on the target", "event shop.nightly differs",
-        "AUTO_INCREMENT of table shop.heap is missing on the target", "AUTO_INCREMENT of table shop.fresh is on the target only",
-        "position of sequence shop.restarted differs", "database shop differs", "grant `reader` differs", "account `o'dd`@`localhost` differs",
-        "grant `o'dd`@`localhost` differs",  # MariaDB repeats the password's hash there
-    ])
+    assert sorted(definitions.compare(before, after)) == sorted(
+        [
+            "AUTO_INCREMENT of table shop.order differs",
+            "table shop.gen differs",
+            "table shop.heap is missing on the target",
+            "table shop.fresh is on the target only",
+            "trigger shop.zero is missing on the target",
+            "event shop.nightly differs",
+            "AUTO_INCREMENT of table shop.heap is missing on the target",
+            "AUTO_INCREMENT of table shop.fresh is on the target only",
+            "position of sequence shop.restarted differs",
+            "database shop differs",
+            "grant `reader` differs",
+            "account `o'dd`@`localhost` differs",
+            "grant `o'dd`@`localhost` differs",  # MariaDB repeats the password's hash there
+        ]
+    )
     assert schema.changed_tables(before.tables, after.tables) == [("shop", "fresh"), ("shop", "gen"), ("shop", "heap")]
 
 
@@ -130,13 +162,19 @@ def test_tables_are_described(mariadb_zoo: tuple[Server, Server]) -> None:
     assert [t.name for t in inventory.tables if not t.transactional] == ["heap"]
     assert ("shop", "versioned") in tables
     text = "\n".join(inventory.warnings)
-    assert "table shop.versioned: system-versioned" in text and "table shop.heap: engine MyISAM" in text and "view shop.broken" in text
+    assert (
+        "table shop.versioned: system-versioned" in text
+        and "table shop.heap: engine MyISAM" in text
+        and "view shop.broken" in text
+    )
     assert not any("root" in d.name for d in inventory.accounts)
 
 
 def test_an_object_that_fails_is_named_and_the_session_put_back(mariadb: Server) -> None:
     mariadb.execute("CREATE DATABASE d")
-    bad = Definition("procedure", "d", "p", ("CREATE PROCEDURE p() NONSENSE",), {"sql_mode": "ANSI_QUOTES", "character_set_client": "latin1"})
+    bad = Definition(
+        "procedure", "d", "p", ("CREATE PROCEDURE p() NONSENSE",), {"sql_mode": "ANSI_QUOTES", "character_set_client": "latin1"}
+    )
     with mariadb.connect() as connection:
         before = connection.rows("SELECT @@sql_mode, @@character_set_client, @@foreign_key_checks, @@time_zone")
         with pytest.raises(errors.DatabaseError, match=r"cannot create procedure d\.p") as caught:
@@ -154,7 +192,10 @@ def test_an_engine_that_is_missing_is_not_replaced_in_silence(mariadb: Server) -
 
 def test_views_in_the_wrong_order_are_tried_again(mariadb: Server) -> None:
     mariadb.execute("CREATE DATABASE d", "CREATE TABLE d.t (i int)")
-    wrong = [Definition("view", "d", name, (f"CREATE VIEW {name} AS SELECT * FROM {of}",)) for name, of in (("a", "b"), ("b", "c"), ("c", "t"))]
+    wrong = [
+        Definition("view", "d", name, (f"CREATE VIEW {name} AS SELECT * FROM {of}",))
+        for name, of in (("a", "b"), ("b", "c"), ("c", "t"))
+    ]
     with mariadb.connect() as connection:
         assert definitions.create(connection, wrong) == []
         assert connection.rows("SELECT * FROM d.a") == []
@@ -164,7 +205,9 @@ def test_views_in_the_wrong_order_are_tried_again(mariadb: Server) -> None:
 
 
 def test_an_account_without_rights_on_mysql_gets_a_warning_not_accounts(mariadb: Server) -> None:
-    mariadb.execute("CREATE DATABASE d", "CREATE USER limited IDENTIFIED BY 'p'", "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON d.* TO limited")
+    mariadb.execute(
+        "CREATE DATABASE d", "CREATE USER limited IDENTIFIED BY 'p'", "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON d.* TO limited"
+    )
     with server.connect(dataclasses.replace(mariadb.endpoint, user="limited", password="p")) as connection:
         inventory = schema.read_inventory(connection, read_facts(connection), databases=("d",))
     assert inventory.accounts == ()
@@ -172,7 +215,12 @@ def test_an_account_without_rights_on_mysql_gets_a_warning_not_accounts(mariadb:
 
 
 def test_a_routine_whose_text_is_hidden_is_refused_with_the_grant(mariadb: Server) -> None:
-    mariadb.execute("CREATE DATABASE d", "CREATE PROCEDURE d.p() SELECT 1", "CREATE USER limited IDENTIFIED BY 'p'", "GRANT SELECT, EXECUTE ON d.* TO limited")
+    mariadb.execute(
+        "CREATE DATABASE d",
+        "CREATE PROCEDURE d.p() SELECT 1",
+        "CREATE USER limited IDENTIFIED BY 'p'",
+        "GRANT SELECT, EXECUTE ON d.* TO limited",
+    )
     with (
         server.connect(dataclasses.replace(mariadb.endpoint, user="limited", password="p")) as connection,
         pytest.raises(errors.PrivilegeMissing, match=r"procedure d\.p") as caught,
@@ -198,13 +246,23 @@ def test_names_of_accounts_are_those_of_the_definitions(mariadb_zoo: tuple[Serve
 def mysql_judge(mysql97_programs: Path) -> Iterator[Judge]:
     def judge(at: Server) -> str:
         with at.connect() as connection:
-            users = connection.rows("SELECT * FROM mysql.user WHERE user NOT LIKE 'mysql.%%' AND user <> 'root' ORDER BY user, host", ())
+            users = connection.rows(
+                "SELECT * FROM mysql.user WHERE user NOT LIKE 'mysql.%%' AND user <> 'root' ORDER BY user, host", ()
+            )
             roles = connection.rows("SELECT * FROM mysql.role_edges ORDER BY 1, 2, 3, 4")
             roles += connection.rows("SELECT * FROM mysql.default_roles ORDER BY 1, 2, 3, 4")
-            tables = connection.rows("SELECT host, db, user, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE db = 'shop'")
+            tables = connection.rows(
+                "SELECT host, db, user, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE db = 'shop'"
+            )
             databases = connection.rows("SELECT * FROM mysql.db WHERE db LIKE 'sh%%' ORDER BY 1, 2, 3", ())
         users = [tuple(v for v in row if not hasattr(v, "year")) for row in users]  # when a password was set may differ
-        login = [str(mysql97_programs / "bin" / "mysqldump"), "--no-defaults", "-uroot", f"-S{at.socket}", "--set-gtid-purged=OFF"]
+        login = [
+            str(mysql97_programs / "bin" / "mysqldump"),
+            "--no-defaults",
+            "-uroot",
+            "-h127.0.0.1", f"-P{at.port}",
+            "--set-gtid-purged=OFF",
+        ]
         objects = run([*login, "--ignore-table=shop.broken", *OBJECTS, *object_zoo.DATABASES])
         # MySQL prints whether a column's character set was once written out, which differs after mysqldump's own reload too
         return re.sub(r" CHARACTER SET \w+( COLLATE)", r"\1", objects) + repr((users, roles, tables, databases))
@@ -222,11 +280,20 @@ def test_mysql_objects_are_created_as_they_were(mysql_zoo: tuple[Server, Server]
     assert hidden.key == ("my_row_id",) and [c.name for c in hidden.columns] == ["my_row_id", "x"]
 
 
-def test_mysql_scripts_do_the_same_through_the_client(mysql_zoo: tuple[Server, Server], mysql_judge: Judge, mysql97_programs: Path) -> None:
+def test_mysql_scripts_do_the_same_through_the_client(
+    mysql_zoo: tuple[Server, Server], mysql_judge: Judge, mysql97_programs: Path
+) -> None:
     source, target = mysql_zoo
     source.execute("DROP VIEW shop.broken")
     written = scripts.definitions_text(read(source))
-    client = [str(mysql97_programs / "bin" / "mysql"), "--no-defaults", "--comments", "--binary-mode", "-uroot", f"-S{target.socket}"]
+    client = [
+        str(mysql97_programs / "bin" / "mysql"),
+        "--no-defaults",
+        "--comments",
+        "--binary-mode",
+        "-uroot",
+        "-h127.0.0.1", f"-P{target.port}",
+    ]
     for name in sorted(written):
         run(client, written[name])
     assert mysql_judge(target) == mysql_judge(source)

@@ -67,7 +67,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
         "import pathlib, sys, time\n"
         "from tests.servers.mariadb import mariadb_server\n"
         "with mariadb_server(pathlib.Path(sys.argv[1]), server_id=9) as server:\n"
-        "    print(server.pid, server.socket_file, flush=True); time.sleep(600)\n"
+        "    print(server.pid, server.socket, flush=True); time.sleep(600)\n"
     )
     argv = [sys.executable, "-c", script, str(tmp_path / "server")]
     environ = {**os.environ, "TMPDIR": str(tmp_path)}  # nobody is left to remove the template

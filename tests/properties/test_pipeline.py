@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +44,7 @@ def age_decrypt(data: bytes, places: Sequence[int] = (), identity: encrypt.AnyId
     return b"".join([decryptor.decrypt(piece) for piece in split(data, places)] + [decryptor.finish()])
 
 
-def payload_start(file: bytes) -> int:
+def payload_start(file: bytes | bytearray) -> int:
     return file.index(b"\n", file.index(b"\n---") + 1) + 1 + 16
 
 
@@ -180,6 +181,24 @@ def test_a_header_without_end_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(errors.IntegrityError, match="does not end within"):
         for _ in range(100):
             decryptor.decrypt(age_header.VERSION_LINE + b"-> grease\n" * 5000)
+
+
+def test_an_empty_last_chunk_behind_full_ones_is_refused() -> None:
+    file_key, nonce = bytes(range(16)), bytes(16)
+    cipher = ChaCha20Poly1305(age_header.hkdf(file_key, salt=nonce, info=b"payload"))
+    full = cipher.encrypt(bytes(12), MATERIAL[:CHUNK], None)
+    empty = cipher.encrypt((1).to_bytes(11, "big") + b"\x01", b"", None)
+    with pytest.raises(errors.IntegrityError, match="empty but not the only one"):
+        age_decrypt(age_header.build([IDENTITY.recipient.wrap(file_key)], file_key) + nonce + full + empty)
+
+
+@pytest.mark.parametrize("text", ["0", "04", "+4", "-4", "4 ", "\u0664", "4_", "", "x"])
+def test_a_work_factor_has_one_spelling(text: str) -> None:
+    stanza = encrypt.PassphraseRecipient("pass", work_factor=4).wrap(bytes(16))
+    misspelled = age_header.Stanza((*stanza.arguments[:2], text), stanza.body)
+    assert encrypt.PassphraseIdentity("pass").unwrap([stanza]) == bytes(16)
+    with pytest.raises(errors.IntegrityError, match="plain decimal number"):
+        encrypt.PassphraseIdentity("pass").unwrap([misspelled])
 
 
 def test_secrets_are_not_shown() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 import pytest
 from hypothesis import assume, given
@@ -14,12 +14,13 @@ from kpbackup.model import times
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
-ZONES = st.sampled_from([UTC, BERLIN, *(zoneinfo.ZoneInfo(name) for name in ("America/St_Johns", "Asia/Kathmandu", "Pacific/Apia"))])
-MOMENTS = st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.just(UTC))
+ZONES = st.sampled_from([UTC, BERLIN, *map(zoneinfo.ZoneInfo, ("America/St_Johns", "Asia/Kathmandu", "Pacific/Apia"))])
+SINCE = datetime(1971, 1, 1, tzinfo=UTC)
+MOMENTS = st.timedeltas(min_value=timedelta(), max_value=timedelta(days=80_000)).map(lambda passed: SINCE + passed)
 
 
 @given(MOMENTS, ZONES)
-def test_utc_text_is_read_back_whatever_the_zone(moment: datetime, zone: zoneinfo.ZoneInfo) -> None:
+def test_utc_text_is_read_back_whatever_the_zone(moment: datetime, zone: tzinfo) -> None:
     assert times.parse_moment(times.utc_text(moment), zone, now=NOW) == moment
     assert times.parse_utc_text(times.utc_text(moment)) == moment
 
@@ -32,7 +33,7 @@ def test_any_offset_means_the_same_moment(moment: datetime, minutes: int) -> Non
 
 
 @given(MOMENTS, ZONES)
-def test_a_wall_clock_time_is_the_moment_or_is_refused(moment: datetime, zone: zoneinfo.ZoneInfo) -> None:
+def test_a_wall_clock_time_is_the_moment_or_is_refused(moment: datetime, zone: tzinfo) -> None:
     local = moment.astimezone(zone)
     assume(local.utcoffset() == local.replace(fold=1 - local.fold).utcoffset())
     found = times.parse_moment(local.replace(tzinfo=None).isoformat(sep=" "), zone, now=NOW)
@@ -40,7 +41,7 @@ def test_a_wall_clock_time_is_the_moment_or_is_refused(moment: datetime, zone: z
 
 
 @given(MOMENTS, ZONES)
-def test_both_ways_are_shown(moment: datetime, zone: zoneinfo.ZoneInfo) -> None:
+def test_both_ways_are_shown(moment: datetime, zone: tzinfo) -> None:
     shown = times.format_moment(moment, zone)
     assert shown.startswith(times.utc_text(moment))
     local = moment.astimezone(zone)
@@ -93,11 +94,10 @@ def test_forms_of_a_moment(text: str, expected: str) -> None:
     assert times.utc_text(times.parse_moment(text, BERLIN, now=NOW)) == expected
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2024-05-01", "10:00", "2024-02-30T10:00", "2024-05-01T25:00", "2024-05-01T10:00+99:00", "-", "-15", "-x"])
+@pytest.mark.parametrize("text", [
+    "", "yesterday", "2024-05-01", "10:00", "2024-02-30T10:00", "2024-05-01T25:00", "2024-05-01T10:00+99:00", "-", "-x", "--5m",
+])  # fmt: skip
 def test_nonsense_is_refused(text: str) -> None:
-    if text == "-15":
-        assert times.parse_moment(text, UTC, now=NOW) == NOW - timedelta(seconds=15)
-        return
     with pytest.raises(errors.UsageError) as caught:
         times.parse_moment(text, BERLIN, now=NOW)
     assert "2024-05-01T10:00" in caught.value.hint
@@ -113,7 +113,9 @@ def test_a_clock_change_is_not_guessed_about(text: str, happens: str, example: s
     assert example in caught.value.hint
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5s", 1.5), ("250ms", 0.25), ("1h30m", 5400), ("2d 12h", 216_000), ("1W", 604_800)])
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("90", 90), ("1.5s", 1.5), ("250ms", 0.25), ("1h30m", 5400), ("2d 12h", 216_000), ("1W", 604_800),
+])  # fmt: skip
 def test_forms_of_a_duration(text: str, seconds: float) -> None:
     assert quantities.parse_duration(text).total_seconds() == seconds
 
@@ -125,17 +127,22 @@ def test_wrong_durations(text: str) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
-    (0, "0s"), (0.0005, "1ms"), (0.25, "250ms"), (4.21, "4.2s"), (59.97, "1m"), (60, "1m"), (3599.7, "1h"), (5400, "1h 30m"), (90_061, "1d 1h"), (-5, "-5s"),
+    (0, "0s"), (0.0005, "1ms"), (0.25, "250ms"), (4.21, "4.2s"), (59.97, "1m"), (60, "1m"), (3599.7, "1h"), (5400, "1h 30m"),
+    (90_061, "1d 1h"), (-5, "-5s"),
 ])  # fmt: skip
 def test_durations_are_shown(seconds: float, text: str) -> None:
     assert quantities.format_duration(timedelta(seconds=seconds)) == text
 
 
-@pytest.mark.parametrize(("text", "size"), [("0", 0), ("16MiB", 16 << 20), ("1.5k", 1536), ("50 MB", 50_000_000), ("1gib", 1 << 30), ("7B", 7)])
+@pytest.mark.parametrize(("text", "size"), [
+    ("0", 0), ("16MiB", 16 << 20), ("1.5k", 1536), ("50 MB", 50_000_000), ("1gib", 1 << 30), ("7B", 7),
+])  # fmt: skip
 def test_forms_of_a_size(text: str, size: int) -> None:
     assert quantities.parse_size(text) == size
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), ((1 << 20) - 1, "1.0 MiB"), (200 << 20, "200 MiB"), (5 << 50, "5120 TiB")])
+@pytest.mark.parametrize(("size", "text"), [
+    (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), ((1 << 20) - 1, "1.0 MiB"), (200 << 20, "200 MiB"), (5 << 50, "5120 TiB"),
+])  # fmt: skip
 def test_sizes_are_shown(size: int, text: str) -> None:
     assert quantities.format_size(size) == text

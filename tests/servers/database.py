@@ -24,7 +24,11 @@ CommandLine = Callable[["Paths", int], list[str]]
 
 
 class Paths:
-    """Where one server keeps its things. The socket lies in a short directory of its own: its path may have 107 bytes."""
+    """Where one server keeps its things.
+
+    The socket lies in a short directory, because its path may have 107 bytes; so do temporary tables, because MariaDB names
+    them by process number alone, and containers that share /tmp have the same numbers.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -32,6 +36,13 @@ class Paths:
         self.log = directory / "server.log"
         self.short = Path(tempfile.mkdtemp(prefix="kpb-", dir="/tmp"))
         self.socket = self.short / "socket"
+
+    def options(self, port: int) -> list[str]:
+        """The options that say where a server keeps its things and listens."""
+        return [
+            f"--datadir={self.data}", f"--socket={self.socket}", f"--pid-file={self.short}/pid", f"--tmpdir={self.short}",
+            f"--port={port}", "--bind-address=127.0.0.1",
+        ]
 
 
 class Server:
@@ -57,7 +68,7 @@ class Server:
         return server.Endpoint(host=self.host, port=self.port)
 
     @property
-    def socket_file(self) -> Path:
+    def socket(self) -> Path:
         return self.paths.socket
 
     @property

@@ -33,8 +33,7 @@ def mariadb_server(directory: Path, *, server_id: int, options: Sequence[str] = 
 
     def command_line(paths: database.Paths, port: int) -> list[str]:
         return [
-            program, "--no-defaults", *_as_user(), f"--datadir={paths.data}", f"--socket={paths.socket}",
-            f"--port={port}", "--bind-address=127.0.0.1", f"--pid-file={paths.short}/pid", f"--server-id={server_id}",
+            program, "--no-defaults", *_as_user(), *paths.options(port), f"--server-id={server_id}",
             "--log-bin=binlog", "--log-slave-updates", "--binlog-format=ROW", "--gtid-strict-mode=ON", "--gtid-domain-id=1",
             "--character-set-server=utf8mb4", "--skip-name-resolve", _LOG_FILE_SIZE, "--innodb-buffer-pool-size=32M",
             "--innodb-flush-method=nosync", "--performance-schema=OFF",
@@ -64,7 +63,7 @@ def _template() -> Path:
     data = top / "data"
     subprocess.run(
         [
-            find("mariadb-install-db"), "--no-defaults", *_as_user(), f"--datadir={data}",
+            find("mariadb-install-db"), "--no-defaults", *_as_user(), f"--datadir={data}", f"--tmpdir={top}",
             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-log-bin",
             _LOG_FILE_SIZE, "--innodb-flush-method=nosync",
         ],

@@ -43,10 +43,9 @@ def mysql97_server(directory: Path, *, server_id: int, options: Sequence[str] = 
 
     def command_line(paths: database.Paths, port: int) -> list[str]:
         return [
-            *_mysqld(paths.data), f"--socket={paths.socket}", f"--port={port}", "--bind-address=127.0.0.1",
-            f"--pid-file={paths.short}/pid", "--mysqlx=OFF", f"--server-id={server_id}", "--log-bin=binlog", "--gtid-mode=ON",
-            "--enforce-gtid-consistency=ON", "--sync-binlog=0", _REDO_CAPACITY, "--innodb-flush-method=nosync",
-            "--innodb-buffer-pool-size=64M", "--performance-schema=OFF",
+            *_mysqld(), *paths.options(port), "--mysqlx=OFF", f"--server-id={server_id}",
+            "--log-bin=binlog", "--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--sync-binlog=0",
+            _REDO_CAPACITY, "--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M", "--performance-schema=OFF",
         ]
 
     return database.running(
@@ -93,10 +92,10 @@ def _fetch(folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def _mysqld(data: Path) -> list[str]:
+def _mysqld() -> list[str]:
     root = home() / "root"
     return [
-        program("mysqld"), "--no-defaults", *(["--user=root"] if os.geteuid() == 0 else []), f"--datadir={data}",
+        program("mysqld"), "--no-defaults", *(["--user=root"] if os.geteuid() == 0 else []),
         f"--basedir={root}/usr", f"--plugin-dir={root}/usr/lib/mysql/plugin",
         f"--lc-messages-dir={root}/usr/share/mysql", f"--character-sets-dir={root}/usr/share/mysql/charsets",
         "--secure-file-priv=",  # the compiled-in folder does not exist here, and without it mysqld aborts
@@ -109,7 +108,10 @@ def _template() -> Path:
     atexit.register(shutil.rmtree, top, ignore_errors=True)
     data = top / "data"
     run = subprocess.run(
-        [*_mysqld(data), "--initialize-insecure", _REDO_CAPACITY, "--innodb-flush-method=nosync", "--skip-log-bin"],
+        [
+            *_mysqld(), f"--datadir={data}", f"--tmpdir={top}", "--initialize-insecure", "--skip-log-bin",
+            _REDO_CAPACITY, "--innodb-flush-method=nosync",
+        ],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )
     if run.returncode != 0:

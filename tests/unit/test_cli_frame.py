@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 REAL = [sys.executable, "-m", "kpbackup.cli.main"]
 TRIAL = [sys.executable, "-m", "tests.unit.frame_program"]
 START_UP_LIMIT_S = 0.3
-HEAVY = ("boto3", "botocore", "pymysql", "prometheus_client", "cryptography", "rich", "yaml", "croniter", "kpbackup.config")
+HEAVY = (
+    "boto3", "botocore", "pymysql", "prometheus_client", "cryptography", "rich", "pydantic", "yaml", "croniter",
+    "kpbackup.config",
+)  # fmt: skip
 
 
 def run(*words: str, program: list[str] = REAL, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -194,7 +197,9 @@ def test_another_broken_pipe_is_a_defect() -> None:
 @pytest.mark.parametrize("words", [("version",), ("version", "--json"), ("--help",), ("--json", "nonsense")])
 def test_a_full_disk_under_the_output_is_told(words: tuple[str, ...]) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
-        ended = subprocess.run([*REAL, *words], cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+        ended = subprocess.run(
+            [*REAL, *words], cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=30
+        )
     assert ended.returncode == (10 if "nonsense" in words else 27)
     assert ended.stderr.startswith("kpbackup: ") and "Exception ignored" not in ended.stderr
 

@@ -28,7 +28,8 @@ def write(directory: Path, text: str) -> Path:
 
 def refusal(path: Path | None, environ: dict[str, str] | None = None, **overrides: object) -> errors.SettingsError:
     with pytest.raises(errors.SettingsError) as caught:
-        config.load(path or Path("/dev/null"), environ or {}, overrides={key.replace("__", "."): value for key, value in overrides.items()})
+        dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+        config.load(path or Path("/dev/null"), environ or {}, overrides=dotted)
     return caught.value
 
 
@@ -205,7 +206,8 @@ def test_a_password_comes_from_the_environment_or_a_file(tmp_path: Path) -> None
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
     environ = {"KPBACKUP_SOURCE__HOST": "h", "KPBACKUP_SOURCE__USER": "u", "KPBACKUP_SOURCE__PASSWORD": MARKER}
     settings = config.load("/dev/null", environ)
-    shown = [repr(settings), str(settings), str(settings.model_dump()), repr(settings.source_password()), settings.model_dump_json()]
+    shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()]
+    shown += [repr(settings.source_password()), str(settings.source_password())]
     wrong = refusal(None, {**environ, "KPBACKUP_SOURCE__PORT": "x", "KPBACKUP_SOURCE__TLS__REQUIRED": "x"})
     broken = refusal(write(tmp_path, f"source:\n  password: {MARKER}\n  host: [\n"))
     key_as_recipient = refusal(None, {"KPBACKUP_ENCRYPTION__RECIPIENTS": f"AGE-SECRET-KEY-1{MARKER}"})
@@ -229,7 +231,8 @@ def test_a_file_everyone_may_read_is_named(tmp_path: Path) -> None:
 def test_what_a_verb_needs_is_named_when_missing() -> None:
     settings = config.load("/dev/null", {})
     needs = {
-        "source.host": settings.need_source, "repository.url": settings.need_repository, "recovery.target.host": settings.need_target,
+        "source.host": settings.need_source, "repository.url": settings.need_repository,
+        "recovery.target.host": settings.need_target,
         "encryption.recipients": settings.need_recipients, "signing.public_keys": settings.need_public_keys,
         "encryption.identity_file": settings.need_identity, "signing.key_file": settings.need_signing_key,
     }  # fmt: skip
@@ -245,7 +248,8 @@ def test_key_files_are_read_when_needed(tmp_path: Path) -> None:
     identity.write_text(f"AGE-SECRET-KEY-1{MARKER}\n", encoding="utf-8")
     pub.write_text(f"untrusted comment: minisign public key\n{PUBLIC_KEY}\n", encoding="utf-8")
     settings = config.load("/dev/null", {}, overrides={
-        "encryption.recipients": [RECIPIENT], "encryption.recipients_file": str(recipients), "encryption.identity_file": str(identity),
+        "encryption.recipients": [RECIPIENT], "encryption.recipients_file": str(recipients),
+        "encryption.identity_file": str(identity),
         "signing.public_keys_file": str(pub), "signing.key_file": str(identity),
     })  # fmt: skip
     assert settings.need_recipients() == (RECIPIENT,)
@@ -287,6 +291,7 @@ def test_the_example_shows_the_defaults() -> None:
 
 
 def test_reading_settings_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"KPBACKUP_SOURCE__HOST": "h", "KPBACKUP_SOURCE__USER": "u", "KPBACKUP_SOURCE__PASSWORD": MARKER}
     with caplog.at_level(logging.DEBUG):
-        config.load("/dev/null", {"KPBACKUP_SOURCE__HOST": "h", "KPBACKUP_SOURCE__USER": "u", "KPBACKUP_SOURCE__PASSWORD": MARKER})
+        config.load("/dev/null", environ)
     assert caplog.text == ""

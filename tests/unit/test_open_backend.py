@@ -27,7 +27,16 @@ def test_a_good_url_names_its_store(url: str, name: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "bucket", "/srv/backups", "file://srv/backups", "file:srv", "file:///", "http://bucket/x", "s3:///x", "s3://Bucket/x"]
-    + ["s3://b", "s3://bucket/../x", "s3://bucket//x", "s3://bucket/x?y=1", "file:///a#b", "s3://bucket:99/x", "s3://[", "file:///a%00b"],
+    + [
+        "s3://b",
+        "s3://bucket/../x",
+        "s3://bucket//x",
+        "s3://bucket/x?y=1",
+        "file:///a#b",
+        "s3://bucket:99/x",
+        "s3://[",
+        "file:///a%00b",
+    ],
 )
 def test_nonsense_is_refused_with_a_hint(url: str) -> None:
     with pytest.raises(errors.SettingsError) as caught:

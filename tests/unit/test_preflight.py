@@ -6,24 +6,44 @@ import dataclasses
 
 from kpbackup.model.inventory import Column, Table
 from kpbackup.mysql.facts import ServerFacts, facts_of, version_tuple
-from kpbackup.mysql.preflight import Finding, source_findings, source_grant, target_findings
+from kpbackup.mysql.findings import Finding
+from kpbackup.mysql.preflight import source_findings, source_grant, target_findings
 from kpbackup.mysql.privileges import Privileges, parse
 from kpbackup.mysql.snapshot import Rung, ladder
 
 MARIADB = facts_of(
     {
-        "version": "10.11.19-MariaDB-log", "server_id": "7", "log_bin": "ON", "binlog_format": "ROW", "binlog_row_image": "FULL",
-        "log_slave_updates": "ON", "read_only": "OFF", "gtid_strict_mode": "ON", "lower_case_table_names": "0",
-        "max_allowed_packet": "16777216", "expire_logs_days": "0.5", "event_scheduler": "OFF",
+        "version": "10.11.19-MariaDB-log",
+        "server_id": "7",
+        "log_bin": "ON",
+        "binlog_format": "ROW",
+        "binlog_row_image": "FULL",
+        "log_slave_updates": "ON",
+        "read_only": "OFF",
+        "gtid_strict_mode": "ON",
+        "lower_case_table_names": "0",
+        "max_allowed_packet": "16777216",
+        "expire_logs_days": "0.5",
+        "event_scheduler": "OFF",
     },
-    flavour="mariadb", is_replica=False,
+    flavour="mariadb",
+    is_replica=False,
 )
 MYSQL = facts_of(
     {
-        "version": "9.7.4-2", "server_id": "7", "log_bin": "ON", "gtid_mode": "ON", "log_replica_updates": "ON", "read_only": "OFF",
-        "lower_case_table_names": "0", "max_allowed_packet": "67108864", "binlog_expire_logs_seconds": "2592000", "server_uuid": "u",
+        "version": "9.7.4-2",
+        "server_id": "7",
+        "log_bin": "ON",
+        "gtid_mode": "ON",
+        "log_replica_updates": "ON",
+        "read_only": "OFF",
+        "lower_case_table_names": "0",
+        "max_allowed_packet": "67108864",
+        "binlog_expire_logs_seconds": "2592000",
+        "server_uuid": "u",
     },
-    flavour="mysql", is_replica=False,
+    flavour="mysql",
+    is_replica=False,
 )
 EVERYTHING = parse(["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost`"], account="'root'@'localhost'")
 NOTHING = Privileges("'kp'@'%'", frozenset({"USAGE"}))
@@ -47,8 +67,17 @@ def table(name: str, *, transactional: bool = True) -> Table:
 
 def test_facts_are_read_from_variables() -> None:
     assert MARIADB.version == (10, 11, 19) and MARIADB.mariadb and MARIADB.binlog_expire_s == 43_200
-    assert MYSQL.gtid_mode == "ON" and MYSQL.binlog_format == "ROW" and MYSQL.log_replica_updates and MYSQL.binlog_expire_s == 2_592_000
-    never = facts_of({"version": "9.7.4", "binlog_expire_logs_seconds": "60", "binlog_expire_logs_auto_purge": "OFF"}, flavour="mysql", is_replica=False)
+    assert (
+        MYSQL.gtid_mode == "ON"
+        and MYSQL.binlog_format == "ROW"
+        and MYSQL.log_replica_updates
+        and MYSQL.binlog_expire_s == 2_592_000
+    )
+    never = facts_of(
+        {"version": "9.7.4", "binlog_expire_logs_seconds": "60", "binlog_expire_logs_auto_purge": "OFF"},
+        flavour="mysql",
+        is_replica=False,
+    )
     assert never.binlog_expire_s == 0
     assert version_tuple("8.0.36-28.1") == (8, 0, 36)
 
@@ -81,7 +110,9 @@ def test_a_replica_must_log_what_it_replays() -> None:
 
 
 def test_gtid_mode_off_is_a_warning_on_mysql_alone() -> None:
-    assert "gtid_mode is OFF" in [f.what for f in source_findings(change(MYSQL, gtid_mode="OFF"), EVERYTHING) if f.severity == "warning"]
+    assert "gtid_mode is OFF" in [
+        f.what for f in source_findings(change(MYSQL, gtid_mode="OFF"), EVERYTHING) if f.severity == "warning"
+    ]
     assert not any("gtid_mode" in f.what for f in source_findings(MARIADB, EVERYTHING))
 
 
@@ -115,15 +146,22 @@ def test_targets_are_refused_for_what_cannot_work() -> None:
     assert judged(MARIADB, lower_case_table_names="1") == ["lower_case_table_names is 0, on the source 1"]
     assert judged(change(MARIADB, event_scheduler="ON")) == ["event_scheduler is ON"]
     assert judged(change(MARIADB, read_only=True)) == ["the target is read_only"]
-    packet = target_findings(MARIADB, EVERYTHING, flavour="mariadb", version="10.11.19", settings={**fit, "max_allowed_packet": "33554432"})
+    packet = target_findings(
+        MARIADB, EVERYTHING, flavour="mariadb", version="10.11.19", settings={**fit, "max_allowed_packet": "33554432"}
+    )
     assert [f.severity for f in packet if "max_allowed_packet" in f.what] == ["warning"]
     patch = target_findings(MARIADB, EVERYTHING, flavour="mariadb", version="10.11.20", settings=fit)
     assert [f.severity for f in patch][0] == "warning" and worst(patch) == []
 
 
 def test_a_target_account_needs_foreign_definers() -> None:
-    usual = parse(["GRANT CREATE, DROP, ALTER, INDEX, REFERENCES, SELECT, INSERT, UPDATE, DELETE, LOCK TABLES, CREATE VIEW, SHOW VIEW, "
-                   "CREATE ROUTINE, ALTER ROUTINE, TRIGGER, EVENT, CREATE USER ON *.* TO `r`@`%`"], account="'r'@'%'")
+    usual = parse(
+        [
+            "GRANT CREATE, DROP, ALTER, INDEX, REFERENCES, SELECT, INSERT, UPDATE, DELETE, LOCK TABLES, CREATE VIEW, SHOW VIEW, "
+            "CREATE ROUTINE, ALTER ROUTINE, TRIGGER, EVENT, CREATE USER ON *.* TO `r`@`%`"
+        ],
+        account="'r'@'%'",
+    )
     on_mysql = target_findings(MYSQL, usual, flavour="mysql", version="9.7.4", settings={})
     assert worst(on_mysql) == ["missing privilege SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER"]
     on_mariadb = target_findings(MARIADB, usual, flavour="mariadb", version="10.11.19", settings={})
@@ -133,7 +171,7 @@ def test_a_target_account_needs_foreign_definers() -> None:
 def test_grants_are_parsed() -> None:
     given = parse(
         [
-            "GRANT SELECT, RELOAD, BINLOG MONITOR, REPLICATION REPLICA ON *.* TO `u`@`%` IDENTIFIED BY PASSWORD '*X' WITH GRANT OPTION",
+            "GRANT SELECT, RELOAD, BINLOG MONITOR, REPLICATION REPLICA ON *.* TO `u`@`%` REQUIRE SSL WITH GRANT OPTION",
             "GRANT BACKUP_ADMIN,XA_RECOVER_ADMIN ON *.* TO `u`@`%`",
             "GRANT ALL PRIVILEGES ON `a\\_%`.* TO `u`@`%`",
             "GRANT SELECT (`a, b)`), LOCK TABLES ON `shop`.`t``1` TO `u`@`%`",
@@ -149,7 +187,11 @@ def test_grants_are_parsed() -> None:
     assert given.has("binlog monitor") and given.has("REPLICATION CLIENT") and not given.has("EXECUTE")
     assert given.has_on("TRIGGER", "a_x") and not given.has_on("TRIGGER", "abx")
     assert given.has_on("SELECT", "shop") and not given.has_on("SELECT", "mysql")
-    assert given.has_on("LOCK TABLES", "shop", "t`1") and not given.has_on("LOCK TABLES", "shop") and not given.has_on("LOCK TABLES", "shop", "t")
+    assert (
+        given.has_on("LOCK TABLES", "shop", "t`1")
+        and not given.has_on("LOCK TABLES", "shop")
+        and not given.has_on("LOCK TABLES", "shop", "t")
+    )
 
 
 def test_the_ladder_offers_what_the_account_may_do() -> None:

@@ -1,0 +1,196 @@
+"""Replay by the target's own appliers: the target is made a replica of `serve.ReplicationSource` until all was executed.
+
+Checked before anything is changed: privileges, GTID modes, other replication, filters. Then the GTID state is set
+to the start coordinates, the target gets an unused server id (it would skip events that carry its own), a channel
+named 'kpbackup' is configured and started, and when the last transaction sent is executed the channel is removed
+and every setting put back, also after an error. What a killed run leaves (channel, server id, worker count) is not
+put back by the next one except for the channel, which is reset first; server id and workers are the server's
+configured ones again after its restart.
+
+Limits: the target must reach this process over TCP; the events travel without TLS. Account statements in the binlog
+are replayed as they are.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from kpbackup import errors
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.mysql import event_states, events, gtid_state, replica_channel, server
+from kpbackup.mysql.event_states import EventName
+from kpbackup.mysql.facts import ServerFacts
+from kpbackup.mysql.privileges import read_privileges
+from kpbackup.mysql.replica_session import Persona
+from kpbackup.mysql.serve import Progress, ReadFrom, ReplicationSource
+
+POLL_S = 0.1
+CONNECT_TIMEOUT_S = 60.0  # a replica retries every second
+STALL_TIMEOUT_S = 3600.0  # one transaction may take long; nothing at all for an hour is a hang
+MARIADB_SPLIT_SUPER = (11, 0)  # from here on SUPER no longer implies the privileges below
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """`end` is the end of the last transaction executed (the start when there was none) with the GTID state reached."""
+
+    transactions: int
+    sent_bytes: int
+    end: Coordinates
+    enabled_events: tuple[EventName, ...]
+
+
+def replay(
+    target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int = 4,
+    set_gtid_state: bool = True, on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S,
+) -> ReplayResult:
+    """Everything `read_from(start.file, start.position)` gives, executed on the target; `start.gtid` is the state before.
+
+    Raises:
+        PrivilegeMissing, TargetRefused: before anything was changed.
+        StepFailed: an applier stopped (with the server's words), could not connect, or made no progress.
+        Also what `read_from` raises, DatabaseError and ServerUnreachable.
+    """
+    check_privileges(target, facts, set_gtid_state=set_gtid_state)
+    replica_channel.refuse_other_replication(target, facts)
+    first = _first_transaction_type(read_from, start)
+    gtid_mode = "OFF" if first == events.MYSQL_ANONYMOUS_GTID else "ON"
+    if not facts.mariadb and facts.gtid_mode == "OFF" and first not in (None, events.MYSQL_ANONYMOUS_GTID):
+        raise errors.TargetRefused(
+            f"{target.endpoint.name} has gtid_mode=OFF and cannot execute transactions with GTIDs",
+            hint="set gtid_mode=ON and enforce_gtid_consistency=ON on the target",
+        )
+    before = event_states.disabled_by_replication(target)
+    replica_channel.remove(target, facts)
+    if set_gtid_state:
+        gtid_state.set_state(target, facts, start.gtid)
+    if first is None:
+        return ReplayResult(0, 0, start, ())
+    done = _run(
+        target, facts, read_from=read_from, start=start, workers=workers, gtid_mode=gtid_mode,
+        waiting=_Waiting(on_progress, stall_timeout_s),
+    )
+    enabled = event_states.enable(target.endpoint, event_states.disabled_by_replication(target) - before)
+    end = Coordinates(done.file or start.file, done.position or start.position, gtid_state.read_state(target, facts))
+    return ReplayResult(done.transactions, done.sent_bytes, end, enabled)
+
+
+def check_privileges(target: server.Connection, facts: ServerFacts, *, set_gtid_state: bool = True) -> None:
+    """Raises PrivilegeMissing, naming all that is missing on *.* for a replay."""
+    found = read_privileges(target)
+    is_super = found.has("SUPER") and (not facts.mariadb or facts.version < MARIADB_SPLIT_SUPER)
+    if facts.mariadb:
+        needed = ["REPLICATION SLAVE ADMIN", "REPLICATION MASTER ADMIN", "BINLOG ADMIN", "SET USER"]
+    else:
+        needed = ["REPLICATION_SLAVE_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SET_ANY_DEFINER"]
+    missing = [] if is_super else [name for name in needed if not found.has(name)]
+    if "SET_ANY_DEFINER" in missing and found.has("SET_USER_ID"):  # its name before MySQL 8.2
+        missing.remove("SET_ANY_DEFINER")
+    plain = ["EVENT", *(["RELOAD"] if set_gtid_state else []), *([] if facts.mariadb else ["REPLICATION CLIENT"])]
+    missing += [name for name in plain if not found.has(name)]
+    if missing:
+        raise errors.PrivilegeMissing(
+            f"cannot replay on {target.endpoint.name}: the account lacks {', '.join(missing)}",
+            hint=f"GRANT {', '.join(missing)} ON *.* TO {found.account}",
+        )
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    on_progress: OnProgress | None
+    stall_timeout_s: float
+
+
+def _run(
+    target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int, gtid_mode: str,
+    waiting: _Waiting,
+) -> Progress:
+    """The replay proper, between settings changed and put back."""
+    persona = Persona(
+        flavour=facts.flavour, version=facts.version_string, server_id=_unused_id(), server_uuid=str(uuid.uuid4()),
+        gtid_mode=gtid_mode,
+    )
+    own = target.raw._sock
+    with ExitStack() as undo:
+        undo.enter_context(_changed(target, "server_id", str(_unused_id())))
+        parallel = "slave_parallel_threads" if facts.mariadb else "replica_parallel_workers"
+        undo.enter_context(_changed(target, parallel, str(workers)))
+        source = undo.enter_context(
+            ReplicationSource(host=own.getsockname()[0], family=own.family, persona=persona, read_from=read_from)
+        )
+        undo.callback(replica_channel.remove, target, facts)
+        replica_channel.configure(target, facts, source, start, assign_gtids=gtid_mode == "OFF" and facts.gtid_mode == "ON")
+        replica_channel.refuse_filters(target, facts)
+        replica_channel.start(target, facts)
+        return _wait(target, facts, source, waiting)
+
+
+def _wait(target: server.Connection, facts: ServerFacts, source: ReplicationSource, waiting: _Waiting) -> Progress:
+    """Polls until the last transaction sent is executed."""
+    seen: object = None
+    changed_at = streaming_at = time.monotonic()
+    while True:
+        progress = source.progress()
+        status = replica_channel.Status.read(target, facts)
+        failure = source.failure()
+        if failure is not None:
+            raise failure
+        if progress.is_complete and status.has_executed(progress):
+            return progress
+        status.raise_stopped(target)
+        now = time.monotonic()
+        if progress.is_streaming:
+            streaming_at = now
+        if now - streaming_at > CONNECT_TIMEOUT_S:
+            raise errors.StepFailed(
+                f"{target.endpoint.name} does not connect to {source.host}:{source.port}:"
+                f" {status.io_error or 'no connection came'}",
+                hint="the target must be able to open a TCP connection to where kpbackup runs",
+            )
+        if (progress, status) != seen:
+            seen, changed_at = (progress, status), now
+            if waiting.on_progress is not None:
+                waiting.on_progress(progress)
+        if now - changed_at > waiting.stall_timeout_s:
+            raise errors.StepFailed(
+                f"replay on {target.endpoint.name} stands still at {status.file}:{status.position}",
+                hint="is another session holding locks on the target?",
+            )
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def _changed(target: server.Connection, variable: str, value: str) -> Iterator[None]:
+    """A global variable with another value for a while."""
+    before = int(target.value(f"SELECT @@GLOBAL.{variable}") or 0)
+    target.execute(f"SET GLOBAL {variable}={value}")
+    try:
+        yield
+    finally:
+        target.execute(f"SET GLOBAL {variable}={before}")
+
+
+def _first_transaction_type(read_from: ReadFrom, start: Coordinates) -> int | None:
+    """The type of the first event that belongs to a transaction; None when there is nothing to replay."""
+    outside = {events.FORMAT_DESCRIPTION, events.ROTATE, events.STOP, events.PREVIOUS_GTIDS, events.MARIADB_GTID_LIST, 161}
+    stream = read_from(start.file, start.position)
+    found = (event.type for event in stream if event.type not in outside and not _is_before(event, start))
+    first = next(found, None)
+    if isinstance(stream, Generator):
+        stream.close()  # it may hold a download
+    return first
+
+
+def _is_before(event: events.StreamEvent, start: Coordinates) -> bool:
+    return event.file == start.file and event.end <= start.position
+
+
+def _unused_id() -> int:
+    return 0x40000000 + secrets.randbelow(0x3FFFFFFF)

@@ -1,0 +1,152 @@
+"""Step 2: the database brought back: load the set, prove it, replay the archived binlog up to the cut.
+
+Resumable: the load goes on where chunks are marked; a replay that was cut off goes on after the last transaction the
+target has executed, found by its GTID state, or for servers without GTIDs by the channel it still has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from kpbackup import errors
+from kpbackup.model import gtid
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.manifest import BinlogSegment
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql import gtid_state, load, replay, replica_channel, schema, server
+from kpbackup.mysql.events import StreamEvent
+from kpbackup.mysql.serve import Progress
+from kpbackup.recovery import cut as cuts
+from kpbackup.recovery import loading
+from kpbackup.recovery.binlog import SegmentReader
+from kpbackup.recovery.journal import Journal
+from kpbackup.recovery.planning import RecoveryPlan
+from kpbackup.recovery.steps import RecoveryRequest
+
+REPLAY_THREADS = 4
+
+
+def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[str, str]:
+    """Loads and replays; returns figures for the journal.
+
+    Raises:
+        RestoreMismatch, IntegrityError, StepFailed, PrivilegeMissing, TargetRefused, DatabaseError, ServerUnreachable.
+    """
+    with server.connect(request.endpoint) as connection:
+        facts = server_facts.read_facts(connection)
+        replay.check_privileges(connection, facts)
+        replica_channel.refuse_other_replication(connection, facts)
+    figures: dict[str, str] = {}
+    if journal.last("loaded") is None:
+        figures |= _load(plan, request, journal)
+    figures |= _replay(plan, request, journal, facts)
+    _check_end(plan, request, facts)
+    loading.drop_scratch(request.endpoint)
+    return figures
+
+
+def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[str, str]:
+    started = time.monotonic()
+    wanted = loading.LoadRequest(request.endpoint, workers=request.workers, replace_users=request.replace_users,
+                                 progress=request.progress)
+    done = loading.load_set(request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted)
+    figures = {"rows": str(done.rows), "chunks_read_back": str(done.chunks), "load_s": f"{time.monotonic() - started:.3f}",
+               "warnings": str(len(done.warnings))}
+    journal.write("loaded", figures)
+    return figures
+
+
+def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: server_facts.ServerFacts) -> dict[str, str]:
+    start = plan.backup_set.coordinates
+    started = time.monotonic()
+    with server.connect(request.endpoint) as target:
+        if journal.last("replay_started") is not None:
+            start = _executed(plan, request, target, facts)
+        else:
+            journal.write("replay_started", {"from": start, "to": plan.cut.at})
+        stream = _Stream(plan, SegmentReader(request.repository, request.identities))
+        done = replay.replay(target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS,
+                             on_progress=_report(request))
+    return {"transactions": str(done.transactions), "replayed_bytes": str(done.sent_bytes),
+            "replay_s": f"{time.monotonic() - started:.3f}", "gtid": done.end.gtid}
+
+
+def _report(request: RecoveryRequest) -> replay.OnProgress | None:
+    if request.progress is None:
+        return None
+    report = request.progress
+
+    def on_progress(progress: Progress) -> None:
+        report("replay", progress.transactions, progress.transactions)
+
+    return on_progress
+
+
+class _Stream:
+    """The archived events of a plan up to its cut, from any place in them."""
+
+    def __init__(self, plan: RecoveryPlan, reader: SegmentReader) -> None:
+        self._plan = plan
+        self._reader = reader
+
+    def read_from(self, file: str, position: int) -> Iterator[StreamEvent]:
+        """Whole transactions from (file, position) to the cut; each file begins with its format description."""
+        at = self._plan.cut.at
+        described = ""
+        for segment in self._from(file, position):
+            for event in cuts.segment_events(self._reader, segment):
+                if event.is_repeated_description and described == segment.start.file:
+                    continue
+                described = segment.start.file
+                if event.file == at.file and event.start >= at.position:
+                    return
+                yield event
+
+    def _from(self, file: str, position: int) -> Iterator[BinlogSegment]:
+        found = False
+        for segment in self._plan.cut.segments:
+            found = found or (segment.start.file == file and segment.end.position >= max(position, 1))
+            if found:
+                yield segment
+
+
+def _executed(plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection,
+              facts: server_facts.ServerFacts) -> Coordinates:
+    """Where a replay that was cut off goes on.
+
+    Raises:
+        TargetRefused: it cannot be told, so nothing may be replayed twice.
+    """
+    state = gtid_state.read_state(target, facts)
+    start = plan.backup_set.coordinates
+    if state:
+        at = start
+        for segment in plan.cut.segments:
+            for transaction in cuts.transactions(SegmentReader(request.repository, request.identities), segment):
+                if not transaction.gtid or not gtid.contains(facts.flavour, state, transaction.gtid):
+                    return at  # what was executed beyond a hole is skipped by the target itself
+                at = Coordinates(transaction.file, transaction.end, state)
+        return at
+    executed = replica_channel.executed(target, facts)
+    if executed is not None:
+        return executed
+    raise errors.TargetRefused(f"cannot tell how far the interrupted replay into {target.endpoint.name} came: the server has no GTIDs and no channel",
+                               hint="start a new restore with --overwrite for the databases that are there")
+
+
+def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts.ServerFacts) -> None:
+    """The target's GTID state must hold the last included transaction and not the first excluded one."""
+    with server.connect(request.endpoint) as target:
+        state = gtid_state.read_state(target, facts)
+        there = schema.database_names(target)
+    last, first = plan.cut.last_included, plan.cut.first_excluded
+    if last is not None and last.gtid and not gtid.contains(facts.flavour, state, last.gtid):
+        raise errors.RestoreMismatch(f"{request.endpoint.name} stands at {state} after the replay, before {last.gtid}",
+                                     hint="the target is not to be used; restore again")
+    if first is not None and first.gtid and gtid.contains(facts.flavour, state, first.gtid):
+        raise errors.RestoreMismatch(f"{request.endpoint.name} executed {first.gtid}, which lies behind the cut",
+                                     hint="the target is not to be used; restore again")
+    if load.SCRATCH_SCHEMA not in there:
+        raise errors.RestoreMismatch(f"{load.SCRATCH_SCHEMA} vanished from {request.endpoint.name} during the replay",
+                                     hint="is somebody else working on the target? restore again")

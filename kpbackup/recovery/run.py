@@ -1,0 +1,140 @@
+"""The five steps as a state machine over the journal: what is finished is not done again.
+
+A run writes 'planned' first, then 'step_started' and 'step_finished' (or 'step_failed') for each step, then 'finished'.
+A crash or Ctrl-C at any moment leaves the journal at the step under way; `--resume RUN` enters that step again. The
+measured RTO is the time from 'planned' to the end of the last step before the switch, waits for people included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kpbackup import errors
+from kpbackup.model import canonical
+from kpbackup.recovery import database, drivers, planning, prepare, switch, verify
+from kpbackup.recovery.journal import Entry, Journal
+from kpbackup.recovery.planning import RecoveryPlan
+from kpbackup.recovery.steps import Driver, RecoveryRequest, Step
+
+DEFAULT_DRIVERS = {Step.PREPARE: Driver("none"), Step.DEPLOY: Driver("manual"), Step.VERIFY: Driver("none"), Step.SWITCH: Driver("manual")}
+BUILT_IN = (Step.PREPARE, Step.DATABASE, Step.VERIFY)  # these do work of their own; their driver only adds to it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `recovered` is True only when all five steps were done and none was skipped."""
+
+    run: str
+    recovered: bool
+    skipped: tuple[Step, ...]
+    measured_rto_s: float
+    recovered_to: datetime
+    details: dict[str, str]
+
+
+def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step]) -> None:
+    """Writes the plan as the journal's first entry: from here on the run exists and can be resumed."""
+    cut = plan.cut
+    journal.write("planned", {
+        "target": request.target, "set": plan.backup_set.name, "cut_file": cut.at.file, "cut_position": cut.at.position,
+        "cut_gtid": cut.at.gtid, "recovered_to": canonical.time_text(plan.recovered_to),
+        "reaches": canonical.time_text(plan.reaches), "segments": len(cut.segments), "into": request.endpoint.name,
+        "last_included": cut.last_included.gtid if cut.last_included else "",
+        "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
+        "overwrite": ",".join(plan.target.overwritten), "steps": ",".join(steps),
+    })
+
+
+def carry_out(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step], *,
+              again: Sequence[Step] = (), confirmed: Sequence[Step] = ()) -> Outcome:
+    """Runs the steps that are not finished yet (and those in `again`), in order.
+
+    `confirmed` names manual steps that a person has done.
+
+    Raises:
+        ManualStepWaiting, StepFailed and what the steps raise; the journal says where to go on.
+    """
+    for step in steps:
+        if journal.last("step_finished", step=step) is not None and step not in again:
+            continue
+        _carry_out_one(journal, plan, request, step, confirmed=step in confirmed)
+    return _finish(journal, plan, steps)
+
+
+def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: Step, *, confirmed: bool) -> None:
+    if step is Step.SWITCH:
+        _gate(journal)
+    journal.write("step_started", {"step": step})
+    started = time.monotonic()
+    try:
+        results = _built_in(journal, plan, request, step)
+        driver = request.drivers.get(step) or DEFAULT_DRIVERS.get(step, Driver("none"))
+        driven = "confirmed" if confirmed else drivers.drive(step, driver, request, _facts(plan, request), journal.run)
+        if step is Step.SWITCH and driven != "skipped":
+            results = switch.release_events(plan, request, _prepared(journal))
+    except errors.ManualStepWaiting as exc:
+        journal.write("step_waiting", {"step": step, "reason": exc.message})
+        raise
+    except errors.KpbackupError as exc:
+        journal.write("step_failed", {"step": step, "error": exc.message})
+        raise
+    journal.write("step_finished", {"step": step, "driven": driven, "seconds": f"{time.monotonic() - started:.3f}", **results})
+
+
+def _built_in(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: Step) -> dict[str, str]:
+    work: dict[Step, Callable[[], dict[str, str]]] = {
+        Step.PREPARE: lambda: prepare.run(plan, request),
+        Step.DATABASE: lambda: database.run(plan, request, journal),
+        Step.VERIFY: lambda: verify.run(plan, request),
+    }
+    return work[step]() if step in work else {}
+
+
+def _gate(journal: Journal) -> None:
+    if journal.last("step_finished", step=Step.VERIFY) is None:
+        raise errors.StepFailed(f"step switch of recovery {journal.run} is gated on step verify, which is not finished",
+                                hint=f"run `kpbackup restore verify --resume {journal.run}` first")
+
+
+def _prepared(journal: Journal) -> Entry | None:
+    return journal.last("step_finished", step=Step.PREPARE)
+
+
+def _facts(plan: RecoveryPlan, request: RecoveryRequest) -> Mapping[str, str]:
+    return {"set": plan.backup_set.name, "target_host": request.endpoint.host, "target_port": str(request.endpoint.port),
+            "recovered_to": canonical.time_text(plan.recovered_to)}
+
+
+def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outcome:
+    planned = journal.entries[0]
+    finished = {step: entry for step in Step if (entry := journal.last("step_finished", step=step)) is not None}
+    skipped = tuple(step for step in Step if step not in finished or (step not in BUILT_IN and finished[step].fields["driven"] == "skipped"))
+    before_switch = [entry.at for step, entry in finished.items() if step is not Step.SWITCH]
+    measured = (max(before_switch) - planned.at).total_seconds() if before_switch else 0.0
+    achieved = (planned.at - plan.recovered_to).total_seconds()
+    recovered = not skipped
+    details = dict(finished[Step.DATABASE].fields) if Step.DATABASE in finished else {}
+    journal.write("finished", {
+        "recovered": "yes" if recovered else "no", "skipped": ",".join(skipped), "measured_rto_s": f"{measured:.3f}",
+        "achieved_rpo_s": f"{achieved:.3f}", "recovered_to": canonical.time_text(plan.recovered_to), "steps": ",".join(steps),
+        "at": canonical.time_text(datetime.now(UTC)),
+    })
+    return Outcome(journal.run, recovered, skipped, measured, plan.recovered_to, details)
+
+
+def resume(journal: Journal, request: RecoveryRequest) -> RecoveryPlan:
+    """The plan of an interrupted run.
+
+    Raises:
+        UsageError: the journal has no plan, or the run was for another target server.
+    """
+    planned = journal.entries[0]
+    if planned.event != "planned":
+        raise errors.UsageError(f"recovery {journal.run} was never planned", hint="start a new restore")
+    if planned.fields["into"] != request.endpoint.name:
+        raise errors.UsageError(f"recovery {journal.run} restores into {planned.fields['into']}, the settings name {request.endpoint.name}",
+                                hint="resume it with recovery.target as it was, or start a new restore")
+    return planning.remake_plan(request, planned)
