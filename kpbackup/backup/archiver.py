@@ -76,8 +76,10 @@ class _Spool:
         try:
             self.file.write(data)
         except OSError as exc:
-            raise errors.LocalIOError(f"cannot spool a binlog segment in {tempfile.gettempdir()}: {exc.strerror}",
-                                      hint="free space there, or set TMPDIR; nothing archived so far is lost") from exc
+            raise errors.LocalIOError(
+                f"cannot spool a binlog segment in {tempfile.gettempdir()}: {exc.strerror}",
+                hint="free space there, or set TMPDIR; nothing archived so far is lost",
+            ) from exc
 
 
 def run_incremental(repository: Repository, request: ArchiveRequest) -> ArchiveResult:
@@ -111,16 +113,25 @@ def _current(repository: Repository) -> History:
 
 
 def _no_full(repository: Repository) -> errors.ChainBroken:
-    return errors.ChainBroken(f"there is no full backup in {repository.backend.name} to continue from",
-                              hint="run `kpbackup backup full` first")
+    return errors.ChainBroken(
+        f"there is no full backup in {repository.backend.name} to continue from", hint="run `kpbackup backup full` first"
+    )
 
 
 class _Pass:
     """One pass from the archive's head to the observed position."""
 
-    def __init__(self, repository: Repository, request: ArchiveRequest, held: lease.Lease, facts: server_facts.ServerFacts,
-                 history: History, head: sources.ArchiveHead, observed: manifest.Observation,
-                 binlogs: list[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        request: ArchiveRequest,
+        held: lease.Lease,
+        facts: server_facts.ServerFacts,
+        history: History,
+        head: sources.ArchiveHead,
+        observed: manifest.Observation,
+        binlogs: list[tuple[str, int]],
+    ) -> None:
         self.repository, self.request, self.held, self.facts = repository, request, held, facts
         self.timeline, self.head, self.observed = history.timeline, head, observed
         self.binlogs = binlogs
@@ -146,15 +157,19 @@ class _Pass:
         if not self.stored:
             self._observe()
         elif not self._at_end(self.stored[-1].end):
-            raise errors.ChainBroken(f"the source's binlog ended at {self.stored[-1].end}, before its own position {self.observed.position}",
-                                     hint="what was archived is kept; run `kpbackup backup incremental` again")
+            raise errors.ChainBroken(
+                f"the source's binlog ended at {self.stored[-1].end}, before its own position {self.observed.position}",
+                hint="what was archived is kept; run `kpbackup backup incremental` again",
+            )
         return ArchiveResult(tuple(self.stored), self.observed)
 
     def _at_end(self, at: Coordinates) -> bool:
         position = self.observed.position
         return (at.file, at.position) == (position.file, position.position)
 
-    def _pieces(self, recipient: encrypt.Recipient, files: contextlib.ExitStack) -> Iterator[tuple[segmenter.SegmentFacts, _Spool]]:
+    def _pieces(
+        self, recipient: encrypt.Recipient, files: contextlib.ExitStack
+    ) -> Iterator[tuple[segmenter.SegmentFacts, _Spool]]:
         start, file_head = self._start()
         opened: list[_Spool] = []
 
@@ -164,8 +179,14 @@ class _Pass:
             return opened[-1]
 
         events = follow.follow(self.request.endpoint, flavour=self.facts.flavour, start=start, until=self.observed.position)
-        found = segmenter.segments(events, flavour=self.facts.flavour, start=start, head=file_head,
-                                   max_bytes=self.request.segment_bytes, open_sink=open_sink)
+        found = segmenter.segments(
+            events,
+            flavour=self.facts.flavour,
+            start=start,
+            head=file_head,
+            max_bytes=self.request.segment_bytes,
+            open_sink=open_sink,
+        )
         for piece in found:
             spool = opened.pop(0)
             spool.finish()
@@ -180,8 +201,9 @@ class _Pass:
             return at, None
         return at, follow.read_head(self.request.endpoint, flavour=self.facts.flavour, file=at.file)
 
-    def _store(self, piece: segmenter.SegmentFacts, spool: _Spool, sealing: manifest.Sealing,
-               observed: manifest.Observation | None) -> None:
+    def _store(
+        self, piece: segmenter.SegmentFacts, spool: _Spool, sealing: manifest.Sealing, observed: manifest.Observation | None
+    ) -> None:
         """One segment: payload first when it is large, then the manifest at the next number, read back."""
         self.held.check()
         seq, now = self.seq + 1, max(datetime.now(UTC), self.month_of)
@@ -192,15 +214,29 @@ class _Pass:
         link = chain.next_link(self.link, seq=seq, payload_sha256=payload.sha256, start=piece.start, end=piece.end)
         segment = manifest.BinlogSegment(
             head=self.repository.head("segment", key=key, created_at=now, timeline=self.timeline.head.timeline, seq=seq),
-            start=piece.start, end=piece.end, file=piece.identity, gtids=piece.gtid_set, transactions=piece.transactions,
-            first_commit_at=piece.first_commit_at, last_commit_at=piece.last_commit_at, raw_bytes=piece.raw_bytes,
-            prefix_bytes=piece.prefix_bytes, ends_file=piece.ends_file, link_before=self.link, link=link,
-            sealing=sealing, payload=payload, observation=observed)
+            start=piece.start,
+            end=piece.end,
+            file=piece.identity,
+            gtids=piece.gtid_set,
+            transactions=piece.transactions,
+            first_commit_at=piece.first_commit_at,
+            last_commit_at=piece.last_commit_at,
+            raw_bytes=piece.raw_bytes,
+            prefix_bytes=piece.prefix_bytes,
+            ends_file=piece.ends_file,
+            link_before=self.link,
+            link=link,
+            sealing=sealing,
+            payload=payload,
+            observation=observed,
+        )
         try:
             self.repository.create(segment, payload=inline)
         except errors.ObjectExists as exc:
-            raise errors.LeaseHeld(f"another archiver stored segment {seq} of {self.repository.backend.name} meanwhile",
-                                   hint="nothing is lost; run `kpbackup backup incremental` again") from exc
+            raise errors.LeaseHeld(
+                f"another archiver stored segment {seq} of {self.repository.backend.name} meanwhile",
+                hint="nothing is lost; run `kpbackup backup incremental` again",
+            ) from exc
         spool.file.close()
         self.link, self.seq, self.month_of = link, seq, now
         self.stored.append(segment)
@@ -221,5 +257,7 @@ class _Pass:
         try:
             self.repository.create(value)
         except errors.ObjectExists as exc:
-            raise errors.LeaseHeld(f"another archiver observed the source of {self.repository.backend.name} meanwhile",
-                                   hint="nothing is lost; run `kpbackup backup incremental` again") from exc
+            raise errors.LeaseHeld(
+                f"another archiver observed the source of {self.repository.backend.name} meanwhile",
+                hint="nothing is lost; run `kpbackup backup incremental` again",
+            ) from exc

@@ -16,6 +16,7 @@ a half object is never followed by "done". Imports stay few: each worker pays fo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,11 +31,32 @@ from kpbackup.pipeline.process import Message, WorkerChannel
 MESSAGE_BYTES = 262_144  # sealed bytes are gathered to about this size: fewer messages, fewer switches between processes
 
 
+class Pace:
+    """Holds a worker to its share of a bandwidth limit (bytes per second, 0 for none), over all it reads."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self._rate = bytes_per_second
+        self._began = time.monotonic()
+        self._bytes = 0
+
+    def count(self, size_bytes: int) -> None:
+        """Waits until so many more bytes fit under the limit."""
+        if not self._rate:
+            return
+        self._bytes += size_bytes
+        ahead_s = self._bytes / self._rate - (time.monotonic() - self._began)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+        elif ahead_s < -1:  # a pause is not saved up for a burst
+            self._began, self._bytes = time.monotonic(), 0
+
+
 class SealedObject:
     """One object on its way out: what is written to it leaves compressed and encrypted through `send`."""
 
-    def __init__(self, recipients: Sequence[Recipient], *, level: int, send: Callable[[bytes], None]) -> None:
+    def __init__(self, recipients: Sequence[Recipient], *, level: int, send: Callable[[bytes], None], pace: Pace) -> None:
         self.raw_bytes = 0
+        self._pace = pace
         self._compressor = Compressor(level=level)
         self._encryptor = Encryptor(recipients)
         self._send = send
@@ -44,6 +66,7 @@ class SealedObject:
     def write(self, data: bytes | memoryview) -> None:
         """Adds plaintext; keeps no reference to it."""
         self.raw_bytes += len(data)
+        self._pace.count(len(data))
         compressed = self._compressor.compress(data)
         if compressed:
             self._hold(self._encryptor.encrypt(compressed))
@@ -91,6 +114,7 @@ class DumpWorker:
         endpoint = codec.decode(server.Endpoint, message["endpoint"], what="endpoint for a dump worker")
         self._recipients = [Recipient.parse(text) for text in message["recipients"]]
         self._level = int(message.get("level", 1))
+        self._pace = Pace(float(message.get("bytes_per_second", 0)))
         self._connection = server.connect(endpoint)
         is_mariadb = self._connection.row("SHOW GLOBAL VARIABLES LIKE 'gtid_domain_id'") is not None
         self._flavour = "mariadb" if is_mariadb else "mysql"
@@ -104,16 +128,21 @@ class DumpWorker:
 
     def _dump(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
         self._session()
-        sealed = SealedObject(self._recipients, level=self._level, send=self._channel.send_bytes)
+        sealed = SealedObject(self._recipients, level=self._level, send=self._channel.send_bytes, pace=self._pace)
         done = []
         for ordinal, request in enumerate(requests):
             table = codec.decode(Table, request["table"], what="table for a dump worker")
             bounds = codec.decode(ChunkBounds, request["bounds"], what="bounds for a dump worker")
             totals = rows.stream_chunk(self._socket, table, bounds, self._flavour, sealed.write)
-            done.append({
-                "schema": table.schema, "table": table.name, "bounds": codec.encode(bounds), "ordinal": ordinal,
-                **codec.encode(totals),
-            })
+            done.append(
+                {
+                    "schema": table.schema,
+                    "table": table.name,
+                    "bounds": codec.encode(bounds),
+                    "ordinal": ordinal,
+                    **codec.encode(totals),
+                }
+            )
         sealed.finish()
         return {"chunks": done, "raw_bytes": sealed.raw_bytes}
 

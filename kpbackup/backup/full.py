@@ -19,8 +19,8 @@ from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import ChunkBounds, ChunkRecord, Inventory, Table
+from kpbackup.mysql import definitions, follow, privileges, rows, schema, scripts, server, snapshot
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import follow, privileges, rows, schema, scripts, server, snapshot
 from kpbackup.pipeline import encrypt, pool
 from kpbackup.pipeline.process import WorkerProcess
 from kpbackup.plan import chain
@@ -72,13 +72,16 @@ def run_full(repository: Repository, request: FullRequest) -> manifest.BackupSet
         return _Full(repository, request, held, connection, facts, rights, timeline).run()
 
 
-def _timeline(repository: Repository, catalog: Catalog, connection: server.Connection,
-              facts: server_facts.ServerFacts) -> manifest.Timeline:
+def _timeline(
+    repository: Repository, catalog: Catalog, connection: server.Connection, facts: server_facts.ServerFacts
+) -> manifest.Timeline:
     """The newest timeline while the source is still on it, else a new one."""
     history = catalog.current
     if catalog.repository.flavour != facts.flavour:
-        raise errors.RepositoryError(f"{repository.backend.name} holds backups of a {catalog.repository.flavour} source, this is {facts.flavour}",
-                                     hint="one repository has one source: use another prefix for this one")
+        raise errors.RepositoryError(
+            f"{repository.backend.name} holds backups of a {catalog.repository.flavour} source, this is {facts.flavour}",
+            hint="one repository has one source: use another prefix for this one",
+        )
     now = datetime.now(UTC)
     if history is None:
         return _start(repository, facts, 1, "first", None, None, now)
@@ -89,20 +92,37 @@ def _timeline(repository: Repository, catalog: Catalog, connection: server.Conne
     return _start(repository, facts, int(history.id) + 1, reason, history, head.at if head else None, now)
 
 
-def _start(repository: Repository, facts: server_facts.ServerFacts, number: int, reason: str, parent: History | None,
-           fork: Coordinates | None, now: datetime) -> manifest.Timeline:
+def _start(
+    repository: Repository,
+    facts: server_facts.ServerFacts,
+    number: int,
+    reason: str,
+    parent: History | None,
+    fork: Coordinates | None,
+    now: datetime,
+) -> manifest.Timeline:
     try:
         return sources.start_timeline(repository, facts, number=number, reason=reason, parent=parent, fork=fork, now=now)
     except errors.ObjectExists as exc:
-        raise errors.LeaseHeld(f"another process started timeline {number} of {repository.backend.name} just now",
-                               hint="run the backup again: it will join that timeline") from exc
+        raise errors.LeaseHeld(
+            f"another process started timeline {number} of {repository.backend.name} just now",
+            hint="run the backup again: it will join that timeline",
+        ) from exc
 
 
 class _Full:
     """One attempt, from the open source session to the committed manifest."""
 
-    def __init__(self, repository: Repository, request: FullRequest, held: lease.Lease, connection: server.Connection,
-                 facts: server_facts.ServerFacts, rights: privileges.Privileges, timeline: manifest.Timeline) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        request: FullRequest,
+        held: lease.Lease,
+        connection: server.Connection,
+        facts: server_facts.ServerFacts,
+        rights: privileges.Privileges,
+        timeline: manifest.Timeline,
+    ) -> None:
         self.repository, self.request, self.held = repository, request, held
         self.connection, self.facts, self.rights, self.timeline = connection, facts, rights, timeline
         self.started_at = datetime.now(UTC)
@@ -115,29 +135,42 @@ class _Full:
         inventory = self._read_definitions()
         with pool.WorkerPool(DUMP_WORKER, self._start_message(), workers=self.request.workers) as workers:
             point = self._dump(workers, inventory)
-        after = schema.read_tables(self.connection, self.facts, databases=self.request.databases)
-        changed = schema.changed_tables(inventory.tables, after)
+        after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
+        changed = definitions.compare(inventory, after, values=False)
         if changed:
-            names = ", ".join(".".join(name) for name in changed[:5])
-            raise errors.SnapshotError(f"definitions changed while the backup ran: {names}",
-                                       hint="nothing was stored as a success; run the backup again when the change is done")
-        return self._commit(inventory, point)
+            raise errors.SnapshotError(
+                f"definitions changed while the backup ran: {'; '.join(changed[:5])}",
+                hint="nothing was stored as a success; run the backup again when the change is done",
+            )
+        return self._commit(after, point)
 
     def _read_definitions(self) -> Inventory:
         return schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
 
     def _start_message(self) -> dict[str, Any]:
         endpoint = codec.encode(self.request.endpoint)
-        return {"endpoint": endpoint, "recipients": [self.attempt.sealing.recipient], "level": self.request.level}
+        share = (self.request.bytes_per_second or 0) // self.request.workers
+        return {
+            "endpoint": endpoint,
+            "recipients": [self.attempt.sealing.recipient],
+            "level": self.request.level,
+            "bytes_per_second": share,
+        }
 
     def _dump(self, workers: pool.WorkerPool, inventory: Inventory) -> _Point:
         """All rows. Non-transactional tables are copied while the point is still held, the others after it."""
-        plan = [(table, bounds) for table in inventory.tables for bounds in rows.plan_chunks(self.connection, table)]
+        plan = [
+            (table, bounds)
+            for table in inventory.tables
+            if table.holds_rows
+            for bounds in rows.plan_chunks(self.connection, table)
+        ]
         total = sum(table.estimated_rows for table in inventory.tables)
         under_lock = self._tasks([pair for pair in plan if not pair[0].transactional], first=0, total_rows=total)
         free = self._tasks([pair for pair in plan if pair[0].transactional], first=len(under_lock), total_rows=total)
-        with snapshot.hold_consistent_point(self.connection, self.facts, self.rights, inventory.tables,
-                                            max_wait_s=self.request.max_wait_s) as point:
+        with snapshot.hold_consistent_point(
+            self.connection, self.facts, self.rights, inventory.tables, max_wait_s=self.request.max_wait_s
+        ) as point:
             point.settle(lambda: workers.ask_all({"snapshot": True}))
             workers.run(under_lock)
             released = point.release()
@@ -150,15 +183,18 @@ class _Full:
         groups = list(enumerate(rows.group_jobs(pairs), start=first))
         return [partial(self._dump_object, number=number, group=group, total_rows=total_rows) for number, group in groups]
 
-    def _dump_object(self, worker: WorkerProcess, *, number: int, group: Sequence[tuple[Table, ChunkBounds]],
-                     total_rows: int) -> Sequence[pool.Task]:
+    def _dump_object(
+        self, worker: WorkerProcess, *, number: int, group: Sequence[tuple[Table, ChunkBounds]], total_rows: int
+    ) -> Sequence[pool.Task]:
         """One object: the worker reads and seals the group's chunks, this thread stores what comes."""
         self.held.check()
         worker.send({"dump": [{"table": codec.encode(table), "bounds": codec.encode(bounds)} for table, bounds in group]})
         key = layout.data_object(self.attempt.prefix, number)
         summary: dict[str, Any] = {}
         self.stored[number] = self.attempt.store(key, _sealed_bytes(worker, summary))
-        records = [codec.decode(ChunkRecord, {**chunk, "object_key": key}, what="dump worker's summary") for chunk in summary["chunks"]]
+        records = [
+            codec.decode(ChunkRecord, {**chunk, "object_key": key}, what="dump worker's summary") for chunk in summary["chunks"]
+        ]
         self.chunks[number] = records
         if self.request.progress:
             done = sum(record.rows for number in list(self.chunks) for record in self.chunks[number])
@@ -168,7 +204,9 @@ class _Full:
     def _commit(self, inventory: Inventory, point: _Point) -> manifest.BackupSet:
         chunks = tuple(record for number in sorted(self.chunks) for record in self.chunks[number])
         complete = replace(inventory, chunks=chunks)
-        definitions = tuple(self.attempt.seal(name, (text.encode(),)) for name, text in scripts.definitions_text(complete).items())
+        definitions = tuple(
+            self.attempt.seal(name, (text.encode(),)) for name, text in scripts.definitions_text(complete).items()
+        )
         sealed_inventory = self.attempt.seal("inventory", (canonical.dumps(codec.encode(complete)),))
         self.held.check()
         for _ in range(FENCE_TRIES):
@@ -177,27 +215,51 @@ class _Full:
                 self.repository.create(backup_set)
             except errors.ObjectExists:
                 continue
-            return objects.read(self.repository.backend, backup_set.head.key, manifest.BackupSet,
-                                public_keys=self.repository.public_keys, repository=self.repository.id)[0]
-        raise errors.LeaseHeld(f"other writers keep taking the next set number of {self.repository.backend.name}",
-                               hint="see which processes write to this repository; nothing was committed")
+            return objects.read(
+                self.repository.backend,
+                backup_set.head.key,
+                manifest.BackupSet,
+                public_keys=self.repository.public_keys,
+                repository=self.repository.id,
+            )[0]
+        raise errors.LeaseHeld(
+            f"other writers keep taking the next set number of {self.repository.backend.name}",
+            hint="see which processes write to this repository; nothing was committed",
+        )
 
-    def _manifest(self, inventory: Inventory, point: _Point, definitions: tuple[manifest.StoredObject, ...],
-                  sealed_inventory: manifest.StoredObject) -> manifest.BackupSet:
+    def _manifest(
+        self,
+        inventory: Inventory,
+        point: _Point,
+        definitions: tuple[manifest.StoredObject, ...],
+        sealed_inventory: manifest.StoredObject,
+    ) -> manifest.BackupSet:
         history = catalogs.read_history(self.repository, self.timeline.head.timeline)
         seq, key = catalogs.next_place(history, "sets")
         created_at = max(datetime.now(UTC), history.newest.get("sets", (0, self.started_at))[1])
         data = tuple(self.stored[number] for number in sorted(self.stored))
         totals = manifest.Totals(
-            databases=len(inventory.databases), tables=len(inventory.tables), rows=sum(c.rows for c in inventory.chunks),
+            databases=len(inventory.databases),
+            tables=len(inventory.tables),
+            rows=sum(c.rows for c in inventory.chunks),
             row_bytes=sum(c.row_bytes for c in inventory.chunks),
-            stored_bytes=sum(o.bytes for o in (*data, *definitions, sealed_inventory)))
+            stored_bytes=sum(o.bytes for o in (*data, *definitions, sealed_inventory)),
+        )
         return manifest.BackupSet(
             head=self.repository.head("set", key=key, created_at=created_at, timeline=history.id, seq=seq),
-            started_at=self.started_at, clock=point.clock, coordinates=point.coordinates, file=point.file,
+            started_at=self.started_at,
+            clock=point.clock,
+            coordinates=point.coordinates,
+            file=point.file,
             source=manifest.Source(self.facts.flavour, self.facts.version_string, self.facts.server_id, self.facts.server_uuid),
-            snapshot=point.snapshot, sealing=self.attempt.sealing, inventory=sealed_inventory, definitions=definitions,
-            objects=data, totals=totals, warnings=len(inventory.warnings))
+            snapshot=point.snapshot,
+            sealing=self.attempt.sealing,
+            inventory=sealed_inventory,
+            definitions=definitions,
+            objects=data,
+            totals=totals,
+            warnings=len(inventory.warnings),
+        )
 
 
 def _sealed_bytes(worker: WorkerProcess, summary: dict[str, Any]) -> Iterator[bytes]:

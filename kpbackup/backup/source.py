@@ -70,8 +70,16 @@ def broken(connection: server.Connection, facts: ServerFacts, history: History, 
     return ""
 
 
-def start_timeline(repository: Repository, facts: ServerFacts, *, number: int, reason: str, parent: History | None,
-                   fork: Coordinates | None, now: datetime) -> manifest.Timeline:
+def start_timeline(
+    repository: Repository,
+    facts: ServerFacts,
+    *,
+    number: int,
+    reason: str,
+    parent: History | None,
+    fork: Coordinates | None,
+    now: datetime,
+) -> manifest.Timeline:
     """Writes the manifest of a new timeline.
 
     Raises:
@@ -79,8 +87,15 @@ def start_timeline(repository: Repository, facts: ServerFacts, *, number: int, r
     """
     timeline_id = layout.timeline_id(number)
     head = repository.head("timeline", key=layout.timeline(timeline_id), created_at=now, timeline=timeline_id)
-    timeline = manifest.Timeline(head=head, reason=reason, flavour=facts.flavour, server_version=facts.version_string,
-                                 server_uuid=facts.server_uuid, parent=parent.id if parent else None, fork=fork)
+    timeline = manifest.Timeline(
+        head=head,
+        reason=reason,
+        flavour=facts.flavour,
+        server_version=facts.version_string,
+        server_uuid=facts.server_uuid,
+        parent=parent.id if parent else None,
+        fork=fork,
+    )
     repository.create(timeline)
     return timeline
 
@@ -92,5 +107,7 @@ def chain_broken(reason: str, head: ArchiveHead, source: str) -> errors.ChainBro
         "reset": f"{source} no longer has {head.at.file} as it was archived up to {head.at.position}: binlogs were reset or the server was restored",
         "forked": f"{source} is another server, or has another history, than the one archived up to {head.at}",
     }
-    return errors.ChainBroken(f"the archive cannot be continued: {causes[reason]}",
-                              hint="run `kpbackup backup full`: it starts a new timeline; everything archived so far stays restorable")
+    return errors.ChainBroken(
+        f"the archive cannot be continued: {causes[reason]}",
+        hint="run `kpbackup backup full`: it starts a new timeline; everything archived so far stays restorable",
+    )

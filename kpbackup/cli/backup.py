@@ -17,6 +17,7 @@ from kpbackup.service import opening
 def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
     """Take a full backup: one consistent point, all objects and rows, read back from the store before it counts."""
     from kpbackup.backup.full import run_full
+
     room = context.of(ctx, json=json)
     repository = opening.writing_repository(room.settings)
     request = opening.full_request(room.settings, holder=holder())
@@ -24,36 +25,64 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
         made = run_full(repository, replace(request, progress=lambda done, total: report(done, total, "rows")))
     totals = made.totals
     document = {
-        "set": made.name, "clock": made.clock, "coordinates": str(made.coordinates), "gtid": made.coordinates.gtid,
-        "databases": totals.databases, "tables": totals.tables, "rows": totals.rows, "row_bytes": totals.row_bytes,
-        "stored_bytes": totals.stored_bytes, "snapshot": made.snapshot.rung, "writes_blocked_ms": made.snapshot.locked_ms,
+        "set": made.name,
+        "clock": made.clock,
+        "coordinates": str(made.coordinates),
+        "gtid": made.coordinates.gtid,
+        "databases": totals.databases,
+        "tables": totals.tables,
+        "rows": totals.rows,
+        "row_bytes": totals.row_bytes,
+        "stored_bytes": totals.stored_bytes,
+        "snapshot": made.snapshot.rung,
+        "writes_blocked_ms": made.snapshot.locked_ms,
         "warnings": made.warnings,
     }
-    room.printer.show(document, render.Fields([
-        ("set", made.name), ("restorable to", made.clock), ("coordinates", made.coordinates), ("gtid", made.coordinates.gtid or None),
-        ("holds", f"{totals.databases} databases, {totals.tables} tables, {totals.rows} rows"),
-        ("stored", f"{quantities.format_size(totals.stored_bytes)} of {quantities.format_size(totals.row_bytes)} rows"),
-        ("writes blocked", f"{made.snapshot.locked_ms} ms ({made.snapshot.rung})"),
-        ("warnings", f"{made.warnings}: `kpbackup list --warnings {made.name}` shows them" if made.warnings else None),
-    ]))
+    room.printer.show(
+        document,
+        render.Fields(
+            [
+                ("set", made.name),
+                ("restorable to", made.clock),
+                ("coordinates", made.coordinates),
+                ("gtid", made.coordinates.gtid or None),
+                ("holds", f"{totals.databases} databases, {totals.tables} tables, {totals.rows} rows"),
+                ("stored", f"{quantities.format_size(totals.stored_bytes)} of {quantities.format_size(totals.row_bytes)} rows"),
+                ("writes blocked", f"{made.snapshot.locked_ms} ms ({made.snapshot.rung})"),
+                ("warnings", f"{made.warnings}: `kpbackup list --warnings {made.name}` shows them" if made.warnings else None),
+            ]
+        ),
+    )
 
 
 def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:
     """Archive the binlog from where the archive ends to now. With nothing new, one observation moves the recovery point."""
     from kpbackup.backup.archiver import run_incremental
+
     room = context.of(ctx, json=json)
     repository = opening.writing_repository(room.settings)
     made = run_incremental(repository, opening.archive_request(room.settings, holder=holder()))
     transactions = sum(segment.transactions for segment in made.segments)
     document = {
-        "segments": len(made.segments), "transactions": transactions, "raw_bytes": sum(s.raw_bytes for s in made.segments),
-        "stored_bytes": sum(s.payload.bytes for s in made.segments), "recovery_point": made.observed.clock,
-        "coordinates": str(made.observed.position), "gtid": made.observed.position.gtid,
+        "segments": len(made.segments),
+        "transactions": transactions,
+        "raw_bytes": sum(s.raw_bytes for s in made.segments),
+        "stored_bytes": sum(s.payload.bytes for s in made.segments),
+        "recovery_point": made.observed.clock,
+        "coordinates": str(made.observed.position),
+        "gtid": made.observed.position.gtid,
     }
-    room.printer.show(document, render.Fields([
-        ("segments", f"{len(made.segments)}, {transactions} transactions" if made.segments else "none: nothing new"),
-        ("restorable to", made.observed.clock), ("coordinates", made.observed.position), ("gtid", made.observed.position.gtid or None),
-    ]))
+    room.printer.show(
+        document,
+        render.Fields(
+            [
+                ("segments", f"{len(made.segments)}, {transactions} transactions" if made.segments else "none: nothing new"),
+                ("restorable to", made.observed.clock),
+                ("coordinates", made.observed.position),
+                ("gtid", made.observed.position.gtid or None),
+            ]
+        ),
+    )
 
 
 def holder() -> str:

@@ -33,8 +33,11 @@ class _Keys:
     directory: Path
 
 
-def init(ctx: typer.Context, json: context.JsonOption = False,
-         keys: Annotated[str, typer.Option("--keys", help="Directory the new key files are written to.")] = "kpbackup-keys") -> None:
+def init(
+    ctx: typer.Context,
+    json: context.JsonOption = False,
+    keys: Annotated[str, typer.Option("--keys", help="Directory the new key files are written to.")] = "kpbackup-keys",
+) -> None:
     """Create the keys and an empty repository for the source in the settings.
 
     Writes four files into the directory of --keys unless they are there: identity.txt (private, opens every
@@ -47,13 +50,16 @@ def init(ctx: typer.Context, json: context.JsonOption = False,
     _try_store(backend)
     made = _keys(Path(keys))
     from kpbackup.repository import binding
-    repository = binding.create_repository(backend, signing_key=made.signing, source=source.label, flavour=flavour,
-                                           created_at=datetime.now(UTC))
+
+    repository = binding.create_repository(
+        backend, signing_key=made.signing, source=source.label, flavour=flavour, created_at=datetime.now(UTC)
+    )
     _report(room, made, repository.id, backend.name)
 
 
 def _flavour(room: context.Context) -> str:
     from kpbackup.mysql import facts, server
+
     with server.connect(opening.source_endpoint(room.settings)) as connection:
         return facts.read_facts(connection).flavour
 
@@ -61,10 +67,13 @@ def _flavour(room: context.Context) -> str:
 def _try_store(backend: Backend) -> None:
     """A store that cannot create-only has no fence: found out here, not by hope."""
     from kpbackup.storage import probe
+
     capabilities = probe.probe(backend)
     if not (capabilities.conditional_put and capabilities.conditional_replace):
-        raise errors.StorageError(f"{backend.name} does not keep conditional writes: two writers could overwrite each other",
-                                  hint="use a store with If-None-Match and If-Match, or a file:// directory")
+        raise errors.StorageError(
+            f"{backend.name} does not keep conditional writes: two writers could overwrite each other",
+            hint="use a store with If-None-Match and If-Match, or a file:// directory",
+        )
 
 
 def _keys(directory: Path) -> _Keys:
@@ -74,9 +83,13 @@ def _keys(directory: Path) -> _Keys:
         recipient = str(identity.recipient)
         _kept(directory / RECIPIENTS, lambda: f"{recipient}\n", private=False)
         signing = sign.SigningKey.parse(_kept(directory / SIGNING, lambda: sign.SigningKey.generate().reveal(), private=True))
-        _kept(directory / PUBLIC, lambda: f"untrusted comment: kpbackup signing public key\n{signing.public_key}\n", private=False)
+        _kept(
+            directory / PUBLIC, lambda: f"untrusted comment: kpbackup signing public key\n{signing.public_key}\n", private=False
+        )
     except OSError as exc:
-        raise errors.LocalIOError(f"cannot write keys to {directory}: {exc.strerror}", hint="give a directory of your own with --keys") from exc
+        raise errors.LocalIOError(
+            f"cannot write keys to {directory}: {exc.strerror}", hint="give a directory of your own with --keys"
+        ) from exc
     return _Keys(signing, recipient, directory)
 
 
@@ -105,11 +118,20 @@ def _kept(path: Path, make: Callable[[], str], *, private: bool) -> str:
 
 def _report(room: context.Context, made: _Keys, repository: str, url: str) -> None:
     where = made.directory.resolve()
-    document = {"repository": repository, "url": url, "keys": str(where), "recipient": made.recipient,
-                "public_key": str(made.signing.public_key), "identity_file": str(where / IDENTITY), "signing_key_file": str(where / SIGNING)}
+    document = {
+        "repository": repository,
+        "url": url,
+        "keys": str(where),
+        "recipient": made.recipient,
+        "public_key": str(made.signing.public_key),
+        "identity_file": str(where / IDENTITY),
+        "signing_key_file": str(where / SIGNING),
+    }
     room.printer.show(
         document,
-        render.Fields([("repository", f"{repository} at {url}"), ("identity", where / IDENTITY), ("signing key", where / SIGNING)]),
+        render.Fields(
+            [("repository", f"{repository} at {url}"), ("identity", where / IDENTITY), ("signing key", where / SIGNING)]
+        ),
         f"\nThe identity {where / IDENTITY} opens every backup, and nothing else does. Copy it to two safe places\n"
         "away from this machine and delete it here: making backups does not need it, restoring does.\n\n"
         "Put into the settings:\n\n"

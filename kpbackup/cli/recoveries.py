@@ -10,26 +10,41 @@ from kpbackup.cli import context, render
 from kpbackup.service import opening
 
 
-def recoveries(ctx: typer.Context, run: Annotated[str | None, typer.Argument(help="One run, to see its journal.")] = None,
-               json: context.JsonOption = False) -> None:
+def recoveries(
+    ctx: typer.Context,
+    run: Annotated[str | None, typer.Argument(help="One run, to see its journal.")] = None,
+    json: context.JsonOption = False,
+) -> None:
     """List the recoveries of this repository, or show the journal of one."""
     from kpbackup.recovery import journal
+
     room = context.of(ctx, json=json)
     repository = opening.reading_repository(room.settings)
     if run is not None:
         entries = journal.open_journal(repository, run).entries
         document = [{"at": e.at, "event": e.event, "signed": e.signed, "fields": e.fields} for e in entries]
-        rows = [(e.at, e.event, "yes" if e.signed else "no", " ".join(f"{k}={v}" for k, v in e.fields.items() if v)) for e in entries]
+        rows = [
+            (e.at, e.event, "yes" if e.signed else "no", " ".join(f"{k}={v}" for k, v in e.fields.items() if v)) for e in entries
+        ]
         room.printer.show({"run": run, "entries": document}, render.Table(("at", "event", "signed", "details"), rows))
         return
     found = [journal.open_journal(repository, name) for name in journal.list_runs(repository)]
     summary = []
     for one in found:
         planned, finished = one.entries[0], one.last("finished")
-        summary.append({
-            "run": one.run, "target": planned.fields.get("target"), "into": planned.fields.get("into"), "state": one.entries[-1].event,
-            "recovered": finished.fields["recovered"] if finished else None, "recovered_to": planned.fields.get("recovered_to"),
-            "measured_rto_seconds": finished.fields["measured_rto_s"] if finished else None,
-            "signed": all(entry.signed for entry in one.entries)})
+        summary.append(
+            {
+                "run": one.run,
+                "target": planned.fields.get("target"),
+                "into": planned.fields.get("into"),
+                "state": one.entries[-1].event,
+                "recovered": finished.fields["recovered"] if finished else None,
+                "recovered_to": planned.fields.get("recovered_to"),
+                "measured_rto_seconds": finished.fields["measured_rto_s"] if finished else None,
+                "signed": all(entry.signed for entry in one.entries),
+            }
+        )
     columns = ("run", "target", "into", "state", "recovered", "measured_rto_seconds", "signed")
-    room.printer.show({"recoveries": summary}, render.Table(columns, [[row[c] for c in columns] for row in summary], empty="no recovery yet"))
+    room.printer.show(
+        {"recoveries": summary}, render.Table(columns, [[row[c] for c in columns] for row in summary], empty="no recovery yet")
+    )

@@ -25,49 +25,118 @@ if TYPE_CHECKING:
     from kpbackup.recovery.run import Outcome
     from kpbackup.recovery.steps import RecoveryRequest, Step
 
-To = Annotated[str | None, typer.Option("--to", help="A time (2024-05-01T10:00, with Z or offset, else in `timezone`), or `latest`.")]
+To = Annotated[
+    str | None, typer.Option("--to", help="A time (2024-05-01T10:00, with Z or offset, else in `timezone`), or `latest`.")
+]
 ToGtid = Annotated[str | None, typer.Option("--to-gtid", help="Up to and including this transaction.")]
 BeforeGtid = Annotated[str | None, typer.Option("--before-gtid", help="Up to but not including this transaction.")]
 ToPosition = Annotated[str | None, typer.Option("--to-position", help="Up to this place in the source's binlog, FILE:POSITION.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop; nothing is changed.")]
-Overwrite = Annotated[list[str] | None, typer.Option("--overwrite", help="Database on the target that may be dropped; repeat for more.")]
+Overwrite = Annotated[
+    list[str] | None, typer.Option("--overwrite", help="Database on the target that may be dropped; repeat for more.")
+]
 Resume = Annotated[str | None, typer.Option("--resume", help="Continue this run (see `kpbackup recoveries`).")]
-ReplaceUsers = Annotated[bool, typer.Option("--replace-users", help="Replace accounts that exist on the target (never the restore's own).")]
+ReplaceUsers = Annotated[
+    bool, typer.Option("--replace-users", help="Replace accounts that exist on the target (never the restore's own).")
+]
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
 
 
-def restore(ctx: typer.Context, to: To = None, to_gtid: ToGtid = None, before_gtid: BeforeGtid = None, to_position: ToPosition = None,
-            yes: Yes = False, dry_run: DryRun = False, overwrite: Overwrite = None, resume: Resume = None,
-            replace_users: ReplaceUsers = False, confirm: Confirm = None, json: context.JsonOption = False) -> int:
+def restore(
+    ctx: typer.Context,
+    to: To = None,
+    to_gtid: ToGtid = None,
+    before_gtid: BeforeGtid = None,
+    to_position: ToPosition = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = None,
+    resume: Resume = None,
+    replace_users: ReplaceUsers = False,
+    confirm: Confirm = None,
+    json: context.JsonOption = False,
+) -> int:
     """Recover: prepare, database, deploy, verify, switch. Shows the plan and asks before anything is changed."""
     room = context.of(ctx, json=json)
     asked = _asked(room, to, to_gtid, before_gtid, to_position, resume)
     from kpbackup.recovery.steps import Step
-    return _restore(room, asked, tuple(Step), yes=yes, dry_run=dry_run, overwrite=tuple(overwrite or ()), resume=resume,
-                    replace_users=replace_users, confirm=tuple(confirm or ()))
+
+    return _restore(
+        room,
+        asked,
+        tuple(Step),
+        yes=yes,
+        dry_run=dry_run,
+        overwrite=tuple(overwrite or ()),
+        resume=resume,
+        replace_users=replace_users,
+        confirm=tuple(confirm or ()),
+    )
 
 
-def prepare(ctx: typer.Context, to: To = None, to_gtid: ToGtid = None, before_gtid: BeforeGtid = None, to_position: ToPosition = None,
-            yes: Yes = False, dry_run: DryRun = False, overwrite: Overwrite = None, resume: Resume = None,
-            replace_users: ReplaceUsers = False, confirm: Confirm = None, json: context.JsonOption = False) -> int:
+def prepare(
+    ctx: typer.Context,
+    to: To = None,
+    to_gtid: ToGtid = None,
+    before_gtid: BeforeGtid = None,
+    to_position: ToPosition = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = None,
+    resume: Resume = None,
+    replace_users: ReplaceUsers = False,
+    confirm: Confirm = None,
+    json: context.JsonOption = False,
+) -> int:
     """Step 1: judge the plan and the target, and make the target ready."""
     room = context.of(ctx, json=json)
     asked = _asked(room, to, to_gtid, before_gtid, to_position, resume)
     from kpbackup.recovery.steps import Step
-    return _restore(room, asked, (Step.PREPARE,), yes=yes, dry_run=dry_run, overwrite=tuple(overwrite or ()), resume=resume,
-                    replace_users=replace_users, confirm=tuple(confirm or ()))
+
+    return _restore(
+        room,
+        asked,
+        (Step.PREPARE,),
+        yes=yes,
+        dry_run=dry_run,
+        overwrite=tuple(overwrite or ()),
+        resume=resume,
+        replace_users=replace_users,
+        confirm=tuple(confirm or ()),
+    )
 
 
-def database(ctx: typer.Context, to: To = None, to_gtid: ToGtid = None, before_gtid: BeforeGtid = None, to_position: ToPosition = None,
-             yes: Yes = False, dry_run: DryRun = False, overwrite: Overwrite = None, resume: Resume = None,
-             replace_users: ReplaceUsers = False, confirm: Confirm = None, json: context.JsonOption = False) -> int:
+def database(
+    ctx: typer.Context,
+    to: To = None,
+    to_gtid: ToGtid = None,
+    before_gtid: BeforeGtid = None,
+    to_position: ToPosition = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = None,
+    resume: Resume = None,
+    replace_users: ReplaceUsers = False,
+    confirm: Confirm = None,
+    json: context.JsonOption = False,
+) -> int:
     """Steps 1 and 2: bring the database back, prove it by reading it back, and stop there."""
     room = context.of(ctx, json=json)
     asked = _asked(room, to, to_gtid, before_gtid, to_position, resume)
     from kpbackup.recovery.steps import Step
-    return _restore(room, asked, (Step.PREPARE, Step.DATABASE), yes=yes, dry_run=dry_run, overwrite=tuple(overwrite or ()), resume=resume,
-                    replace_users=replace_users, confirm=tuple(confirm or ()))
+
+    return _restore(
+        room,
+        asked,
+        (Step.PREPARE, Step.DATABASE),
+        yes=yes,
+        dry_run=dry_run,
+        overwrite=tuple(overwrite or ()),
+        resume=resume,
+        replace_users=replace_users,
+        confirm=tuple(confirm or ()),
+    )
 
 
 def deploy(ctx: typer.Context, resume: Resume = None, confirm: Confirm = None, json: context.JsonOption = False) -> int:
@@ -87,25 +156,49 @@ def switch(ctx: typer.Context, resume: Resume = None, confirm: Confirm = None, j
 
 def _alone(ctx: typer.Context, step: str, resume: str | None, confirm: Sequence[str] | None, *, json: bool) -> int:
     if resume is None:
-        raise errors.UsageError(f"step {step} needs the run it belongs to", hint="give --resume RUN; `kpbackup recoveries` lists the runs")
+        raise errors.UsageError(
+            f"step {step} needs the run it belongs to", hint="give --resume RUN; `kpbackup recoveries` lists the runs"
+        )
     room = context.of(ctx, json=json)
     from kpbackup.recovery.steps import Step
-    return _restore(room, None, (Step(step),), yes=True, dry_run=False, overwrite=(), resume=resume, replace_users=False,
-                    confirm=tuple(confirm or ()), again=True)
+
+    return _restore(
+        room,
+        None,
+        (Step(step),),
+        yes=True,
+        dry_run=False,
+        overwrite=(),
+        resume=resume,
+        replace_users=False,
+        confirm=tuple(confirm or ()),
+        again=True,
+    )
 
 
-def _asked(room: context.Context, to: str | None, to_gtid: str | None, before_gtid: str | None, to_position: str | None,
-           resume: str | None) -> Target | None:
+def _asked(
+    room: context.Context,
+    to: str | None,
+    to_gtid: str | None,
+    before_gtid: str | None,
+    to_position: str | None,
+    resume: str | None,
+) -> Target | None:
     """The PITR target from the options: exactly one, or none with --resume."""
     given = [value for value in (to, to_gtid, before_gtid, to_position) if value is not None]
     if resume is not None:
         if given:
-            raise errors.UsageError("--resume continues a run with the target it was planned for", hint="leave the --to options out")
+            raise errors.UsageError(
+                "--resume continues a run with the target it was planned for", hint="leave the --to options out"
+            )
         return None
     if len(given) != 1:
-        raise errors.UsageError("restore needs exactly one target" if given else "restore needs a target",
-                                hint="one of --to TIME, --to latest, --to-gtid, --before-gtid, --to-position")
+        raise errors.UsageError(
+            "restore needs exactly one target" if given else "restore needs a target",
+            hint="one of --to TIME, --to latest, --to-gtid, --before-gtid, --to-position",
+        )
     from kpbackup.plan.timeline import Target
+
     if to == "latest":
         return Target(latest=True)
     if to is not None:
@@ -117,18 +210,33 @@ def _asked(room: context.Context, to: str | None, to_gtid: str | None, before_gt
 
 def _position(text: str) -> Any:
     from kpbackup.model.coordinates import Coordinates
+
     file, _, position = text.rpartition(":")
     if not file or not position.isdecimal():
-        raise errors.UsageError(f"{text!r} is not a place in a binlog", hint="write FILE:POSITION, for example binlog.000003:4711")
+        raise errors.UsageError(
+            f"{text!r} is not a place in a binlog", hint="write FILE:POSITION, for example binlog.000003:4711"
+        )
     return Coordinates(file, int(position))
 
 
-def _restore(room: context.Context, asked: Target | None, steps: Sequence[Step], *, yes: bool, dry_run: bool, overwrite: tuple[str, ...],
-             resume: str | None, replace_users: bool, confirm: tuple[str, ...], again: bool = False) -> int:
+def _restore(
+    room: context.Context,
+    asked: Target | None,
+    steps: Sequence[Step],
+    *,
+    yes: bool,
+    dry_run: bool,
+    overwrite: tuple[str, ...],
+    resume: str | None,
+    replace_users: bool,
+    confirm: tuple[str, ...],
+    again: bool = False,
+) -> int:
     from kpbackup.plan.timeline import Target
     from kpbackup.recovery import journal as journals
     from kpbackup.recovery import planning, run
     from kpbackup.recovery.steps import Step as Steps
+
     confirmed = _confirmed(confirm)
     with _progress() as report:
         request = _request(room, asked or Target(latest=True), overwrite, replace_users, report)
@@ -151,38 +259,63 @@ def _restore(room: context.Context, asked: Target | None, steps: Sequence[Step],
     return 0
 
 
-def _carry_out(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step], *, again: Sequence[Step],
-               confirmed: Sequence[Step]) -> Outcome:
+def _carry_out(
+    journal: Journal,
+    plan: RecoveryPlan,
+    request: RecoveryRequest,
+    steps: Sequence[Step],
+    *,
+    again: Sequence[Step],
+    confirmed: Sequence[Step],
+) -> Outcome:
     from kpbackup.recovery import run
+
     try:
         return run.carry_out(journal, plan, request, steps, again=again, confirmed=confirmed)
     except (KeyboardInterrupt, errors.KpbackupError) as exc:
         if not isinstance(exc, errors.ManualStepWaiting):
-            print(f"kpbackup: recovery {journal.run} stopped; continue it with `kpbackup restore --resume {journal.run}`", file=sys.stderr)
+            print(
+                f"kpbackup: recovery {journal.run} stopped; continue it with `kpbackup restore --resume {journal.run}`",
+                file=sys.stderr,
+            )
         raise
 
 
 def _confirmed(names: Sequence[str]) -> tuple[Step, ...]:
     from kpbackup.recovery.steps import Step
+
     try:
         return tuple(Step(name) for name in names)
     except ValueError as exc:
         raise errors.UsageError(f"--confirm: {exc}", hint=f"steps are {', '.join(Step)}") from exc
 
 
-def _request(room: context.Context, target: Target, overwrite: tuple[str, ...], replace_users: bool, report: Any) -> RecoveryRequest:
+def _request(
+    room: context.Context, target: Target, overwrite: tuple[str, ...], replace_users: bool, report: Any
+) -> RecoveryRequest:
     from kpbackup.recovery.steps import Driver, RecoveryRequest, SqlCheck, Step
     from kpbackup.service import opening
+
     settings = room.settings
     recovery = settings.recovery
-    configured = {Step.PREPARE: recovery.prepare, Step.DEPLOY: recovery.deploy, Step.VERIFY: recovery.verify, Step.SWITCH: recovery.switch}
+    configured = {
+        Step.PREPARE: recovery.prepare,
+        Step.DEPLOY: recovery.deploy,
+        Step.VERIFY: recovery.verify,
+        Step.SWITCH: recovery.switch,
+    }
     return RecoveryRequest(
-        repository=opening.reading_repository(settings), endpoint=opening.target_endpoint(settings), target=target,
+        repository=opening.reading_repository(settings),
+        endpoint=opening.target_endpoint(settings),
+        target=target,
         identities=opening.identities(settings),
         drivers={step: Driver(c.driver, tuple(c.command), c.timeout.total_seconds()) for step, c in configured.items()},
-        overwrite=overwrite, replace_users=replace_users,
+        overwrite=overwrite,
+        replace_users=replace_users,
         sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in recovery.verify.sql),
-        ask_manual=_ask_manual if sys.stdin.isatty() else None, progress=report)
+        ask_manual=_ask_manual if sys.stdin.isatty() else None,
+        progress=report,
+    )
 
 
 @contextmanager
@@ -201,40 +334,60 @@ def _ask(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise errors.ConfirmationNeeded("nothing was changed: a restore without a terminal needs --yes",
-                                        hint="look at the plan above, then run it again with --yes")
+        raise errors.ConfirmationNeeded(
+            "nothing was changed: a restore without a terminal needs --yes",
+            hint="look at the plan above, then run it again with --yes",
+        )
     if input("carry out this plan? [y/N] ").strip().lower() not in ("y", "yes"):
         raise errors.ConfirmationNeeded("nothing was changed: the plan was not confirmed")
 
 
 def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *, final: bool) -> None:
     from kpbackup.recovery import cut as cuts
+
     zone = room.settings.zone
 
     def transaction(found: Any) -> str | None:
-        return f"{found.gtid or f'{found.file}:{found.start}'} at {times.format_moment(cuts.commit_time(found), zone)}" if found else None
+        return (
+            f"{found.gtid or f'{found.file}:{found.start}'} at {times.format_moment(cuts.commit_time(found), zone)}"
+            if found
+            else None
+        )
 
     cut = plan.cut
     document = {
-        "target": str(request.target), "set": plan.backup_set.name, "set_clock": plan.backup_set.clock, "cut": str(cut.at),
-        "segments": len(cut.segments), "last_included": transaction(cut.last_included), "first_excluded": transaction(cut.first_excluded),
-        "into": request.endpoint.name, "overwritten": list(plan.target.overwritten), "rows": plan.backup_set.totals.rows,
-        "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None, "warnings": list(plan.target.warnings),
+        "target": str(request.target),
+        "set": plan.backup_set.name,
+        "set_clock": plan.backup_set.clock,
+        "cut": str(cut.at),
+        "segments": len(cut.segments),
+        "last_included": transaction(cut.last_included),
+        "first_excluded": transaction(cut.first_excluded),
+        "into": request.endpoint.name,
+        "overwritten": list(plan.target.overwritten),
+        "rows": plan.backup_set.totals.rows,
+        "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
+        "warnings": list(plan.target.warnings),
     }
     asked = times.format_moment(request.target.time, zone) if request.target.time else str(request.target)
-    parts = render.Fields([
-        ("restore to", f"before {asked}" if request.target.time else asked),
-        ("note", "the source stamps whole seconds: the fraction of the time was dropped" if cut.floored else None),
-        ("backup set", f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)}, {plan.backup_set.totals.rows} rows"),
-        ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
-        ("last included", transaction(cut.last_included) or "the backup set's own state"),
-        ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),
-        ("into", f"{request.endpoint.name}, {plan.target.facts.flavour} {plan.target.facts.version_string}"),
-        ("changes there", "its own binlog and GTID state are reset; its replicas must be seeded again"),
-        ("dropped there", ", ".join(plan.target.overwritten) or None),
-        ("warnings", "; ".join(plan.target.warnings) or None),
-        ("last measured", timedelta(seconds=round(plan.estimate_s)) if plan.estimate_s is not None else None),
-    ])
+    parts = render.Fields(
+        [
+            ("restore to", f"before {asked}" if request.target.time else asked),
+            ("note", "the source stamps whole seconds: the fraction of the time was dropped" if cut.floored else None),
+            (
+                "backup set",
+                f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)}, {plan.backup_set.totals.rows} rows",
+            ),
+            ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
+            ("last included", transaction(cut.last_included) or "the backup set's own state"),
+            ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),
+            ("into", f"{request.endpoint.name}, {plan.target.facts.flavour} {plan.target.facts.version_string}"),
+            ("changes there", "its own binlog and GTID state are reset; its replicas must be seeded again"),
+            ("dropped there", ", ".join(plan.target.overwritten) or None),
+            ("warnings", "; ".join(plan.target.warnings) or None),
+            ("last measured", timedelta(seconds=round(plan.estimate_s)) if plan.estimate_s is not None else None),
+        ]
+    )
     if final:
         room.printer.show(document, parts)
     else:
@@ -243,12 +396,27 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
 
 def _report(room: context.Context, journal: Journal, outcome: Outcome, request: RecoveryRequest, steps: Sequence[Step]) -> None:
     zone = room.settings.zone
-    document = {"run": outcome.run, "recovered": outcome.recovered, "recovered_to": outcome.recovered_to,
-                "measured_rto_seconds": round(outcome.measured_rto_s, 3), "skipped": list(outcome.skipped), "details": outcome.details}
-    state = "recovered" if outcome.recovered else f"steps done: {', '.join(steps)}; not done: {', '.join(outcome.skipped) or 'none'}"
-    room.printer.show(document, render.Fields([
-        ("recovery", outcome.run), ("state", state), ("restored to", times.format_moment(outcome.recovered_to, zone)),
-        ("measured RTO", f"{outcome.measured_rto_s:.1f} s"),
-        ("rows", f"{outcome.details['rows']}, every chunk read back and compared" if "rows" in outcome.details else None),
-        ("replayed", f"{outcome.details['transactions']} transactions" if "transactions" in outcome.details else None),
-    ]))
+    document = {
+        "run": outcome.run,
+        "recovered": outcome.recovered,
+        "recovered_to": outcome.recovered_to,
+        "measured_rto_seconds": round(outcome.measured_rto_s, 3),
+        "skipped": list(outcome.skipped),
+        "details": outcome.details,
+    }
+    state = (
+        "recovered" if outcome.recovered else f"steps done: {', '.join(steps)}; not done: {', '.join(outcome.skipped) or 'none'}"
+    )
+    room.printer.show(
+        document,
+        render.Fields(
+            [
+                ("recovery", outcome.run),
+                ("state", state),
+                ("restored to", times.format_moment(outcome.recovered_to, zone)),
+                ("measured RTO", f"{outcome.measured_rto_s:.1f} s"),
+                ("rows", f"{outcome.details['rows']}, every chunk read back and compared" if "rows" in outcome.details else None),
+                ("replayed", f"{outcome.details['transactions']} transactions" if "transactions" in outcome.details else None),
+            ]
+        ),
+    )

@@ -217,6 +217,13 @@ def query_text(data: bytes, limit: int = 64) -> bytes:
         raise errors.IntegrityError(f"query event is malformed: {exc}") from exc
 
 
+def query_database(data: bytes) -> str:
+    """The default database of a QUERY event's session, '' for none."""
+    _, _, database_bytes, _, status_bytes = _QUERY_HEAD.unpack_from(data, HEADER_BYTES)
+    start = HEADER_BYTES + _QUERY_HEAD.size + status_bytes
+    return data[start : start + database_bytes].decode("utf-8", "surrogateescape")
+
+
 def mariadb_gtid(data: bytes) -> MariadbGtidEvent:
     """Event 162."""
     try:

@@ -67,17 +67,17 @@ def replay(
             f"{target.endpoint.name} has gtid_mode=OFF and cannot execute transactions with GTIDs",
             hint="set gtid_mode=ON and enforce_gtid_consistency=ON on the target",
         )
-    before = event_states.disabled_by_replication(target)
+    watch = event_states.EventWatch(target)
     replica_channel.remove(target, facts)
     if set_gtid_state:
         gtid_state.set_state(target, facts, start.gtid)
     if first is None:
         return ReplayResult(0, 0, start, ())
     done = _run(
-        target, facts, read_from=read_from, start=start, workers=workers, gtid_mode=gtid_mode,
-        waiting=_Waiting(on_progress, stall_timeout_s),
+        target, facts, read_from=lambda file, position: watch.watch(read_from(file, position)), start=start,
+        workers=workers, gtid_mode=gtid_mode, waiting=_Waiting(on_progress, stall_timeout_s),
     )
-    enabled = event_states.enable(target.endpoint, event_states.disabled_by_replication(target) - before)
+    enabled = watch.settle(target)
     end = Coordinates(done.file or start.file, done.position or start.position, gtid_state.read_state(target, facts))
     return ReplayResult(done.transactions, done.sent_bytes, end, enabled)
 
@@ -87,7 +87,7 @@ def check_privileges(target: server.Connection, facts: ServerFacts, *, set_gtid_
     found = read_privileges(target)
     is_super = found.has("SUPER") and (not facts.mariadb or facts.version < MARIADB_SPLIT_SUPER)
     if facts.mariadb:
-        needed = ["REPLICATION SLAVE ADMIN", "REPLICATION MASTER ADMIN", "BINLOG ADMIN", "SET USER"]
+        needed = ["REPLICATION SLAVE ADMIN", "REPLICATION MASTER ADMIN", "BINLOG ADMIN", "SLAVE MONITOR", "SET USER"]
     else:
         needed = ["REPLICATION_SLAVE_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SET_ANY_DEFINER"]
     missing = [] if is_super else [name for name in needed if not found.has(name)]

@@ -32,8 +32,8 @@ def configure(
     if facts.mariadb:
         target.execute(
             f"CHANGE MASTER '{CHANNEL}' TO MASTER_HOST=%s, MASTER_PORT=%s, MASTER_USER=%s, MASTER_PASSWORD=%s,"
-            f" MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s, MASTER_USE_GTID=no, MASTER_SSL=0, MASTER_SSL_VERIFY_SERVER_CERT=0, MASTER_CONNECT_RETRY=1,"
-            f" MASTER_HEARTBEAT_PERIOD={HEARTBEAT_S}",
+            " MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s, MASTER_USE_GTID=no, MASTER_SSL=0,"
+            f" MASTER_SSL_VERIFY_SERVER_CERT=0, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD={HEARTBEAT_S}",
             values,
         )
         return
@@ -47,6 +47,7 @@ def configure(
 
 
 def start(target: server.Connection, facts: ServerFacts) -> None:
+    """Starts the channel's threads; they connect by themselves."""
     target.execute(f"START SLAVE '{CHANNEL}'" if facts.mariadb else f"START REPLICA FOR CHANNEL '{CHANNEL}'")
 
 

@@ -143,6 +143,7 @@ def _break(before: BinlogSegment, after: BinlogSegment) -> str:
 
 
 def _own_link(segment: BinlogSegment) -> str:
-    link = next_link(segment.link_before, seq=segment.head.seq, payload_sha256=segment.payload.sha256,
-                     start=segment.start, end=segment.end)
+    link = next_link(
+        segment.link_before, seq=segment.head.seq, payload_sha256=segment.payload.sha256, start=segment.start, end=segment.end
+    )
     return "" if link == segment.link else f"segment {segment.head.seq} names a link that is not its own"

@@ -73,10 +73,14 @@ def windows(catalog: Catalog) -> tuple[Window, ...]:
     found: list[Window] = []
     for history in catalog.histories:
         for chain in chains.chains(history):
-            window = Window(history.id, chain.backup_set.clock, recovery_point(history, chain), (chain.backup_set.name,), chain.gap)
+            window = Window(
+                history.id, chain.backup_set.clock, recovery_point(history, chain), (chain.backup_set.name,), chain.gap
+            )
             if found and _continues(found[-1], window, chain):
                 before = found[-1]
-                found[-1] = Window(before.timeline, before.start, max(before.end, window.end), before.sets + window.sets, window.gap)
+                found[-1] = Window(
+                    before.timeline, before.start, max(before.end, window.end), before.sets + window.sets, window.gap
+                )
             else:
                 found.append(window)
     return tuple(found)
@@ -98,15 +102,18 @@ def plan_restore(catalog: Catalog, target: Target) -> RestorePlan:
     """
     candidates = [(h, c) for h in catalog.histories for c in chains.chains(h)]
     if not candidates:
-        raise errors.UnreachableTarget(f"cannot restore to {target}: there is no backup set in this repository",
-                                       hint="run `kpbackup backup full` first")
+        raise errors.UnreachableTarget(
+            f"cannot restore to {target}: there is no backup set in this repository", hint="run `kpbackup backup full` first"
+        )
     for history, chain in reversed(candidates):
         if target.latest and not _newest(history, catalog):
             continue
         point = recovery_point(history, chain)
         if _reaches(chain, target, point):
             return RestorePlan(chain.backup_set, chain.segments, target, point)
-    raise errors.UnreachableTarget(f"cannot restore to {target}: {_why(candidates, target)}", hint=_nearest(windows(catalog), target))
+    raise errors.UnreachableTarget(
+        f"cannot restore to {target}: {_why(candidates, target)}", hint=_nearest(windows(catalog), target)
+    )
 
 
 def _newest(history: History, catalog: Catalog) -> bool:
@@ -126,12 +133,17 @@ def _has_position(chain: chains.Chain, at: Coordinates) -> bool:
     if at.file == own.file and at.position < own.position:
         return False
     ends = [(s.end.file, s.start.position, s.end.position) for s in chain.segments]
-    return any(f == at.file and low <= at.position <= high for f, low, high in ends) or (at.file, at.position) == (own.file, own.position)
+    return any(f == at.file and low <= at.position <= high for f, low, high in ends) or (at.file, at.position) == (
+        own.file,
+        own.position,
+    )
 
 
 def _observations(history: History, chain: chains.Chain) -> list[Observation]:
     seen = [s.observation for s in chain.segments if s.observation is not None]
-    if history.observation is not None and _same_head(history.observation.head_seq, history.observation.head_link, chain, history):
+    if history.observation is not None and _same_head(
+        history.observation.head_seq, history.observation.head_link, chain, history
+    ):
         seen.append(history.observation.observation)
     return seen
 

@@ -35,10 +35,14 @@ class SegmentReader:
             plain += len(piece)
             yield piece
         if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
-            raise errors.IntegrityError(f"the payload of segment {segment.head.key} is not the one its manifest was signed for",
-                                        hint="run `kpbackup check`; restore to a point before this segment, or from another copy")
+            raise errors.IntegrityError(
+                f"the payload of segment {segment.head.key} is not the one its manifest was signed for",
+                hint="run `kpbackup check`; restore to a point before this segment, or from another copy",
+            )
         if plain != segment.prefix_bytes + segment.raw_bytes:
-            raise errors.IntegrityError(f"segment {segment.head.key} holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}")
+            raise errors.IntegrityError(
+                f"segment {segment.head.key} holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}"
+            )
 
     def _sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
         backend = self._repository.backend

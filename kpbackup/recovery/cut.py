@@ -58,8 +58,10 @@ def find_cut(reader: SegmentReader, plan: RestorePlan) -> Cut:
             if target.gtid is not None and transaction.gtid == target.gtid:
                 return _cut(plan, taken, last, _following(reader, plan, transaction), floored)
     if target.gtid or target.before_gtid:
-        raise errors.UnreachableTarget(f"cannot restore to {target}: no archived transaction after set {plan.backup_set.name} has it",
-                                       hint="check the GTID; `kpbackup list` shows the recoverable windows")
+        raise errors.UnreachableTarget(
+            f"cannot restore to {target}: no archived transaction after set {plan.backup_set.name} has it",
+            hint="check the GTID; `kpbackup list` shows the recoverable windows",
+        )
     return _cut(plan, taken, last, None, floored)
 
 
@@ -73,8 +75,12 @@ def transactions(reader: SegmentReader, segment: BinlogSegment) -> Iterator[Tran
 
 
 def segment_events(reader: SegmentReader, segment: BinlogSegment) -> Iterator[events.StreamEvent]:
-    return binlog_file.read_file(reader.plaintext(segment), file=segment.start.file,
-                            start_position=segment.start.position, prefix_bytes=segment.prefix_bytes)
+    return binlog_file.read_file(
+        reader.plaintext(segment),
+        file=segment.start.file,
+        start_position=segment.start.position,
+        prefix_bytes=segment.prefix_bytes,
+    )
 
 
 def commit_time(transaction: Transaction) -> datetime:
@@ -99,7 +105,7 @@ def _surely_included(segment: BinlogSegment, target: Target) -> bool:
 
 def _next_may_cut(plan: RestorePlan, segment: BinlogSegment, target: Target) -> bool:
     """Whether the segment after this one may hold the cut: then this one is read for its last transaction."""
-    later = plan.segments[plan.segments.index(segment) + 1:]
+    later = plan.segments[plan.segments.index(segment) + 1 :]
     return bool(later) and not _surely_included(later[0], target)
 
 
@@ -111,8 +117,10 @@ def _excluded(transaction: Transaction, target: Target) -> bool:
     if target.position is not None:
         at = target.position
         if transaction.file == at.file and transaction.start < at.position < transaction.end:
-            raise errors.UnreachableTarget(f"cannot restore to {at}: it lies inside a transaction ({transaction.start} to {transaction.end})",
-                                           hint=f"use {at.file}:{transaction.start} or {at.file}:{transaction.end}")
+            raise errors.UnreachableTarget(
+                f"cannot restore to {at}: it lies inside a transaction ({transaction.start} to {transaction.end})",
+                hint=f"use {at.file}:{transaction.start} or {at.file}:{transaction.end}",
+            )
         return transaction.file == at.file and transaction.start >= at.position
     return False
 
@@ -130,7 +138,9 @@ def _following(reader: SegmentReader, plan: RestorePlan, last: Transaction) -> T
     return None
 
 
-def _cut(plan: RestorePlan, taken: list[BinlogSegment], last: Transaction | None, first: Transaction | None, floored: bool) -> Cut:
+def _cut(
+    plan: RestorePlan, taken: list[BinlogSegment], last: Transaction | None, first: Transaction | None, floored: bool
+) -> Cut:
     start = plan.backup_set.coordinates
     if last is None:
         return Cut(start, () if first is not None else tuple(taken), None, first, floored)

@@ -48,11 +48,16 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[
 
 def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[str, str]:
     started = time.monotonic()
-    wanted = loading.LoadRequest(request.endpoint, workers=request.workers, replace_users=request.replace_users,
-                                 progress=request.progress)
+    wanted = loading.LoadRequest(
+        request.endpoint, workers=request.workers, replace_users=request.replace_users, progress=request.progress
+    )
     done = loading.load_set(request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted)
-    figures = {"rows": str(done.rows), "chunks_read_back": str(done.chunks), "load_s": f"{time.monotonic() - started:.3f}",
-               "warnings": str(len(done.warnings))}
+    figures = {
+        "rows": str(done.rows),
+        "chunks_read_back": str(done.chunks),
+        "load_s": f"{time.monotonic() - started:.3f}",
+        "warnings": str(len(done.warnings)),
+    }
     journal.write("loaded", figures)
     return figures
 
@@ -66,10 +71,15 @@ def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, fact
         else:
             journal.write("replay_started", {"from": start, "to": plan.cut.at})
         stream = _Stream(plan, SegmentReader(request.repository, request.identities))
-        done = replay.replay(target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS,
-                             on_progress=_report(request))
-    return {"transactions": str(done.transactions), "replayed_bytes": str(done.sent_bytes),
-            "replay_s": f"{time.monotonic() - started:.3f}", "gtid": done.end.gtid}
+        done = replay.replay(
+            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(request)
+        )
+    return {
+        "transactions": str(done.transactions),
+        "replayed_bytes": str(done.sent_bytes),
+        "replay_s": f"{time.monotonic() - started:.3f}",
+        "gtid": done.end.gtid,
+    }
 
 
 def _report(request: RecoveryRequest) -> replay.OnProgress | None:
@@ -111,8 +121,9 @@ class _Stream:
                 yield segment
 
 
-def _executed(plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection,
-              facts: server_facts.ServerFacts) -> Coordinates:
+def _executed(
+    plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection, facts: server_facts.ServerFacts
+) -> Coordinates:
     """Where a replay that was cut off goes on.
 
     Raises:
@@ -131,8 +142,10 @@ def _executed(plan: RecoveryPlan, request: RecoveryRequest, target: server.Conne
     executed = replica_channel.executed(target, facts)
     if executed is not None:
         return executed
-    raise errors.TargetRefused(f"cannot tell how far the interrupted replay into {target.endpoint.name} came: the server has no GTIDs and no channel",
-                               hint="start a new restore with --overwrite for the databases that are there")
+    raise errors.TargetRefused(
+        f"cannot tell how far the interrupted replay into {target.endpoint.name} came: the server has no GTIDs and no channel",
+        hint="start a new restore with --overwrite for the databases that are there",
+    )
 
 
 def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts.ServerFacts) -> None:
@@ -142,11 +155,17 @@ def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts
         there = schema.database_names(target)
     last, first = plan.cut.last_included, plan.cut.first_excluded
     if last is not None and last.gtid and not gtid.contains(facts.flavour, state, last.gtid):
-        raise errors.RestoreMismatch(f"{request.endpoint.name} stands at {state} after the replay, before {last.gtid}",
-                                     hint="the target is not to be used; restore again")
+        raise errors.RestoreMismatch(
+            f"{request.endpoint.name} stands at {state} after the replay, before {last.gtid}",
+            hint="the target is not to be used; restore again",
+        )
     if first is not None and first.gtid and gtid.contains(facts.flavour, state, first.gtid):
-        raise errors.RestoreMismatch(f"{request.endpoint.name} executed {first.gtid}, which lies behind the cut",
-                                     hint="the target is not to be used; restore again")
+        raise errors.RestoreMismatch(
+            f"{request.endpoint.name} executed {first.gtid}, which lies behind the cut",
+            hint="the target is not to be used; restore again",
+        )
     if load.SCRATCH_SCHEMA not in there:
-        raise errors.RestoreMismatch(f"{load.SCRATCH_SCHEMA} vanished from {request.endpoint.name} during the replay",
-                                     hint="is somebody else working on the target? restore again")
+        raise errors.RestoreMismatch(
+            f"{load.SCRATCH_SCHEMA} vanished from {request.endpoint.name} during the replay",
+            hint="is somebody else working on the target? restore again",
+        )

@@ -33,25 +33,41 @@ def drive(step: Step, driver: Driver, request: RecoveryRequest, facts: Mapping[s
         return "skipped"
     if driver.kind == "manual":
         if request.ask_manual is None:
-            raise errors.ManualStepWaiting(f"step {step} of recovery {run} waits for a person: {INSTRUCTIONS[step]}",
-                                           hint=f"do it, then run `kpbackup restore --resume {run} --confirm {step}`")
+            raise errors.ManualStepWaiting(
+                f"step {step} of recovery {run} waits for a person: {INSTRUCTIONS[step]}",
+                hint=f"do it, then run `kpbackup restore --resume {run} --confirm {step}`",
+            )
         request.ask_manual(step, INSTRUCTIONS[step])
         return "confirmed"
-    _run_command(step, driver, {f"KPBACKUP_STEP_{name.upper()}": value for name, value in facts.items()}
-                 | {"KPBACKUP_STEP_NAME": str(step), "KPBACKUP_STEP_RUN": run})
+    _run_command(
+        step,
+        driver,
+        {f"KPBACKUP_STEP_{name.upper()}": value for name, value in facts.items()}
+        | {"KPBACKUP_STEP_NAME": str(step), "KPBACKUP_STEP_RUN": run},
+    )
     return "done"
 
 
 def _run_command(step: Step, driver: Driver, environment: Mapping[str, str]) -> None:
     what = f"step {step}: {driver.command[0]}"
     try:
-        done = subprocess.run(driver.command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-                              stdout=sys.stderr, stderr=sys.stderr, timeout=driver.timeout_s, check=False)
+        done = subprocess.run(
+            driver.command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            stderr=sys.stderr,
+            timeout=driver.timeout_s,
+            check=False,
+        )
     except OSError as exc:
         raise errors.StepFailed(f"{what} cannot be started: {exc.strerror}", hint=f"check recovery.{step}.command") from exc
     except subprocess.TimeoutExpired as exc:
-        raise errors.StepFailed(f"{what} was stopped after {driver.timeout_s:g} s",
-                                hint=f"raise recovery.{step}.timeout, or find out why it hangs; then resume") from exc
+        raise errors.StepFailed(
+            f"{what} was stopped after {driver.timeout_s:g} s",
+            hint=f"raise recovery.{step}.timeout, or find out why it hangs; then resume",
+        ) from exc
     if done.returncode:
-        raise errors.StepFailed(f"{what} ended with exit code {done.returncode}",
-                                hint="its own output above says why; mend it, then resume")
+        raise errors.StepFailed(
+            f"{what} ended with exit code {done.returncode}", hint="its own output above says why; mend it, then resume"
+        )

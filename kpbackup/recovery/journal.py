@@ -63,8 +63,9 @@ class Journal:
             else:
                 self.repository.backend.put_if_absent(key, canonical.dumps(codec.encode(record)) + b"\n")
         except errors.ObjectExists as exc:
-            raise errors.LeaseHeld(f"another process continues recovery {self.run}",
-                                   hint="wait for it; see `kpbackup recoveries`") from exc
+            raise errors.LeaseHeld(
+                f"another process continues recovery {self.run}", hint="wait for it; see `kpbackup recoveries`"
+            ) from exc
         entry = Entry(record, self.repository.signing_key is not None)
         self.entries += (entry,)
         return entry
@@ -90,8 +91,9 @@ def open_journal(repository: Repository, run: str) -> Journal:
     """
     keys = [info.key for info in repository.backend.list(layout.recovery(run))]
     if not keys:
-        raise errors.UsageError(f"there is no recovery {run!r} in {repository.backend.name}",
-                                hint="`kpbackup recoveries` lists them")
+        raise errors.UsageError(
+            f"there is no recovery {run!r} in {repository.backend.name}", hint="`kpbackup recoveries` lists them"
+        )
     entries = tuple(_read(repository, key) for key in keys)
     if [entry.record.head.seq for entry in entries] != list(range(1, len(entries) + 1)):
         raise errors.IntegrityError(f"the journal of recovery {run} has missing entries", hint="start a new restore")

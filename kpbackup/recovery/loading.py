@@ -61,12 +61,15 @@ def verified_object(repository: Repository, stored: StoredObject) -> Any:
     tally = stream.Tally(repository.backend.get(stored.key))
     yield from tally
     if (tally.size_bytes, tally.sha256) != (stored.bytes, stored.sha256):
-        raise errors.IntegrityError(f"object {stored.key} is not the one its manifest was signed for ({tally.size_bytes} bytes, {stored.bytes} expected)",
-                                    hint="run `kpbackup check`; restore from another set, or from another copy of the repository")
+        raise errors.IntegrityError(
+            f"object {stored.key} is not the one its manifest was signed for ({tally.size_bytes} bytes, {stored.bytes} expected)",
+            hint="run `kpbackup check`; restore from another set, or from another copy of the repository",
+        )
 
 
-def load_set(repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity,
-             request: LoadRequest) -> LoadResult:
+def load_set(
+    repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity, request: LoadRequest
+) -> LoadResult:
     """Loads everything and proves it by reading it back.
 
     Raises:
@@ -77,8 +80,14 @@ def load_set(repository: Repository, backup_set: BackupSet, inventory: Inventory
 
 
 class _Load:
-    def __init__(self, repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity,
-                 request: LoadRequest) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        backup_set: BackupSet,
+        inventory: Inventory,
+        data_key: encrypt.Identity,
+        request: LoadRequest,
+    ) -> None:
         self.repository, self.backup_set, self.inventory = repository, backup_set, inventory
         self.data_key, self.request = data_key, request
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
@@ -92,8 +101,11 @@ class _Load:
         warnings: list[str] = []
         with self._session() as connection:
             warnings += self._create_before_rows(connection)
-        start = {"endpoint": codec.encode(self.request.endpoint), "identity": self.data_key.reveal(),
-                 "session": {"write_binlog": self.request.write_binlog}}
+        start = {
+            "endpoint": codec.encode(self.request.endpoint),
+            "identity": self.data_key.reveal(),
+            "session": {"write_binlog": self.request.write_binlog},
+        }
         with WorkerPool(LOAD_WORKER, start, workers=self.request.workers) as workers:
             workers.run(self._load_tasks())
         with self._session() as connection:
@@ -108,7 +120,9 @@ class _Load:
         return connection
 
     def _create_before_rows(self, connection: server.Connection) -> list[str]:
-        referenced = {name for table in self.inventory.tables for name in indexes.referenced_tables(table.schema, table.create_sql)}
+        referenced = {
+            name for table in self.inventory.tables for name in indexes.referenced_tables(table.schema, table.create_sql)
+        }
         creating: list[Definition] = []
         for name, table in self.tables.items():
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
@@ -130,7 +144,9 @@ class _Load:
             by_object.setdefault(chunk.object_key, []).append(chunk)
         unknown = set(by_object) - set(stored)
         if unknown:
-            raise errors.IntegrityError(f"the inventory of set {self.backup_set.name} names objects its manifest does not: {sorted(unknown)[0]}")
+            raise errors.IntegrityError(
+                f"the inventory of set {self.backup_set.name} names objects its manifest does not: {sorted(unknown)[0]}"
+            )
         tasks = [self._task_load(stored[key], sorted(chunks, key=lambda c: c.ordinal)) for key, chunks in by_object.items()]
         return tasks
 
@@ -144,6 +160,7 @@ class _Load:
             worker.receive()
             self._count("load", sum(chunk.rows for chunk in chunks))
             return [task for chunk in chunks for task in self._after_chunk(chunk)]
+
         return run
 
     def _after_chunk(self, chunk: ChunkRecord) -> Sequence[Task]:
@@ -162,7 +179,10 @@ class _Load:
             worker.receive()
             worker.send({"analyze": codec.encode(table)})
             worker.receive()
-            return [self._task_read_back(table, c) for c in self.inventory.chunks if (c.schema, c.table) == (table.schema, table.name)]
+            return [
+                self._task_read_back(table, c) for c in self.inventory.chunks if (c.schema, c.table) == (table.schema, table.name)
+            ]
+
         return run
 
     def _task_read_back(self, table: Table, chunk: ChunkRecord) -> Task:
@@ -171,6 +191,7 @@ class _Load:
             worker.receive()
             self._count("read back", chunk.rows)
             return ()
+
         return run
 
     def _count(self, phase: str, rows: int) -> None:
@@ -210,8 +231,10 @@ class _Load:
         actual = codec.decode(Inventory, codec.encode(found) | {"accounts": []}, what="inventory")
         differences = definitions.compare(expected, actual)
         if differences:
-            raise errors.RestoreMismatch(f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}: {'; '.join(differences[:5])}",
-                                         hint="compare the servers' versions and settings; the target is not to be used")
+            raise errors.RestoreMismatch(
+                f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}: {'; '.join(differences[:5])}",
+                hint="compare the servers' versions and settings; the target is not to be used",
+            )
 
 
 _OBJECT_KINDS = {"table": "table", "sequence": "table", "view": "table"}

@@ -77,12 +77,14 @@ def remake_plan(request: RecoveryRequest, planned: journal.Entry) -> RecoveryPla
         for found in chain.chains(history):
             if found.backup_set.name == fields["set"]:
                 at = Coordinates(fields["cut_file"], int(fields["cut_position"]), fields["cut_gtid"])
-                wanted = timeline.RestorePlan(found.backup_set, found.segments, timeline.Target(position=at),
-                                              timeline.recovery_point(history, found))
+                wanted = timeline.RestorePlan(
+                    found.backup_set, found.segments, timeline.Target(position=at), timeline.recovery_point(history, found)
+                )
                 cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
                 return _complete(request, found.backup_set, cut, wanted.reaches, fresh=False)
-    raise errors.UnreachableTarget(f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}",
-                                   hint="start a new restore")
+    raise errors.UnreachableTarget(
+        f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}", hint="start a new restore"
+    )
 
 
 def _complete(request: RecoveryRequest, backup_set: BackupSet, cut: cuts.Cut, reaches: datetime, *, fresh: bool) -> RecoveryPlan:
@@ -93,22 +95,28 @@ def _complete(request: RecoveryRequest, backup_set: BackupSet, cut: cuts.Cut, re
     return RecoveryPlan(backup_set, cut, reaches, inventory, data_key, state, _estimate(request))
 
 
-def _target_state(connection: server.Connection, request: RecoveryRequest, backup_set: BackupSet, inventory: Inventory, *,
-                  fresh: bool) -> TargetState:
+def _target_state(
+    connection: server.Connection, request: RecoveryRequest, backup_set: BackupSet, inventory: Inventory, *, fresh: bool
+) -> TargetState:
     facts = server_facts.read_facts(connection)
     rights = privileges.read_privileges(connection)
-    findings = preflight.target_findings(facts, rights, flavour=backup_set.source.flavour, version=backup_set.source.version,
-                                         settings=inventory.settings)
+    findings = preflight.target_findings(
+        facts, rights, flavour=backup_set.source.flavour, version=backup_set.source.version, settings=inventory.settings
+    )
     for finding in findings:
         if finding.severity == "error":
-            raise errors.TargetRefused(f"cannot restore set {backup_set.name} into {request.endpoint.name}: {finding.what}: {finding.why}",
-                                       hint=finding.mend)
+            raise errors.TargetRefused(
+                f"cannot restore set {backup_set.name} into {request.endpoint.name}: {finding.what}: {finding.why}",
+                hint=finding.mend,
+            )
     there = tuple(name for name in schema.database_names(connection) if name != load.SCRATCH_SCHEMA)
     refused = sorted(set(there) - set(request.overwrite)) if fresh else []
     if refused:
         names = " ".join(f"--overwrite {name}" for name in refused)
-        raise errors.TargetRefused(f"the target {request.endpoint.name} is not empty: it has {', '.join(refused)}",
-                                   hint=f"restore into an empty server, or have these dropped: {names}")
+        raise errors.TargetRefused(
+            f"the target {request.endpoint.name} is not empty: it has {', '.join(refused)}",
+            hint=f"restore into an empty server, or have these dropped: {names}",
+        )
     overwritten = tuple(sorted(set(there) & set(request.overwrite))) if fresh else ()
     return TargetState(facts, there, overwritten, tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning"))
 

@@ -33,5 +33,7 @@ def _hold_events(connection: server.Connection) -> None:
     try:
         connection.execute("SET GLOBAL event_scheduler = OFF")
     except (errors.PrivilegeMissing, errors.DatabaseError) as exc:
-        raise errors.TargetRefused(f"the event scheduler of {connection.endpoint.name} runs and cannot be stopped: {exc.message}",
-                                   hint="set event_scheduler=OFF on the target (a parameter group on managed services), then restore") from exc
+        raise errors.TargetRefused(
+            f"the event scheduler of {connection.endpoint.name} runs and cannot be stopped: {exc.message}",
+            hint="set event_scheduler=OFF on the target (a parameter group on managed services), then restore",
+        ) from exc

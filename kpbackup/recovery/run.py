@@ -19,7 +19,12 @@ from kpbackup.recovery.journal import Entry, Journal
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import Driver, RecoveryRequest, Step
 
-DEFAULT_DRIVERS = {Step.PREPARE: Driver("none"), Step.DEPLOY: Driver("manual"), Step.VERIFY: Driver("none"), Step.SWITCH: Driver("manual")}
+DEFAULT_DRIVERS = {
+    Step.PREPARE: Driver("none"),
+    Step.DEPLOY: Driver("manual"),
+    Step.VERIFY: Driver("none"),
+    Step.SWITCH: Driver("manual"),
+}
 BUILT_IN = (Step.PREPARE, Step.DATABASE, Step.VERIFY)  # these do work of their own; their driver only adds to it
 
 
@@ -38,18 +43,35 @@ class Outcome:
 def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step]) -> None:
     """Writes the plan as the journal's first entry: from here on the run exists and can be resumed."""
     cut = plan.cut
-    journal.write("planned", {
-        "target": request.target, "set": plan.backup_set.name, "cut_file": cut.at.file, "cut_position": cut.at.position,
-        "cut_gtid": cut.at.gtid, "recovered_to": canonical.time_text(plan.recovered_to),
-        "reaches": canonical.time_text(plan.reaches), "segments": len(cut.segments), "into": request.endpoint.name,
-        "last_included": cut.last_included.gtid if cut.last_included else "",
-        "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
-        "overwrite": ",".join(plan.target.overwritten), "steps": ",".join(steps),
-    })
+    journal.write(
+        "planned",
+        {
+            "target": request.target,
+            "set": plan.backup_set.name,
+            "cut_file": cut.at.file,
+            "cut_position": cut.at.position,
+            "cut_gtid": cut.at.gtid,
+            "recovered_to": canonical.time_text(plan.recovered_to),
+            "reaches": canonical.time_text(plan.reaches),
+            "segments": len(cut.segments),
+            "into": request.endpoint.name,
+            "last_included": cut.last_included.gtid if cut.last_included else "",
+            "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
+            "overwrite": ",".join(plan.target.overwritten),
+            "steps": ",".join(steps),
+        },
+    )
 
 
-def carry_out(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step], *,
-              again: Sequence[Step] = (), confirmed: Sequence[Step] = ()) -> Outcome:
+def carry_out(
+    journal: Journal,
+    plan: RecoveryPlan,
+    request: RecoveryRequest,
+    steps: Sequence[Step],
+    *,
+    again: Sequence[Step] = (),
+    confirmed: Sequence[Step] = (),
+) -> Outcome:
     """Runs the steps that are not finished yet (and those in `again`), in order.
 
     `confirmed` names manual steps that a person has done.
@@ -95,8 +117,10 @@ def _built_in(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, st
 
 def _gate(journal: Journal) -> None:
     if journal.last("step_finished", step=Step.VERIFY) is None:
-        raise errors.StepFailed(f"step switch of recovery {journal.run} is gated on step verify, which is not finished",
-                                hint=f"run `kpbackup restore verify --resume {journal.run}` first")
+        raise errors.StepFailed(
+            f"step switch of recovery {journal.run} is gated on step verify, which is not finished",
+            hint=f"run `kpbackup restore verify --resume {journal.run}` first",
+        )
 
 
 def _prepared(journal: Journal) -> Entry | None:
@@ -104,24 +128,37 @@ def _prepared(journal: Journal) -> Entry | None:
 
 
 def _facts(plan: RecoveryPlan, request: RecoveryRequest) -> Mapping[str, str]:
-    return {"set": plan.backup_set.name, "target_host": request.endpoint.host, "target_port": str(request.endpoint.port),
-            "recovered_to": canonical.time_text(plan.recovered_to)}
+    return {
+        "set": plan.backup_set.name,
+        "target_host": request.endpoint.host,
+        "target_port": str(request.endpoint.port),
+        "recovered_to": canonical.time_text(plan.recovered_to),
+    }
 
 
 def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outcome:
     planned = journal.entries[0]
     finished = {step: entry for step in Step if (entry := journal.last("step_finished", step=step)) is not None}
-    skipped = tuple(step for step in Step if step not in finished or (step not in BUILT_IN and finished[step].fields["driven"] == "skipped"))
+    skipped = tuple(
+        step for step in Step if step not in finished or (step not in BUILT_IN and finished[step].fields["driven"] == "skipped")
+    )
     before_switch = [entry.at for step, entry in finished.items() if step is not Step.SWITCH]
     measured = (max(before_switch) - planned.at).total_seconds() if before_switch else 0.0
     achieved = (planned.at - plan.recovered_to).total_seconds()
     recovered = not skipped
     details = dict(finished[Step.DATABASE].fields) if Step.DATABASE in finished else {}
-    journal.write("finished", {
-        "recovered": "yes" if recovered else "no", "skipped": ",".join(skipped), "measured_rto_s": f"{measured:.3f}",
-        "achieved_rpo_s": f"{achieved:.3f}", "recovered_to": canonical.time_text(plan.recovered_to), "steps": ",".join(steps),
-        "at": canonical.time_text(datetime.now(UTC)),
-    })
+    journal.write(
+        "finished",
+        {
+            "recovered": "yes" if recovered else "no",
+            "skipped": ",".join(skipped),
+            "measured_rto_s": f"{measured:.3f}",
+            "achieved_rpo_s": f"{achieved:.3f}",
+            "recovered_to": canonical.time_text(plan.recovered_to),
+            "steps": ",".join(steps),
+            "at": canonical.time_text(datetime.now(UTC)),
+        },
+    )
     return Outcome(journal.run, recovered, skipped, measured, plan.recovered_to, details)
 
 
@@ -135,6 +172,8 @@ def resume(journal: Journal, request: RecoveryRequest) -> RecoveryPlan:
     if planned.event != "planned":
         raise errors.UsageError(f"recovery {journal.run} was never planned", hint="start a new restore")
     if planned.fields["into"] != request.endpoint.name:
-        raise errors.UsageError(f"recovery {journal.run} restores into {planned.fields['into']}, the settings name {request.endpoint.name}",
-                                hint="resume it with recovery.target as it was, or start a new restore")
+        raise errors.UsageError(
+            f"recovery {journal.run} restores into {planned.fields['into']}, the settings name {request.endpoint.name}",
+            hint="resume it with recovery.target as it was, or start a new restore",
+        )
     return planning.remake_plan(request, planned)

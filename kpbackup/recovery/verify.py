@@ -21,12 +21,16 @@ def run(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
     """
     with server.connect(request.endpoint) as connection:
         if load.SCRATCH_SCHEMA in schemas.database_names(connection):
-            raise errors.StepFailed(f"{request.endpoint.name} still has {load.SCRATCH_SCHEMA}: the database step is not complete",
-                                    hint="resume the restore")
+            raise errors.StepFailed(
+                f"{request.endpoint.name} still has {load.SCRATCH_SCHEMA}: the database step is not complete",
+                hint="resume the restore",
+            )
         for check in request.sql_checks:
             found = connection.value(check.query)
             shown = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
             if shown != check.expect:
-                raise errors.StepFailed(f"verification failed on {request.endpoint.name}: {check.query!r} answered {shown!r}, {check.expect!r} expected",
-                                        hint="do not switch; look at the restored database, then resume")
+                raise errors.StepFailed(
+                    f"verification failed on {request.endpoint.name}: {check.query!r} answered {shown!r}, {check.expect!r} expected",
+                    hint="do not switch; look at the restored database, then resume",
+                )
     return {"checks": str(len(request.sql_checks))}

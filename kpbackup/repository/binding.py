@@ -34,8 +34,15 @@ class Repository:
         return self.binding.head.repository
 
     def head(self, kind: str, *, key: str, created_at: datetime, timeline: str = "", seq: int = 0) -> manifest.Head:
-        return manifest.Head(kind=kind, repository=self.id, timeline=timeline, seq=seq, key=key,
-                             created_at=created_at, writer=f"kpbackup {__version__}")
+        return manifest.Head(
+            kind=kind,
+            repository=self.id,
+            timeline=timeline,
+            seq=seq,
+            key=key,
+            created_at=created_at,
+            writer=f"kpbackup {__version__}",
+        )
 
     def create(self, value: Any, *, payload: bytes = b"") -> None:
         """Signs `value` and writes it at its own key, create-only; see objects.create()."""
@@ -47,13 +54,16 @@ class Repository:
 
     def need_signing_key(self) -> sign.SigningKey:
         if self.signing_key is None:
-            raise errors.KeyProblem(f"writing to {self.backend.name} needs a signing key",
-                                    hint="set signing.key_file to the file `kpbackup init` made")
+            raise errors.KeyProblem(
+                f"writing to {self.backend.name} needs a signing key",
+                hint="set signing.key_file to the file `kpbackup init` made",
+            )
         return self.signing_key
 
 
-def open_repository(backend: storage.Backend, *, public_keys: Sequence[sign.PublicKey],
-                    signing_key: sign.SigningKey | None = None) -> Repository:
+def open_repository(
+    backend: storage.Backend, *, public_keys: Sequence[sign.PublicKey], signing_key: sign.SigningKey | None = None
+) -> Repository:
     """The repository at `backend`.
 
     Raises:
@@ -62,32 +72,44 @@ def open_repository(backend: storage.Backend, *, public_keys: Sequence[sign.Publ
     """
     keys = tuple(public_keys) + ((signing_key.public_key,) if signing_key else ())
     if not keys:
-        raise errors.KeyProblem(f"nothing in {backend.name} can be verified without a signing public key",
-                                hint="set signing.public_keys (or signing.public_keys_file) to the keys `kpbackup init` printed")
+        raise errors.KeyProblem(
+            f"nothing in {backend.name} can be verified without a signing public key",
+            hint="set signing.public_keys (or signing.public_keys_file) to the keys `kpbackup init` printed",
+        )
     try:
         binding, _ = objects.read(backend, layout.BINDING, manifest.RepositoryBinding, public_keys=keys)
     except errors.ObjectMissing as exc:
-        raise errors.RepositoryError(f"there is no kpbackup repository at {backend.name}",
-                                     hint="check repository.url, or create one with `kpbackup init`") from exc
+        raise errors.RepositoryError(
+            f"there is no kpbackup repository at {backend.name}", hint="check repository.url, or create one with `kpbackup init`"
+        ) from exc
     return Repository(backend, binding, keys, signing_key)
 
 
-def create_repository(backend: storage.Backend, *, signing_key: sign.SigningKey, source: str, flavour: str,
-                      created_at: datetime) -> Repository:
+def create_repository(
+    backend: storage.Backend, *, signing_key: sign.SigningKey, source: str, flavour: str, created_at: datetime
+) -> Repository:
     """A new repository at `backend`, with the stand-alone reader and its signature beside the binding.
 
     Raises:
         RepositoryError: one exists already; nothing is changed.
     """
-    head = manifest.Head(kind="repository", repository=str(uuid.uuid4()), timeline="", seq=0, key=layout.BINDING,
-                         created_at=created_at, writer=f"kpbackup {__version__}")
+    head = manifest.Head(
+        kind="repository",
+        repository=str(uuid.uuid4()),
+        timeline="",
+        seq=0,
+        key=layout.BINDING,
+        created_at=created_at,
+        writer=f"kpbackup {__version__}",
+    )
     binding = manifest.RepositoryBinding(head=head, source=source, flavour=flavour)
     repository = Repository(backend, binding, (signing_key.public_key,), signing_key)
     try:
         repository.create(binding)
     except errors.ObjectExists as exc:
-        raise errors.RepositoryError(f"there is a repository at {backend.name} already",
-                                     hint="use another prefix for another source; nothing was changed") from exc
+        raise errors.RepositoryError(
+            f"there is a repository at {backend.name} already", hint="use another prefix for another source; nothing was changed"
+        ) from exc
     store_reader(repository)
     return repository
 

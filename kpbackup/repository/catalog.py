@@ -23,8 +23,11 @@ READERS = 8  # parallel GETs of small objects: enough to hide latency, few enoug
 T = TypeVar("T")
 
 _KINDS: dict[str, type[Any]] = {
-    "sets": manifest.BackupSet, "segments": manifest.BinlogSegment, "observations": manifest.ObservationManifest,
-    "anchors": manifest.Anchor, "tombstones": manifest.Tombstone,
+    "sets": manifest.BackupSet,
+    "segments": manifest.BinlogSegment,
+    "observations": manifest.ObservationManifest,
+    "anchors": manifest.Anchor,
+    "tombstones": manifest.Tombstone,
 }
 
 
@@ -107,8 +110,10 @@ def _history(number: str, keys: list[str], fetch: _Fetcher) -> History | Damaged
     anchors = _good(fetch(logs["anchors"][-1:], manifest.Anchor))
     first_kept = anchors[-1].first_seq if anchors else 1
     wanted = {
-        "sets": logs["sets"], "tombstones": logs["tombstones"], "observations": logs["observations"][-1:],
-        "segments": [k for k in logs["segments"] if int(k[-layout.SEQ_DIGITS:]) >= first_kept],
+        "sets": logs["sets"],
+        "tombstones": logs["tombstones"],
+        "observations": logs["observations"][-1:],
+        "segments": [k for k in logs["segments"] if int(k[-layout.SEQ_DIGITS :]) >= first_kept],
     }
     found = {log: fetch(entries, _KINDS[log]) for log, entries in wanted.items()}
     found["anchors"] = fetch(logs["anchors"], manifest.Anchor)
@@ -142,5 +147,5 @@ def _newest(entries: list[tuple[str, Any]]) -> tuple[int, datetime] | None:
     if isinstance(value, Damaged):
         year, month = key.split("/")[-2].split("-")
         # the month of its own key is the best that is left: a later month cannot be known
-        return int(key[-layout.SEQ_DIGITS:]), datetime(int(year), int(month), 1, tzinfo=UTC)
-    return int(key[-layout.SEQ_DIGITS:]), value.head.created_at
+        return int(key[-layout.SEQ_DIGITS :]), datetime(int(year), int(month), 1, tzinfo=UTC)
+    return int(key[-layout.SEQ_DIGITS :]), value.head.created_at

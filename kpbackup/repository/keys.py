@@ -19,8 +19,9 @@ from kpbackup.repository.binding import Repository
 def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipient]) -> manifest.Sealing:
     """A new data key, its key object stored and confirmed; only the public half is returned."""
     if not recipients:
-        raise errors.KeyProblem("there is no recipient to seal to",
-                                hint="set encryption.recipients to the age1... line `kpbackup init` printed")
+        raise errors.KeyProblem(
+            "there is no recipient to seal to", hint="set encryption.recipients to the age1... line `kpbackup init` printed"
+        )
     identity = encrypt.Identity.generate()
     recipient = str(identity.recipient)
     key_id = hashlib.sha256(recipient.encode()).hexdigest()[:32]
@@ -30,8 +31,9 @@ def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipie
     return manifest.Sealing(key_id=key_id, recipient=recipient)
 
 
-def open_data_key(repository: Repository, sealing: manifest.Sealing,
-                  identities: Sequence[encrypt.AnyIdentity]) -> encrypt.Identity:
+def open_data_key(
+    repository: Repository, sealing: manifest.Sealing, identities: Sequence[encrypt.AnyIdentity]
+) -> encrypt.Identity:
     """The identity that `sealing` names, opened with one of `identities`.
 
     Raises:
@@ -40,8 +42,10 @@ def open_data_key(repository: Repository, sealing: manifest.Sealing,
     """
     keys = [info.key for info in repository.backend.list(layout.key_objects(sealing.key_id))]
     if not keys:
-        raise errors.IntegrityError(f"key object {layout.key_objects(sealing.key_id)} is missing from {repository.backend.name}",
-                                    hint="without it the data sealed to it cannot be opened; look for another copy of the repository")
+        raise errors.IntegrityError(
+            f"key object {layout.key_objects(sealing.key_id)} is missing from {repository.backend.name}",
+            hint="without it the data sealed to it cannot be opened; look for another copy of the repository",
+        )
     problem: errors.KpbackupError | None = None
     for key in reversed(keys):  # the newest rewrap first
         try:
@@ -52,16 +56,19 @@ def open_data_key(repository: Repository, sealing: manifest.Sealing,
     raise problem
 
 
-def _open(repository: Repository, key: str, sealing: manifest.Sealing,
-          identities: Sequence[encrypt.AnyIdentity]) -> encrypt.Identity:
+def _open(
+    repository: Repository, key: str, sealing: manifest.Sealing, identities: Sequence[encrypt.AnyIdentity]
+) -> encrypt.Identity:
     decryptor = encrypt.Decryptor(identities)
     try:
         text = decryptor.decrypt(repository.backend.read(key))
         text += decryptor.finish()
         identity = encrypt.Identity.parse(text.decode().strip())
     except errors.KeyProblem as exc:
-        raise errors.KeyProblem(f"no identity given opens {key}: {exc.message}",
-                                hint="give the identity file `kpbackup init` wrote (encryption.identity_file)") from exc
+        raise errors.KeyProblem(
+            f"no identity given opens {key}: {exc.message}",
+            hint="give the identity file `kpbackup init` wrote (encryption.identity_file)",
+        ) from exc
     except (errors.IntegrityError, UnicodeDecodeError) as exc:
         raise errors.IntegrityError(f"key object {key} is damaged: {exc}") from exc
     if str(identity.recipient) != sealing.recipient:

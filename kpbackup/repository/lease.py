@@ -52,8 +52,10 @@ class Lease:
     def check(self) -> None:
         """Raises LeaseHeld when the lease was lost."""
         if self._lost is not None:
-            raise errors.LeaseHeld(f"the lease {self.state.role!r} was lost: {self._lost.message}",
-                                   hint="another process took over; this run stops without committing")
+            raise errors.LeaseHeld(
+                f"the lease {self.state.role!r} was lost: {self._lost.message}",
+                hint="another process took over; this run stops without committing",
+            )
 
     def release(self) -> None:
         self._stop.set()
@@ -88,8 +90,9 @@ class Lease:
         self.release()
 
 
-def acquire(repository: Repository, role: str, *, holder: str, ttl_s: float = TTL_S,
-            sleep: Callable[[float], None] = time.sleep) -> Lease:
+def acquire(
+    repository: Repository, role: str, *, holder: str, ttl_s: float = TTL_S, sleep: Callable[[float], None] = time.sleep
+) -> Lease:
     """The lease of `role`, at once or after watching a silent holder for its whole time to live.
 
     Raises:
@@ -118,8 +121,10 @@ def _watch(repository: Repository, state: LeaseState, etag: str, sleep: Callable
         sleep(POLL_S)
         now, current = _observe(repository, state.role)
         if current != etag and now.held:
-            raise errors.LeaseHeld(f"{now.holder} holds the lease {state.role!r} of {repository.backend.name}",
-                                   hint="it is doing this work now; wait for it, or stop it first")
+            raise errors.LeaseHeld(
+                f"{now.holder} holds the lease {state.role!r} of {repository.backend.name}",
+                hint="it is doing this work now; wait for it, or stop it first",
+            )
         if current != etag:
             return
 

@@ -72,13 +72,15 @@ def _head(document: dict[str, Any], key: str) -> manifest.Head:
     unknown = sorted(set(head.requires) - manifest.KNOWN_FEATURES)
     if head.format != manifest.FORMAT_VERSION or unknown:
         needs = f"format {head.format}" + (f" with {', '.join(unknown)}" if unknown else "")
-        raise errors.RepositoryError(f"manifest {key} needs {needs}, which this version does not know",
-                                     hint="use a newer kpbackup")
+        raise errors.RepositoryError(
+            f"manifest {key} needs {needs}, which this version does not know", hint="use a newer kpbackup"
+        )
     return head
 
 
-def read(backend: storage.Backend, key: str, kind: type[T], *, public_keys: Sequence[sign.PublicKey],
-         repository: str | None = None) -> tuple[T, int]:
+def read(
+    backend: storage.Backend, key: str, kind: type[T], *, public_keys: Sequence[sign.PublicKey], repository: str | None = None
+) -> tuple[T, int]:
     """(manifest of type `kind`, payload offset) of the object at `key`.
 
     Raises:
@@ -97,7 +99,11 @@ def _read_head(backend: storage.Backend, key: str) -> bytes:
     """The object from its start to at least the end of its fifth line, or all of it."""
     data, wanted = b"", HEAD_BYTES
     while wanted <= MANIFEST_LIMIT_BYTES:
-        data += b"".join(backend.get(key, offset=len(data), length=wanted - len(data))) if not data else _more(backend, key, data, wanted)
+        data += (
+            b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
+            if not data
+            else _more(backend, key, data, wanted)
+        )
         if data.count(b"\n", 0) >= 5 or len(data) < wanted:
             return data
         wanted *= 8
@@ -122,5 +128,7 @@ def create(backend: storage.Backend, value: Any, key: sign.SigningKey, *, payloa
     manifest_bytes = len(data) - len(payload)
     stored = b"".join(backend.get(value.head.key, offset=0, length=manifest_bytes))
     if stored != data[:manifest_bytes] or backend.head(value.head.key).size_bytes != len(data):
-        raise errors.IntegrityError(f"{value.head.key} reads back differently from what was written to {backend.name}",
-                                    hint="do not trust this store; nothing was counted as a success")
+        raise errors.IntegrityError(
+            f"{value.head.key} reads back differently from what was written to {backend.name}",
+            hint="do not trust this store; nothing was counted as a success",
+        )

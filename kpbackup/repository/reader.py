@@ -236,7 +236,7 @@ def decode_short_text(data: bytes, offset: int) -> tuple[str, int]:
 
 def decode_json(data: bytes, offset: int) -> tuple[str, int]:
     text, offset = take_bytes(data, offset)
-    return "_utf8mb4 x'" + text.hex() + "'", offset  # JSON is refused from binary strings
+    return "_binary x'" + text.hex() + "'", offset  # JSON is refused from binary strings
 
 
 def decode_bytes(data: bytes, offset: int) -> tuple[str, int]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def backend(settings: config.Settings) -> Backend:
     """The store that holds the repository."""
     from kpbackup import storage
+
     wanted = settings.need_repository()
     return storage.open_backend(wanted.url, endpoint_url=wanted.endpoint_url, region=wanted.region)
 
@@ -28,6 +29,7 @@ def backend(settings: config.Settings) -> Backend:
 def reading_repository(settings: config.Settings) -> Repository:
     """The repository, verified with the configured public keys; it signs only if a signing key is configured."""
     from kpbackup.repository import binding
+
     key = signing_key(settings) if settings.signing.key_file else None
     configured = settings.signing.public_keys or settings.signing.public_keys_file
     public = tuple(sign.PublicKey.parse(text) for text in settings.need_public_keys()) if configured or key is None else ()
@@ -77,19 +79,31 @@ def target_endpoint(settings: config.Settings) -> Endpoint:
 
 def full_request(settings: config.Settings, *, holder: str) -> FullRequest:
     from kpbackup.backup.full import FullRequest
+
     source = settings.need_source()
-    return FullRequest(endpoint=source_endpoint(settings), recipients=recipients(settings), holder=holder,
-                       databases=source.databases, workers=source.max_connections,
-                       bytes_per_second=source.bandwidth_limit)
+    return FullRequest(
+        endpoint=source_endpoint(settings),
+        recipients=recipients(settings),
+        holder=holder,
+        databases=source.databases,
+        workers=source.max_connections,
+        bytes_per_second=source.bandwidth_limit,
+    )
 
 
 def archive_request(settings: config.Settings, *, holder: str) -> ArchiveRequest:
     from kpbackup.backup.archiver import ArchiveRequest
-    return ArchiveRequest(endpoint=source_endpoint(settings), recipients=recipients(settings), holder=holder,
-                          segment_bytes=settings.archive.segment_bytes)
+
+    return ArchiveRequest(
+        endpoint=source_endpoint(settings),
+        recipients=recipients(settings),
+        holder=holder,
+        segment_bytes=settings.archive.segment_bytes,
+    )
 
 
 def _endpoint(login: config.Login, password: str) -> Endpoint:
     from kpbackup.mysql.server import Endpoint, Tls
+
     tls = Tls(required=login.tls.required, ca_file=str(login.tls.ca_file) if login.tls.ca_file else None)
     return Endpoint(host=login.host, port=login.port, user=login.user, password=password, tls=tls)

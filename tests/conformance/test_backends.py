@@ -39,8 +39,8 @@ def url_and_endpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) 
 @pytest.fixture
 def s3_bucket(s3: S3Server, s3_bucket: str) -> Iterator[str]:
     """A new bucket, deleted afterwards: each one takes some of the few volumes a small SeaweedFS has."""
+    client = s3.client()  # now: a test may spoil the environment it is made from
     yield s3_bucket
-    client = s3.client()
     client.delete_bucket(Bucket=s3_bucket)
     client.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.mysql import binlog_file, events, facts, follow, replay, segmenter, server
 from kpbackup.mysql.coordinates import read_coordinates
 from kpbackup.mysql.events import StreamEvent
+from kpbackup.mysql.replica_session import Persona
+from kpbackup.mysql.serve import ReplicationSource
 from kpbackup.mysql.transactions import TransactionWalker
 from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
@@ -76,7 +79,7 @@ class Stored:
                     [text], file=found.file, start_position=found.start_position, prefix_bytes=found.prefix_bytes
                 )
 
-    def until(self, cut: Coordinates | None = None):  # noqa: ANN201
+    def until(self, cut: Coordinates | None = None):
         def read_from(file: str, position: int) -> Iterator[StreamEvent]:
             self.reads.append((file, position))
             for event in self._events(file, position):
@@ -87,7 +90,7 @@ class Stored:
         return read_from
 
 
-def do_replay(target: Server, read_from, start: Coordinates = FIRST, **options) -> replay.ReplayResult:  # noqa: ANN001, ANN003
+def do_replay(target: Server, read_from, start: Coordinates = FIRST, **options) -> replay.ReplayResult:
     with target.connect() as connection:
         return replay.replay(connection, facts.read_facts(connection), read_from=read_from, start=start, **options)
 
@@ -99,7 +102,7 @@ def value(of: Server, sql: str) -> object:
 
 def checksums(of: Server) -> list[tuple[object, ...]]:
     with of.connect() as connection:
-        tables = [row[0] for row in connection.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'shop'")]
+        tables = [row[0] for row in connection.rows("SHOW TABLES FROM shop")]
         assert tables
         return [connection.row(f"CHECKSUM TABLE shop.`{table}`") or () for table in sorted(tables)]
 
@@ -113,11 +116,6 @@ def replica_state(of: Server) -> tuple[object, ...]:
             channels, workers = "SHOW REPLICA STATUS", "replica_parallel_workers"
         settings = connection.row(f"SELECT @@GLOBAL.server_id, @@GLOBAL.{workers}")
         return (connection.rows(channels), settings)
-
-
-def binlog_events(of: Server, *, without: str = "") -> list[str]:
-    with of.connect() as connection:
-        return [str(row[0]) for row in connection.rows("SELECT event_name FROM information_schema.events WHERE status = 'ENABLED'")]
 
 
 def test_mariadb_replay_gives_the_sources_state(mariadb_pair: tuple[Server, Server]) -> None:
@@ -288,10 +286,13 @@ def test_events_are_enabled_as_they_were(fixture: str, request: pytest.FixtureRe
     source.execute(
         off, *SCHEMA, "CREATE USER someone@'%' IDENTIFIED BY 'pw'", "SET sql_mode = 'ANSI', time_zone = '+03:00'",
         "CREATE DEFINER = someone@'%' EVENT shop.e ON SCHEDULE EVERY 1 DAY DO INSERT INTO \"shop\".a (v) VALUES ('e')",
-        "CREATE EVENT shop.off ON SCHEDULE EVERY 1 DAY DISABLE DO SET @x = 1",
+        "CREATE EVENT shop.off ON SCHEDULE EVERY 1 DAY DISABLE COMMENT 'do not ENABLE' DO SET @x = 1",
+        "CREATE EVENT shop.later ON SCHEDULE EVERY 1 DAY DISABLE DO SET @x = 1", "ALTER EVENT shop.later ENABLE",
+        "USE shop", "CREATE EVENT IF NOT EXISTS `re``named` ON SCHEDULE EVERY 1 DAY DO SET @x = 'DISABLE'",
+        "ALTER EVENT `re``named` RENAME TO shop.`renamed`", "ALTER EVENT renamed COMMENT 'DISABLE'",
     )
     result = do_replay(target, Stored(source).until())
-    assert result.enabled_events == (("shop", "e"),)
+    assert result.enabled_events == (("shop", "e"), ("shop", "later"), ("shop", "renamed"))
     query = (
         "SELECT event_name, definer, status, sql_mode, time_zone, character_set_client, collation_connection"
         " FROM information_schema.events ORDER BY event_name"
@@ -302,21 +303,27 @@ def test_events_are_enabled_as_they_were(fixture: str, request: pytest.FixtureRe
     assert value(source, executed) == value(target, executed)
 
 
-@pytest.mark.parametrize("fixture", ["mariadb", "mysql97"])
+@pytest.mark.parametrize("fixture", ["mariadb_pair", "mysql97_pair"])
 def test_missing_rights_are_named_before_anything_is_changed(fixture: str, request: pytest.FixtureRequest) -> None:
-    target = request.getfixturevalue(fixture)
-    target.execute("CREATE USER weak@'127.0.0.1' IDENTIFIED BY 'pw'", "GRANT SELECT, RELOAD ON *.* TO weak@'127.0.0.1'")
+    source, target = request.getfixturevalue(fixture)
+    event = "CREATE EVENT shop.e ON SCHEDULE EVERY 1 DAY DO SET @x = 1"
+    source.execute("SET GLOBAL event_scheduler = OFF", *SCHEMA, *WORK, event)
+    target.execute("SET GLOBAL event_scheduler = OFF", "CREATE USER weak@'127.0.0.1' IDENTIFIED BY 'pw'")
+    target.execute("GRANT SELECT, RELOAD ON *.* TO weak@'127.0.0.1'")
     weak = server.Endpoint(host=target.host, port=target.port, user="weak", password="pw")
+    stored = Stored(source)
     before = replica_state(target)
-    with server.connect(weak) as connection, pytest.raises(errors.PrivilegeMissing, match="REPLICATION.SLAVE.ADMIN") as caught:
-        replay.replay(connection, facts.read_facts(connection), read_from=lambda f, p: iter(()), start=FIRST)
-    assert "EVENT" in caught.value.message and "RELOAD" not in caught.value.message
-    assert caught.value.hint.startswith("GRANT")
-    assert replica_state(target) == before
-    rights = caught.value.hint.split(" ON ")[0]
-    target.execute(f"{rights} ON *.* TO weak@'127.0.0.1'")
     with server.connect(weak) as connection:
-        assert replay.replay(connection, facts.read_facts(connection), read_from=lambda f, p: iter(()), start=FIRST).end == FIRST
+        with pytest.raises(errors.PrivilegeMissing, match="REPLICATION.SLAVE.ADMIN") as caught:
+            replay.replay(connection, facts.read_facts(connection), read_from=stored.until(), start=FIRST)
+        assert "EVENT" in caught.value.message and "RELOAD" not in caught.value.message
+        assert replica_state(target) == before and stored.reads == []
+    target.execute(caught.value.hint)  # is a statement, and enough
+    with server.connect(weak) as connection:
+        result = replay.replay(connection, facts.read_facts(connection), read_from=stored.until(), start=FIRST)
+    assert result.enabled_events == (("shop", "e"),)
+    assert checksums(target) == checksums(source)
+    assert replica_state(target) == before
 
 
 def test_a_target_that_replicates_is_refused(mariadb: Server) -> None:
@@ -326,14 +333,11 @@ def test_a_target_that_replicates_is_refused(mariadb: Server) -> None:
 
 
 def test_only_the_one_time_account_gets_the_stream(mariadb: Server) -> None:
-    import socket
-
-    from kpbackup.mysql.replica_session import Persona
-    from kpbackup.mysql.serve import ReplicationSource
-
     for flavour, version in (("mariadb", "10.11.19-MariaDB-log"), ("mysql", "9.7.4")):
         persona = Persona(flavour, version, 77, "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "ON")
-        with ReplicationSource(host="127.0.0.1", family=socket.AF_INET, persona=persona, read_from=lambda f, p: iter(())) as source:
+        with ReplicationSource(
+            host="127.0.0.1", family=socket.AF_INET, persona=persona, read_from=lambda f, p: iter(())
+        ) as source:
             for password in ("", "wrong", source.account.password[:-1]):
                 wrong = server.Endpoint(host="127.0.0.1", port=source.port, user=source.account.user, password=password)
                 with pytest.raises(errors.ServerUnreachable, match="Access denied"):
