@@ -259,7 +259,9 @@ def _commit_time(data: bytes, at: int) -> int | None:
 def _tagged_gtid(data: bytes) -> MysqlGtidEvent:
     _, at = _varint(data, HEADER_BYTES)  # version of the encoding
     size, at = _varint(data, at)  # of the whole message
-    end = min(len(data), HEADER_BYTES + size)
+    end = HEADER_BYTES + size
+    if end > len(data):
+        raise IndexError("message is cut")
     _, at = _varint(data, at)  # last field that a reader must know
     uuid, tag, number, immediate, original = b"", "", 0, 0, None
     while at < end:

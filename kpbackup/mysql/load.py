@@ -26,11 +26,11 @@ from kpbackup.mysql import batch, facts, frame, quoting, rows, server, wire
 SCRATCH_SCHEMA = "kpbackup_restore"
 LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
 WIRE_TIMEOUT_S = 2.0 * LOCK_WAIT_S
+LEAST_PACKET_BYTES = 1 << 19  # a batch's bitmap and types alone may take 140 KB; servers start with 16 MB and more
 LONG_VALUE_BYTES = 65_536  # smaller values of an oversized row stay in its execution
-LONG_DATA_PIECE_BYTES = 1 << 19  # below the smallest max_allowed_packet anyone sets for rows worth sending so
+LONG_DATA_PIECE_BYTES = 1 << 18  # half of the smallest packet limit accepted
 
 _COM_STMT_SEND_LONG_DATA = b"\x18"
-_EXECUTE_BYTES = 10  # command, statement id, flags, iteration count
 _SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 
 # Warnings that a faithful load may raise: number -> data type of the columns it may name. All else is an error.
@@ -51,8 +51,15 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
 
     Raises:
         PrivilegeMissing: `write_binlog` is off and the account may not say so.
+        ServerUnfit: max_allowed_packet is too small to work with.
     """
     found = facts.read_facts(connection)
+    packet_bytes = int(connection.value("SELECT @@max_allowed_packet"))
+    if packet_bytes < LEAST_PACKET_BYTES:
+        raise errors.ServerUnfit(
+            f"cannot load into {connection.endpoint.name}: its max_allowed_packet is {packet_bytes} bytes",
+            hint="set max_allowed_packet on the target to at least 16777216",
+        )
     values = {
         "sql_mode": f"'{_SQL_MODE}'", "time_zone": "'+00:00'", "foreign_key_checks": "0",
         "sql_safe_updates": "0", "sql_warnings": "0", "max_error_count": "65535", "lc_messages": "'en_US'",
@@ -72,7 +79,7 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
         values["sql_log_bin"] = "0"
     connection.execute("SET NAMES utf8mb4")
     connection.execute("SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in values.items()))
-    return Session(flavour=found.flavour, max_allowed_packet=int(connection.value("SELECT @@max_allowed_packet")))
+    return Session(flavour=found.flavour, max_allowed_packet=packet_bytes)
 
 
 def prepare_progress(connection: server.Connection) -> None:
@@ -214,8 +221,8 @@ class _Inserts:
         self._pending = 0
         harmless = set(HARMLESS_WARNINGS.values())
         self._pipelined = not any(column.data_type in harmless for column in head.columns)
-        types_bytes = len(self._types)
-        self.limit_bytes = session.max_allowed_packet // 2 - types_bytes
+        # no more values in one batch: bitmap and types, at most 140 KB, come on top
+        self.limit_bytes = session.max_allowed_packet // 2
 
     def serves(self, table: inventory.Table, head: frame.Frame) -> bool:
         return (table.schema, table.name) == (self._table.schema, self._table.name) and head.columns == self._columns
@@ -279,11 +286,10 @@ class _Inserts:
                 " and resume",
             )
         self.finish()
-        step = min(LONG_DATA_PIECE_BYTES, limit // 2)
         for value in long:
             head = _COM_STMT_SEND_LONG_DATA + struct.pack("<IH", statement.id, value.parameter)
-            for begin in range(0, len(value.data), step):
-                self._wire.send(head, value.data[begin : begin + step])
+            for begin in range(0, len(value.data), LONG_DATA_PIECE_BYTES):
+                self._wire.send(head, value.data[begin : begin + LONG_DATA_PIECE_BYTES])
         return rest
 
     def _read_answer(self) -> None:

@@ -33,6 +33,7 @@ POLL_S = 0.1
 CONNECT_TIMEOUT_S = 60.0  # a replica retries every second
 STALL_TIMEOUT_S = 3600.0  # one transaction may take long; nothing at all for an hour is a hang
 MARIADB_SPLIT_SUPER = (11, 0)  # from here on SUPER no longer implies the privileges below
+SYSTEM_USER_SINCE = (8, 0, 16)
 
 OnProgress = Callable[[Progress], None]
 
@@ -94,6 +95,8 @@ def check_privileges(target: server.Connection, facts: ServerFacts, *, set_gtid_
     if "SET_ANY_DEFINER" in missing and found.has("SET_USER_ID"):  # its name before MySQL 8.2
         missing.remove("SET_ANY_DEFINER")
     plain = ["EVENT", *(["RELOAD"] if set_gtid_state else []), *([] if facts.mariadb else ["REPLICATION CLIENT"])]
+    if not facts.mariadb and facts.version >= SYSTEM_USER_SINCE:
+        plain.append("SYSTEM_USER")  # to keep a definer that has it, as root does
     missing += [name for name in plain if not found.has(name)]
     if missing:
         raise errors.PrivilegeMissing(

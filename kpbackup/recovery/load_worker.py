@@ -25,6 +25,7 @@ from kpbackup.mysql import frame, indexes, load, quoting, rows, server, wire
 from kpbackup.pipeline import age_keys, process, stream
 
 STATEMENT_TIMEOUT_S = 7 * 86_400  # building the indexes of a huge table takes days at most; keepalive finds a dead server
+_DUPLICATE_KEY_NAME = 1061
 
 
 class LoadWorker:
@@ -84,7 +85,11 @@ class LoadWorker:
     def _index(self, table: Table, statements: list[str]) -> None:
         self._connection.execute(f"USE {quoting.identifier(table.schema)}")
         for statement in statements:
-            self._connection.execute(statement)
+            try:
+                self._connection.execute(statement)
+            except errors.DatabaseError as exc:
+                if exc.number != _DUPLICATE_KEY_NAME:  # it ran before a crash, whole; the comparison judges the rest
+                    raise
         shown = self._connection.row(f"SHOW CREATE TABLE {quoting.qualified(table.schema, table.name)}")
         if shown is None or not indexes.same_definition(str(shown[1]), table.create_sql):
             raise errors.RestoreMismatch(

@@ -236,11 +236,11 @@ def decode_short_text(data: bytes, offset: int) -> tuple[str, int]:
 
 def decode_json(data: bytes, offset: int) -> tuple[str, int]:
     text, offset = take_bytes(data, offset)
-    return "_binary x'" + text.hex() + "'", offset  # JSON is refused from binary strings
+    return "_utf8mb4 x'" + text.hex() + "'", offset  # JSON is refused from binary strings
 
 
 def decode_bytes(data: bytes, offset: int) -> tuple[str, int]:
-    # _binary: the bytes are stored as they are in any character set; without it ENUM, SET and BIT would take a number.
+    # _binary: the bytes are stored as they are in any character set; a bare hexadecimal literal can count as a number.
     found, offset = take_bytes(data, offset)
     return "_binary x'" + found.hex() + "'", offset
 

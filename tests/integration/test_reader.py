@@ -66,8 +66,8 @@ def test_every_value_comes_back(pair: str, request: pytest.FixtureRequest, tmp_p
     widest = _WIDEST_TIME[flavour_of(source)]
     source.execute(
         *edge_tables.statements(flavour_of(source)),
-        "CREATE TABLE extra (id int PRIMARY KEY, ti time(6), l varchar(300) CHARACTER SET latin1, z year, s set('a',''))",
-        f"INSERT INTO extra VALUES (1,'{widest}',x'{_EVERY_BYTE}',0,'a'), (2,'00:00:00.5','',1,'')",
+        "CREATE TABLE extra (id int PRIMARY KEY, ti time(6), l varchar(300) CHARACTER SET latin1, z year, f float)",
+        f"INSERT INTO extra VALUES (1,'{widest}',x'{_EVERY_BYTE}',0,1000.00006103515625e0), (2,'00:00:00.5','',1,-1e-45)",
     )
     create_tables(source, target)
     read = run_reader(dump_plain(source, "edge", tmp_path))

@@ -241,6 +241,20 @@ def test_a_broken_connection_is_taken_up_again(fixture: str, request: pytest.Fix
 
 
 @pytest.mark.parametrize("fixture", ["mariadb_pair", "mysql97_pair"])
+def test_a_row_larger_than_a_packet(fixture: str, request: pytest.FixtureRequest) -> None:
+    source, target = request.getfixturevalue(fixture)
+    for each in (source, target):
+        each.execute("SET GLOBAL max_allowed_packet = 134217728")
+    source.execute(
+        *SCHEMA, "CREATE TABLE shop.large (id INT PRIMARY KEY, v LONGBLOB)",
+        "INSERT INTO shop.large VALUES (1, REPEAT('abc', 6000000))",
+    )
+    result = do_replay(target, Stored(source).until())
+    assert result.sent_bytes > 18_000_000
+    assert checksums(target) == checksums(source)
+
+
+@pytest.mark.parametrize("fixture", ["mariadb_pair", "mysql97_pair"])
 def test_an_applier_error_ends_it_with_the_servers_words(fixture: str, request: pytest.FixtureRequest) -> None:
     source, target = request.getfixturevalue(fixture)
     source.execute(*SCHEMA, *WORK)
