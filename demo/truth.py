@@ -109,7 +109,7 @@ def _values(cursor: pymysql.cursors.Cursor, name: str, place: str, columns: list
     sums = ", ".join(f"BIT_XOR({_number(text)}), SUM({_number(text)})" for text in picked)
     found = _rows(cursor, f"SELECT COUNT(*), {sums} FROM (SELECT {inner} FROM {place}) AS hashed")[0]
     yield f"{name} rows", str(found[0])
-    for index, label in enumerate([*(f"{name}.{column} hash" for column, _ in columns), f"{name} hash of whole rows"]):
+    for index, label in enumerate([*(f"{name}.{column} hash" for column, _ in columns), f"{name} whole-row hash"]):
         yield label, f"{found[1 + 2 * index]}/{found[2 + 2 * index]}"
 
 

@@ -85,10 +85,6 @@ class RecoverySettings(Group):
 
     target: TargetSettings | None = None
 
-    advertise_host: values.Host | None = None
-    """Host under which the target server reaches this machine while the binlog is replayed. Unset, the local
-    address of the connection to the target is used, which is wrong behind address translation."""
-
     prepare: PrepareSettings = PrepareSettings()
 
     deploy: DeploySettings = DeploySettings()
@@ -96,7 +92,3 @@ class RecoverySettings(Group):
     verify: VerifySettings = VerifySettings()
 
     switch: SwitchSettings = SwitchSettings()
-
-    journal_dir: values.Path | None = None
-    """Directory that keeps a copy of each run's journal beside the one in the repository. Unset: the repository alone,
-    which suffices to resume on any machine."""

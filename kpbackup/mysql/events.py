@@ -103,10 +103,10 @@ def header(data: bytes) -> Header:
     """
     if len(data) < HEADER_BYTES:
         raise errors.IntegrityError(f"binlog event of {len(data)} bytes is shorter than its header")
-    found = Header._make(HEADER.unpack_from(data))
-    if found.length != len(data):
-        raise errors.IntegrityError(f"binlog event says it has {found.length} bytes, it has {len(data)}")
-    return found
+    found = HEADER.unpack_from(data)
+    if found[3] != len(data):
+        raise errors.IntegrityError(f"binlog event says it has {found[3]} bytes, it has {len(data)}")
+    return Header._make(found)
 
 
 def has_valid_crc(data: bytes) -> bool:

@@ -135,27 +135,27 @@ class _Stream:
         if payload[:1] != b"\x00":
             raise errors.IntegrityError(f"{self.name} sent a packet that is no binlog event ({payload[:1].hex()})")
         data = payload[1:]
-        head = events.header(data)
-        if head.type in (events.HEARTBEAT, events.HEARTBEAT_V2):
+        _, kind, _, _, next_position, flags = events.header(data)
+        if kind in (events.HEARTBEAT, events.HEARTBEAT_V2):
             return Heartbeat(self.file, self.position)
-        if head.type == events.ROTATE and head.flags & events.FLAG_ARTIFICIAL:
+        if kind == events.ROTATE and flags & events.FLAG_ARTIFICIAL:
             self.file, self.position = events.rotate_target(data)
             return None
-        if head.type == events.FORMAT_DESCRIPTION:
+        if kind == events.FORMAT_DESCRIPTION:
             self._crc = events.checksum_algorithm(data) == events.CHECKSUM_CRC32
-        elif self._crc:
+        elif self._crc and not events.has_valid_crc(data):
             events.check_crc(data, f"{self.file}:{self.position}")
-        if head.flags & events.FLAG_ARTIFICIAL or (head.type == events.FORMAT_DESCRIPTION and head.next_position == 0):
+        if flags & events.FLAG_ARTIFICIAL or (kind == events.FORMAT_DESCRIPTION and next_position == 0):
             return None
         start, end = self.position, self.position + len(data)
         # MariaDB may leave the position of events inside a transaction at 0
-        if head.next_position not in (0, end & 0xFFFFFFFF):
+        if next_position not in (0, end & 0xFFFFFFFF):
             raise errors.IntegrityError(
-                f"binlog event at {self.file}:{start} says it ends at {head.next_position}, it ends at {end}",
+                f"binlog event at {self.file}:{start} says it ends at {next_position}, it ends at {end}",
                 hint="the position does not lie between two events, or the source left something out",
             )
         self.position = end
-        return StreamEvent(self.file, start, end, head.type, data)
+        return StreamEvent(self.file, start, end, kind, data)
 
 
 def _packet(wired: wire.WireSocket, stream: _Stream) -> bytes | None:

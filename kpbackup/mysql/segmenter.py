@@ -104,15 +104,15 @@ class Segmenter:
         self, *, flavour: str, start: Coordinates, head: FileHead | None, max_bytes: int, open_sink: OpenSink
     ) -> None:
         """`start.gtid` is the executed set or position there; `head` is start.file's, needed when it starts inside a file."""
-        self._is_inside_file = start.position > events.FIRST_POSITION
-        if self._is_inside_file and (head is None or head.file != start.file):
+        is_inside_file = start.position > events.FIRST_POSITION
+        if is_inside_file and (head is None or head.file != start.file):
             raise errors.InternalError(f"the head of {start.file} is needed to start at {start}")
         self._flavour = flavour
         self._max_bytes = max_bytes
         self._open_sink = open_sink
-        self._head = head if self._is_inside_file else None
+        self._head = head if is_inside_file else None
         self._first_events: list[bytes] = []
-        self._position = Coordinates(start.file, start.position if self._is_inside_file else 0, start.gtid)
+        self._file, self._at, self._gtid = start.file, start.position if is_inside_file else 0, start.gtid
         self._file_ended = False
         self._walker = TransactionWalker()
         self._open: _OpenSegment | None = None
@@ -120,7 +120,7 @@ class Segmenter:
     @property
     def position(self) -> Coordinates:
         """How far the stream was fed; its GTID part is that of the last finished segment."""
-        return self._position
+        return Coordinates(self._file, self._at, self._gtid)
 
     @property
     def is_inside_transaction(self) -> bool:
@@ -131,20 +131,20 @@ class Segmenter:
         if event.is_repeated_description:
             return []
         finished = []
-        if event.file != self._position.file:
+        if event.file != self._file:
             finished += self._close_file()
-            self._position = Coordinates(event.file, 0, self._position.gtid)
+            self._file, self._at = event.file, 0
             self._head, self._first_events, self._file_ended = None, [], False
-        if event.start != (self._position.position or events.FIRST_POSITION):
-            raise errors.IntegrityError(f"binlog stream jumps from {self._position} to {event.file}:{event.start}")
+        if event.start != (self._at or events.FIRST_POSITION):
+            raise errors.IntegrityError(f"binlog stream jumps from {self.position} to {event.file}:{event.start}")
         if self._head is None and len(self._first_events) < 2:
             self._first_events.append(event.data)
         done = self._walker.feed(event)
-        segment = self._segment()
+        segment = self._open or self._segment()
         segment.add(event.data)
         if done is not None:
             segment.count(done)
-        self._position = Coordinates(event.file, event.end, self._position.gtid)
+        self._at = event.end
         if event.type in (events.ROTATE, events.STOP):
             self._file_ended = True
         if self._file_ended or (segment.raw_bytes >= self._max_bytes and not self._walker.is_open):
@@ -159,7 +159,7 @@ class Segmenter:
 
     def _segment(self) -> _OpenSegment:
         if self._open is None:
-            at = self._position
+            at = self.position
             self._open = _OpenSegment(self._flavour, at, self._open_sink(at.file, at.position))
             if at.position:
                 self._open.add_prefix(events.MAGIC + self._known_head().description)
@@ -169,7 +169,7 @@ class Segmenter:
 
     def _close_file(self) -> list[SegmentFacts]:
         """What ends the file before: its open segment, or an empty one, unless a ROTATE or STOP was seen."""
-        if self._file_ended or not self._position.position:
+        if self._file_ended or not self._at:
             return []
         self._file_ended = True
         return [self._finish(self._segment())]
@@ -177,12 +177,12 @@ class Segmenter:
     def _finish(self, segment: _OpenSegment) -> SegmentFacts:
         self._open = None
         found = segment.close(self._known_head().identity, ends_file=self._file_ended)
-        self._position = Coordinates(self._position.file, self._position.position, found.gtid_after)
+        self._gtid = found.gtid_after
         return found
 
     def _known_head(self) -> FileHead:
         if self._head is None:
-            self._head = binlog_file.file_head(self._position.file, self._first_events)
+            self._head = binlog_file.file_head(self._file, self._first_events)
         return self._head
 
 

@@ -75,7 +75,8 @@ def runs(history: History) -> tuple[tuple[tuple[BinlogSegment, ...], ...], tuple
 def chains(history: History) -> tuple[Chain, ...]:
     """One chain per set, in the order of the sets."""
     unbroken, gaps = runs(history)
-    return tuple(_chain(backup_set, unbroken, gaps) for backup_set in history.sets)
+    places = [_places(run) for run in unbroken]
+    return tuple(_chain(backup_set, unbroken, places, gaps) for backup_set in history.sets)
 
 
 def contains(segment: BinlogSegment, at: Coordinates) -> bool:
@@ -83,23 +84,37 @@ def contains(segment: BinlogSegment, at: Coordinates) -> bool:
     return segment.start.file == at.file and segment.start.position <= at.position < segment.end.position
 
 
-def _chain(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]], gaps: Sequence[Gap]) -> Chain:
-    at = backup_set.coordinates
-    for index, run in enumerate(unbroken):
-        for place, segment in enumerate(run):
-            if segment.file != backup_set.file and segment.start.file == at.file:
-                continue  # a file of the same name from another life of the server
-            if contains(segment, at) or _starts_right_after(segment, at):
-                return Chain(backup_set, tuple(run[place:]), _gap_after(run[-1], gaps))
-        last = run[-1]
-        if last.file == backup_set.file and last.end.position == at.position:
-            follows = index + 1 < len(unbroken)
-            return Chain(backup_set, (), _gap_after(last, gaps) if follows else None)
+def _places(run: Sequence[BinlogSegment]) -> dict[str, int]:
+    """File name -> place of its first segment: a file's segments follow one another."""
+    found: dict[str, int] = {}
+    for place, segment in enumerate(run):
+        found.setdefault(segment.start.file, place)
+    return found
+
+
+def _chain(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]], places: Sequence[dict[str, int]],
+           gaps: Sequence[Gap]) -> Chain:
+    for run, first_of in zip(unbroken, places, strict=True):
+        place = first_of.get(backup_set.coordinates.file)
+        if place is not None and (following := _following(backup_set, run, place)) is not None:
+            return Chain(backup_set, tuple(run[following:]), _gap_after(run[-1], gaps))
     return Chain(backup_set, (), _gap_beside(backup_set, unbroken))
 
 
-def _starts_right_after(segment: BinlogSegment, at: Coordinates) -> bool:
-    return segment.start.file == at.file and segment.start.position == at.position
+def _following(backup_set: BackupSet, run: Sequence[BinlogSegment], place: int) -> int | None:
+    """Place of the first segment that continues from the set, len(run) when it is still to come, None when it is elsewhere."""
+    at = backup_set.coordinates
+    while place < len(run) and run[place].start.file == at.file:
+        segment = run[place]
+        # another identity: a file of the same name from another life of the server
+        if segment.file == backup_set.file:
+            if contains(segment, at) or segment.start.position == at.position:
+                return place
+            is_last_of_file = segment.ends_file or place + 1 == len(run)
+            if is_last_of_file and segment.end.position == at.position:
+                return place + 1
+        place += 1
+    return None
 
 
 def _gap_after(segment: BinlogSegment, gaps: Sequence[Gap]) -> Gap | None:
@@ -121,7 +136,7 @@ def _bad_start(history: History, segment: BinlogSegment) -> str:
     if history.anchor is not None:
         if seq != history.anchor.first_seq:
             return f"segments {history.anchor.first_seq} to {seq - 1} are missing"
-        return "" if link == history.anchor.link_before else f"segment {seq} does not follow the anchor"
+        return _own_link(segment) if link == history.anchor.link_before else f"segment {seq} does not follow the anchor"
     if seq != 1:
         return f"segments 1 to {seq - 1} are missing"
     expected = first_link(segment.head.repository, segment.head.timeline)

@@ -45,5 +45,5 @@ def due(kind: str, expression: str, zone: tzinfo, *, now: datetime, last_success
         return None
     if last_success is None:
         return Due(kind, "it has never succeeded")
-    late = now - moment
-    return Due(kind, f"scheduled for {moment:%Y-%m-%dT%H:%MZ}" + (f", {int(late.total_seconds())} s late" if late.total_seconds() > 60 else ""))
+    late_s = int((now - moment).total_seconds())
+    return Due(kind, f"scheduled for {moment:%Y-%m-%dT%H:%MZ}" + (f", {late_s} s late" if late_s > 60 else ""))

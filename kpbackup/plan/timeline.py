@@ -6,11 +6,12 @@ Every time here is the source's clock (D11). Nothing rounds: a plan either reach
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kpbackup import errors
 from kpbackup.model import canonical
+from kpbackup.model import gtid as gtids
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import BackupSet, BinlogSegment, Observation
@@ -64,7 +65,8 @@ def recovery_point(history: History, chain: chains.Chain) -> datetime:
     """The later of the newest archived commit and the newest observation contained in this chain."""
     moments = [chain.backup_set.clock]
     moments += [s.last_commit_at for s in chain.segments if s.last_commit_at is not None]
-    moments += [seen.clock for seen in _observations(history, chain) if _contained(seen, chain)]
+    reached = _reached(chain)
+    moments += [seen.clock for seen in _observations(history, chain) if _contained(seen.position, reached)]
     return max(moments)
 
 
@@ -76,11 +78,10 @@ def windows(catalog: Catalog) -> tuple[Window, ...]:
             window = Window(
                 history.id, chain.backup_set.clock, recovery_point(history, chain), (chain.backup_set.name,), chain.gap
             )
-            if found and _continues(found[-1], window, chain):
+            if found and _continues(found[-1], window):
                 before = found[-1]
-                found[-1] = Window(
-                    before.timeline, before.start, max(before.end, window.end), before.sets + window.sets, window.gap
-                )
+                later = window if window.end >= before.end else before  # the gap shown is the one that ends the joined window
+                found[-1] = Window(before.timeline, before.start, later.end, before.sets + window.sets, later.gap)
             else:
                 found.append(window)
     return tuple(found)
@@ -99,8 +100,10 @@ def plan_restore(catalog: Catalog, target: Target) -> RestorePlan:
 
     Raises:
         UnreachableTarget: no set, or the target lies in no window; the hint names the nearest points.
+        UsageError: the target's GTID is none.
     """
     candidates = [(h, c) for h in catalog.histories for c in chains.chains(h)]
+    target = _canonical(target, catalog.repository.flavour)
     if not candidates:
         raise errors.UnreachableTarget(
             f"cannot restore to {target}: there is no backup set in this repository", hint="run `kpbackup backup full` first"
@@ -125,7 +128,8 @@ def _reaches(chain: chains.Chain, target: Target, point: datetime) -> bool:
         return chain.backup_set.clock < target.time <= point or target.time == chain.backup_set.clock
     if target.position is not None:
         return _has_position(chain, target.position)
-    return True  # latest; a GTID is looked for in the segments themselves
+    wanted = target.gtid or target.before_gtid
+    return wanted is None or _has_gtid(chain, wanted)
 
 
 def _has_position(chain: chains.Chain, at: Coordinates) -> bool:
@@ -137,6 +141,42 @@ def _has_position(chain: chains.Chain, at: Coordinates) -> bool:
         own.file,
         own.position,
     )
+
+
+def _has_gtid(chain: chains.Chain, wanted: str) -> bool:
+    """Whether the archive after the set may hold the transaction; the segments themselves have the last word when they are read.
+
+    A transaction the set holds already is looked for in an older chain.
+    """
+    own = chain.backup_set
+    if not chain.segments:
+        return False
+    if gtids.contains(own.source.flavour, own.coordinates.gtid, wanted):
+        return False
+    return gtids.contains(own.source.flavour, gtids.add(own.source.flavour, own.coordinates.gtid, chain.end.gtid), wanted)
+
+
+def _canonical(target: Target, flavour: str) -> Target:
+    """The target with its GTID as the archive spells it."""
+    wanted = target.gtid or target.before_gtid
+    if wanted is None:
+        return target
+    try:
+        spelt = _one_gtid(wanted, flavour)
+    except ValueError as exc:
+        form = "0-1-4711" if flavour == "mariadb" else "3e11fa47-71ca-11e1-9e33-c80aa9429562:4711"
+        raise errors.UsageError(f"{wanted!r} is not the GTID of one transaction of a {flavour} source: {exc}",
+                                hint=f"write it like {form}") from exc
+    return replace(target, gtid=spelt) if target.gtid else replace(target, before_gtid=spelt)
+
+
+def _one_gtid(text: str, flavour: str) -> str:
+    if flavour == "mariadb":
+        return str(gtids.MariadbGtid.parse(text))
+    found = gtids.MysqlGtidSet.parse(text)
+    if found.count != 1:
+        raise ValueError(f"it names {found.count} transactions")
+    return str(found)
 
 
 def _observations(history: History, chain: chains.Chain) -> list[Observation]:
@@ -156,21 +196,27 @@ def _same_head(seq: int, link: str, chain: chains.Chain, history: History) -> bo
     return any((s.head.seq, s.link) == (seq, link) for s in chain.segments)
 
 
-def _contained(seen: Observation, chain: chains.Chain) -> bool:
-    """Whether everything before the observed position lies in the chain: by file and position of its own files."""
-    at, own = seen.position, chain.backup_set.coordinates
-    if (at.file, at.position) == (own.file, own.position):
-        return True
-    return any(s.end.file == at.file and s.end.position >= at.position for s in chain.segments)
+def _reached(chain: chains.Chain) -> dict[str, int]:
+    """File -> how far the chain holds it. Everything before an observed position lies in the chain when it reaches that far."""
+    own = chain.backup_set.coordinates
+    found = {own.file: own.position}
+    for segment in chain.segments:
+        found[segment.end.file] = max(found.get(segment.end.file, 0), segment.end.position)
+    return found
 
 
-def _continues(before: Window, window: Window, chain: chains.Chain) -> bool:
-    return before.timeline == window.timeline and before.gap is None and before.end >= window.start
+def _contained(at: Coordinates, reached: dict[str, int]) -> bool:
+    return at.position <= reached.get(at.file, -1)
+
+
+def _continues(before: Window, window: Window) -> bool:
+    return before.timeline == window.timeline and before.end >= window.start
 
 
 def _why(candidates: Sequence[tuple[History, chains.Chain]], target: Target) -> str:
     if target.time is None:
-        return "no chain of segments contains it"
+        wanted = target.gtid or target.before_gtid
+        return "no archived transaction has it" if wanted else "no chain of segments contains it"
     points = [recovery_point(h, c) for h, c in candidates]
     if target.time <= min(c.backup_set.clock for _, c in candidates):
         return "it lies before the first recoverable point"

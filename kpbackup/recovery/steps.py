@@ -52,7 +52,6 @@ class RecoveryRequest:
     overwrite: tuple[str, ...] = ()
     replace_users: bool = False
     workers: int = 2
-    advertise_host: str | None = None
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None
     progress: Callable[[str, int, int], None] | None = None
