@@ -3,16 +3,18 @@
 Kept is whatever restores any moment of the last N days, and at least M complete chains whatever their age; with each kept
 set all segments after it on its timeline. A set or segment that was released is marked first and deleted after the grace
 period. The newest entry of a log is never deleted: the next entry's key is built from it.
+
+Limits: the horizon is this machine's clock, sets carry the source's; a skew shifts the horizon by as much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kpbackup.model.catalog import Catalog, History
-from kpbackup.model.manifest import BackupSet, BinlogSegment
+from kpbackup.model.manifest import BackupSet
 from kpbackup.plan import chain as chains
 from kpbackup.plan import timeline
 
@@ -54,10 +56,22 @@ class PrunePlan:
     release_segments: tuple[Release, ...]
 
 
+@dataclass(frozen=True)
+class _Link:
+    """A chain, and the newest moment it restores."""
+
+    chain: chains.Chain
+    reaches: datetime
+
+    @property
+    def backup_set(self) -> BackupSet:
+        return self.chain.backup_set
+
+
 def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
     """The decisions for every set and segment at the moment `now`."""
-    horizon = now - timedelta(days=policy.days)
-    kept = _kept_sets(catalog, policy, horizon)
+    links = {h.id: [_Link(c, timeline.recovery_point(h, c)) for c in chains.chains(h)] for h in catalog.histories}
+    kept = _kept_sets(catalog, links, policy, now - timedelta(days=policy.days))
     decisions: list[Decision] = []
     released: list[BackupSet] = []
     releases: list[Release] = []
@@ -67,56 +81,50 @@ def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
             decisions.append(Decision(f"set {backup_set.name}", reason is not None, reason or _why_released(policy)))
             if reason is None:
                 released.append(backup_set)
-        release = _segments(history, [s for s in history.sets if s.name in kept])
+        release = _segments(history, [link.chain for link in links[history.id] if link.backup_set.name in kept])
         decisions += _segment_decisions(history, release)
         if release:
             releases.append(release)
     return PrunePlan(tuple(decisions), tuple(released), tuple(releases))
 
 
-def _kept_sets(catalog: Catalog, policy: Policy, horizon: datetime) -> dict[str, str]:
+def _kept_sets(catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, horizon: datetime) -> dict[str, str]:
     """Name -> reason of each set to keep; the first reason that applies."""
     kept: dict[str, str] = {}
     complete: list[BackupSet] = []
     for history in catalog.histories:
-        own = chains.chains(history)
-        complete += [c.backup_set for c in own if c.gap is None]
-        for index, chain in enumerate(own):
-            backup_set = chain.backup_set
-            following = own[index + 1].backup_set.clock if index + 1 < len(own) else None
-            if backup_set.clock >= horizon:
-                kept[backup_set.name] = f"newer than {policy.days} days"
-            elif (following is None or following > horizon) and timeline.recovery_point(history, chain) >= horizon:
-                kept[backup_set.name] = f"points of the last {policy.days} days are restored from it"
-        if history.sets and history is catalog.current:
-            kept.setdefault(history.sets[-1].name, "the newest set")
+        own = links[history.id]
+        complete += [link.backup_set for link in own if link.chain.gap is None]
+        for link in own:
+            if link.backup_set.clock >= horizon:
+                kept[link.backup_set.name] = f"newer than {policy.days} days"
+        for link in _reaching(own, horizon):
+            kept[link.backup_set.name] = f"points of the last {policy.days} days are restored from it"
     # 'complete' by unbroken chain; the newest are the last ones, as timelines and sets are in order
-    for backup_set in complete[-policy.complete_chains:]:
+    for backup_set in complete[len(complete) - policy.complete_chains:] if policy.complete_chains < len(complete) else complete:
         kept.setdefault(backup_set.name, f"one of the {policy.complete_chains} newest complete chains")
-    for history in catalog.histories:
-        if history.sets and history.sets[-1].name not in kept and not _has_later_sets(catalog, history):
-            kept[history.sets[-1].name] = "the newest set"
+    with_sets = [history for history in catalog.histories if history.sets]
+    if with_sets:
+        kept.setdefault(with_sets[-1].sets[-1].name, "the newest set")
     return kept
 
 
-def _has_later_sets(catalog: Catalog, history: History) -> bool:
-    return any(other.sets for other in catalog.histories[catalog.histories.index(history) + 1:])
+def _reaching(own: Sequence[_Link], horizon: datetime) -> list[_Link]:
+    """Of the sets older than the horizon those that points after it need: the newest one, and any older one that reaches
+    further (the newer one's chain may be broken earlier, or not have begun)."""
+    found: list[_Link] = []
+    for link in reversed(own):
+        if link.backup_set.clock < horizon <= link.reaches and all(link.reaches > other.reaches for other in found):
+            found.append(link)
+    return found
 
 
-def _segments(history: History, kept: Iterable[BackupSet]) -> Release | None:
-    """The segments before the first one a kept set needs; on a timeline without kept sets all but the newest."""
+def _segments(history: History, kept: Sequence[chains.Chain]) -> Release | None:
+    """The segments before the first one a kept set needs; without any needed all but the newest, which the next one follows."""
     if not history.segments:
         return None
-    names = {s.name for s in kept}
-    needed = [c.segments[0] for c in chains.chains(history) if c.backup_set.name in names and c.segments]
-    waiting = [c for c in chains.chains(history) if c.backup_set.name in names and not c.segments]
-    if waiting and not needed:
-        return _release(history, history.segments[-1])  # the archive has not come as far as the kept sets yet
-    first = min(needed, key=lambda s: s.head.seq, default=history.segments[-1])
-    return _release(history, first)
-
-
-def _release(history: History, first: BinlogSegment) -> Release | None:
+    needed = [chain.segments[0] for chain in kept if chain.segments]
+    first = min(needed, key=lambda segment: segment.head.seq, default=history.segments[-1])
     count = sum(1 for s in history.segments if s.head.seq < first.head.seq)
     return Release(history.id, first.head.seq, first.link_before, count) if count else None
 
@@ -127,10 +135,15 @@ def _segment_decisions(history: History, release: Release | None) -> list[Decisi
     first, last = history.segments[0].head.seq, history.segments[-1].head.seq
     found = []
     if release:
-        found.append(Decision(f"segments {history.id}-{first}..{release.first_seq - 1}", False, "no kept set needs them"))
+        found.append(Decision(_stretch(history, first, release.first_seq - 1), False, "no kept set needs them"))
         first = release.first_seq
-    found.append(Decision(f"segments {history.id}-{first}..{last}", True, "kept sets are replayed with them"))
+    reason = "kept sets are replayed with them" if first < last or not release else "kept sets need it, or the next segment follows it"
+    found.append(Decision(_stretch(history, first, last), True, reason))
     return found
+
+
+def _stretch(history: History, first: int, last: int) -> str:
+    return f"segments {history.id}-{first}..{last}" if first < last else f"segment {history.id}-{first}"
 
 
 def _why_released(policy: Policy) -> str:

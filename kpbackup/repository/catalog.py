@@ -59,15 +59,25 @@ def read_catalog(repository: Repository) -> Catalog:
     return Catalog(repository.binding, tuple(histories), tuple(damaged))
 
 
-def read_history(repository: Repository, timeline: str) -> History:
-    """One timeline, read now.
+def read_current(repository: Repository) -> History | None:
+    """The newest timeline without its older segments: what an archiver needs to go on. None when there is no timeline.
+
+    Raises:
+        IntegrityError: its own manifest is missing or damaged.
+    """
+    timelines = list(repository.backend.list_prefixes(layout.TIMELINES))
+    return read_history(repository, timelines[-1].split("/")[1], tail=True) if timelines else None
+
+
+def read_history(repository: Repository, timeline: str, *, tail: bool = False) -> History:
+    """One timeline, read now; `tail` leaves out all segments but the newest.
 
     Raises:
         IntegrityError: its own manifest is missing or damaged.
     """
     keys = [info.key for info in repository.backend.list(layout.timeline_prefix(timeline))]
     with ThreadPoolExecutor(READERS) as pool:
-        found = _history(timeline, keys, _Fetcher(repository, pool))
+        found = _history(timeline, keys, _Fetcher(repository, pool), tail=tail)
     if isinstance(found, Damaged):
         raise errors.IntegrityError(f"timeline {timeline}: {found.reason}", hint="run `kpbackup check`")
     return found
@@ -95,7 +105,7 @@ def _verified(repository: Repository, key: str, kind: type[T]) -> T | Damaged:
         return Damaged(key, "it was listed but is gone")
 
 
-def _history(number: str, keys: list[str], fetch: _Fetcher) -> History | Damaged:
+def _history(number: str, keys: list[str], fetch: _Fetcher, *, tail: bool = False) -> History | Damaged:
     key = layout.timeline(number)
     if key not in keys:
         return Damaged(key, "the timeline's own manifest is missing")
@@ -109,11 +119,12 @@ def _history(number: str, keys: list[str], fetch: _Fetcher) -> History | Damaged
             logs[place[1]].append(entry)
     anchors = _good(fetch(logs["anchors"][-1:], manifest.Anchor))
     first_kept = anchors[-1].first_seq if anchors else 1
+    segments = [key for key in logs["segments"] if int(key[-layout.SEQ_DIGITS :]) >= first_kept]
     wanted = {
         "sets": logs["sets"],
         "tombstones": logs["tombstones"],
         "observations": logs["observations"][-1:],
-        "segments": [k for k in logs["segments"] if int(k[-layout.SEQ_DIGITS :]) >= first_kept],
+        "segments": segments[-1:] if tail else segments,
     }
     found = {log: fetch(entries, _KINDS[log]) for log, entries in wanted.items()}
     found["anchors"] = fetch(logs["anchors"], manifest.Anchor)
