@@ -137,8 +137,7 @@ def _segment_decisions(history: History, release: Release | None) -> list[Decisi
     if release:
         found.append(Decision(_stretch(history, first, release.first_seq - 1), False, "no kept set needs them"))
         first = release.first_seq
-    reason = "kept sets are replayed with them" if first < last or not release else "kept sets need it, or the next segment follows it"
-    found.append(Decision(_stretch(history, first, last), True, reason))
+    found.append(Decision(_stretch(history, first, last), True, "kept sets are replayed with them, or the next segment follows"))
     return found
 
 

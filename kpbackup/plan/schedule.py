@@ -110,7 +110,8 @@ def retry_delay(failures: int, period: timedelta) -> timedelta:
     """How long to wait after so many failures in a row: 1, 2, 4, ... minutes, never longer than the schedule's own period."""
     first = min(FIRST_RETRY, period)
     longest = max(FIRST_RETRY, period)
-    return min(first * 2 ** min(failures - 1, 20), longest)
+    doubled: int = 1 << min(failures - 1, 20)
+    return min(first * doubled, longest)
 
 
 def _retry(kind: str, timing: Timing, attempts: Attempts, *, now: datetime, last_success: datetime | None) -> Due | None:
@@ -118,7 +119,8 @@ def _retry(kind: str, timing: Timing, attempts: Attempts, *, now: datetime, last
         return None
     if now < attempts.last_ended + retry_delay(attempts.failures, timing.period(now)):
         return None
-    return Due(kind, f"it failed {attempts.failures} times in a row" if attempts.failures > 1 else "it failed", attempts.last_ended)
+    times = f"{attempts.failures} times in a row" if attempts.failures > 1 else "last time"
+    return Due(kind, f"it failed {times}", attempts.last_ended)
 
 
 def _done_since(attempts: Attempts, last_success: datetime | None) -> bool:

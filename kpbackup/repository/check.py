@@ -1,22 +1,27 @@
 """Auditing a repository: manifests, signatures, links and stored objects, from the store alone.
 
-Three depths: what the store says of each object (size), the stored bytes of all or a sample of objects (hash), and with
-an identity their content (age tags and zstd checksums). Without the private key nothing is opened and still a flipped bit, a
-cut, a swapped or a missing object is found. What cannot be seen: removed newest segments (docs/format.md).
+Three depths: what the store says of each object (there, of the right size), the stored bytes of all or a sample of objects
+(hash), and with an identity their content (age tags and zstd checksums). Without the private key nothing is opened and still
+a flipped bit, a cut, a swapped or a missing object is found.
+
+What cannot be seen: removed newest entries of a log (docs/format.md, 'What cannot be seen'); and without an identity a damaged
+key object, because no manifest holds its hash. Nothing is written, so a crash leaves nothing behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kpbackup import errors
-from kpbackup.model.catalog import Catalog
+from kpbackup.model import canonical
+from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.manifest import BinlogSegment, Sealing, StoredObject
 from kpbackup.pipeline import encrypt, sign, stream
 from kpbackup.plan import chain, timeline
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import keys, layout
+from kpbackup.repository import keys, layout, objects
 from kpbackup.repository.binding import READER_VERSION, Repository
 
 
@@ -31,22 +36,26 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """`objects` were looked at, `read_bytes` of them read. Intact when there is no problem."""
+    """`objects` were looked at, `read_objects` of them read (`read_bytes`). Intact when there is no problem.
+
+    `opened` is True when an identity was given: then what was read was also decrypted and decompressed.
+    """
 
     problems: tuple[Problem, ...]
     manifests: int
     objects: int
+    read_objects: int
     read_bytes: int
+    opened: bool
     windows: tuple[timeline.Window, ...]
 
 
 @dataclass(frozen=True)
 class _Item:
-    """A stored object to judge: where its bytes lie and what they must be."""
+    """A stored object to judge: where its bytes begin (None: behind a manifest that could not be read) and what they must be."""
 
     key: str
-    offset: int
-    length: int | None
+    offset: int | None
     bytes: int
     sha256: str
     costs: str
@@ -65,21 +74,21 @@ def check(repository: Repository, *, read_percent: int = 0, identities: Sequence
     """
     catalog = catalogs.read_catalog(repository)
     problems = [Problem(d.key, d.reason, "what only this manifest gives") for d in catalog.damaged]
-    problems += _gaps(catalog)
-    problems += _reader(repository)
-    items = list(_items(repository, catalog))
+    problems += [*_missing_manifests(catalog), *_gaps(catalog), *_reader(repository), *_journals(repository)]
+    items = _items(repository, catalog)
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
     picked = choose or _evenly
-    read_bytes = 0
+    read: list[_Item] = []
     for index, item in enumerate(items):
         problem = _size_problem(item, sizes)
         if problem is None and read_percent and picked(index, read_percent):
             problem = _content_problem(repository, item, identities)
-            read_bytes += item.bytes
+            read.append(item)
         if problem is not None:
             problems.append(problem)
     problems += _key_problems(repository, items, identities)
-    return Report(tuple(problems), sum(1 for key in sizes if key.startswith(layout.TIMELINES)), len(items), read_bytes,
+    manifests = sum(1 for key in sizes if key.startswith(layout.TIMELINES))
+    return Report(tuple(problems), manifests, len(items), len(read), sum(item.bytes for item in read), bool(identities),
                   timeline.windows(catalog))
 
 
@@ -87,59 +96,110 @@ def _evenly(index: int, percent: int) -> bool:
     return (index * percent) // 100 != ((index + 1) * percent) // 100
 
 
+def _missing_manifests(catalog: Catalog) -> Iterator[Problem]:
+    """Holes in the numbers of logs that have none: timelines, tombstones, anchors, and sets but for those with a tombstone."""
+    damaged = {d.key for d in catalog.damaged}
+    known = {h.id for h in catalog.histories} | {key.split("/")[1] for key in damaged}
+    for number in range(1, max((int(name) for name in known), default=0)):
+        if layout.timeline_id(number) not in known:
+            yield Problem(layout.timeline(layout.timeline_id(number)), "it is missing, with everything on it", "all its recoverable points")
+    for history in catalog.histories:
+        there = {"sets": {s.head.seq for s in history.sets} | {t.set_seq for t in history.tombstones},
+                 "tombstones": {t.head.seq for t in history.tombstones}}
+        for log, seqs in there.items():
+            yield from _holes(history, log, seqs | {place[2] for key in damaged if (place := layout.parse_log_entry(key))
+                                                    and place[:2] == (history.id, log)})
+
+
+def _holes(history: History, log: str, seqs: set[int]) -> Iterator[Problem]:
+    for seq in range(1, history.newest.get(log, (0, None))[0]):
+        if seq not in seqs:
+            costs = "the points restored from this set" if log == "sets" else "knowing why a set is gone"
+            yield Problem(layout.log_prefix(history.id, log), f"entry {seq} is missing", costs)
+
+
 def _gaps(catalog: Catalog) -> Iterator[Problem]:
     for history in catalog.histories:
+        segments = layout.log_prefix(history.id, "segments")
         for gap in chain.runs(history)[1]:
             until = f" to {gap.before}" if gap.before else ""
-            yield Problem(layout.log_prefix(history.id, "segments"), gap.reason, f"the recoverable points from {gap.after}{until}")
+            yield Problem(segments, gap.reason, f"the recoverable points from {gap.after}{until}")
+        for found in chain.chains(history):
+            if found.gap is not None and found.gap.before is None:
+                yield Problem(segments, f"{found.gap.reason} ({found.backup_set.name})", f"the recoverable points from {found.gap.after}")
 
 
 def _reader(repository: Repository) -> Iterator[Problem]:
     """The stand-alone reader must be there and be the one that was signed."""
     key = layout.reader(READER_VERSION)
     try:
-        sign.verify(repository.backend.read(key), repository.backend.read(layout.signature(key)).decode(errors="replace"), repository.public_keys)
+        text, signature = (repository.backend.read(name) for name in (key, layout.signature(key)))
+        sign.verify(text, signature.decode(errors="replace"), repository.public_keys)
     except errors.ObjectMissing:
-        yield Problem(key, "it is missing", "restoring without kpbackup")
+        yield Problem(key, "it or its signature is missing", "restoring without kpbackup")
     except (errors.IntegrityError, errors.KeyProblem) as exc:
         yield Problem(key, exc.message, "restoring without kpbackup: do not run it")
 
 
-def _items(repository: Repository, catalog: Catalog) -> Iterator[_Item]:
-    for history in catalog.histories:
-        for backup_set in history.sets:
-            for stored in (*backup_set.objects, *backup_set.definitions, backup_set.inventory):
-                yield _of_set(stored, backup_set.name, backup_set.sealing)
-        for segment in history.segments:
-            yield _of_segment(repository, segment)
+def _journals(repository: Repository) -> Iterator[Problem]:
+    """Entries of recoveries: whole, at their own place, numbered without holes. Unsigned ones are allowed (see recovery/journal)."""
+    runs: dict[str, list[str]] = {}
+    for info in repository.backend.list(layout.RECOVERIES):
+        runs.setdefault(info.key.split("/")[1], []).append(info.key)
+    for run, entries in runs.items():
+        if entries != [layout.recovery_entry(run, seq) for seq in range(1, len(entries) + 1)]:
+            yield Problem(layout.recovery(run), "entries are missing or misnamed", f"the evidence of recovery {run}")
+        for key in entries:
+            try:
+                data = repository.backend.read(key)
+                found = canonical.loads(data, what=key) if data.startswith(b"{") else objects.parse(
+                    data, key=key, public_keys=repository.public_keys).document
+                if found.get("head", {}).get("key") != key:
+                    raise errors.IntegrityError("it was moved or copied here")
+            except (errors.IntegrityError, errors.KeyProblem) as exc:
+                yield Problem(key, exc.message, f"the evidence of recovery {run}")
+
+
+def _items(repository: Repository, catalog: Catalog) -> list[_Item]:
+    """Every data object and segment payload that a manifest names."""
+    found: list[_Item] = []
+    with ThreadPoolExecutor(catalogs.READERS) as pool:
+        for history in catalog.histories:
+            for backup_set in history.sets:
+                stored = (*backup_set.objects, *backup_set.definitions, backup_set.inventory)
+                found += [_of_set(one, backup_set.name, backup_set.sealing) for one in stored]
+            found += pool.map(lambda segment: _of_segment(repository, segment), history.segments)
+    return found
 
 
 def _of_set(stored: StoredObject, name: str, sealing: Sealing) -> _Item:
-    return _Item(stored.key, 0, None, stored.bytes, stored.sha256, f"set {name}", sealing)
+    return _Item(stored.key, 0, stored.bytes, stored.sha256, f"set {name}", sealing)
 
 
 def _of_segment(repository: Repository, segment: BinlogSegment) -> _Item:
     payload = segment.payload
-    costs = f"points after {segment.start}"
-    if payload.key is not None:
-        return _Item(payload.key, 0, None, payload.bytes, payload.sha256, costs, segment.sealing)
-    return _Item(segment.head.key, -payload.bytes, payload.bytes, payload.bytes, payload.sha256, costs, segment.sealing)
+    key, offset = payload.key or segment.head.key, 0 if payload.key else _payload_offset(repository, segment)
+    return _Item(key, offset, payload.bytes, payload.sha256, f"the recoverable points after {segment.start}", segment.sealing)
+
+
+def _payload_offset(repository: Repository, segment: BinlogSegment) -> int | None:
+    """How long the manifest before the payload is: with it a payload cut by one byte is seen without reading it."""
+    try:
+        return repository.read(segment.head.key, BinlogSegment)[1]
+    except (errors.ObjectMissing, errors.IntegrityError, errors.KeyProblem):
+        return None  # it was whole when the catalog was read, a moment ago
 
 
 def _size_problem(item: _Item, sizes: dict[str, int]) -> Problem | None:
-    if item.key not in sizes:
+    if item.key not in sizes or item.offset is None:
         return Problem(item.key, "it is missing", item.costs)
-    found = sizes[item.key]
-    if item.offset < 0:  # a payload behind its manifest: the manifest's own length is not known here
-        return Problem(item.key, f"it has {found} bytes, less than its payload", item.costs) if found <= item.bytes else None
-    if found != item.bytes:
-        return Problem(item.key, f"it has {found} bytes, {item.bytes} were written", item.costs)
-    return None
+    found, written = sizes[item.key], item.offset + item.bytes
+    return Problem(item.key, f"it has {found} bytes, {written} were written", item.costs) if found != written else None
 
 
 def _content_problem(repository: Repository, item: _Item, identities: Sequence[encrypt.AnyIdentity]) -> Problem | None:
     try:
-        sealed = stream.Tally(_bytes(repository, item))
+        sealed = stream.Tally(repository.backend.get(item.key, offset=item.offset or 0))
         if identities:
             opened = keys.open_data_key(repository, item.sealing, identities)
             for _ in stream.unseal(sealed, (opened,)):
@@ -154,13 +214,6 @@ def _content_problem(repository: Repository, item: _Item, identities: Sequence[e
     if (sealed.size_bytes, sealed.sha256) != (item.bytes, item.sha256):
         return Problem(item.key, "its bytes are not those that were signed for", item.costs)
     return None
-
-
-def _bytes(repository: Repository, item: _Item) -> Iterator[bytes]:
-    if item.offset >= 0:
-        return repository.backend.get(item.key)
-    _, offset = repository.read(item.key, BinlogSegment)
-    return repository.backend.get(item.key, offset=offset)
 
 
 def _key_problems(repository: Repository, items: Sequence[_Item], identities: Sequence[encrypt.AnyIdentity]) -> Iterator[Problem]:
