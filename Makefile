@@ -21,7 +21,7 @@ demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1
 	@KEEP="$(KEEP)" SIZE="$(SIZE)" $(PYTHON) -m demo $(ARGS)
 
 bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
-	@$(PYTHON) -m bench $(ARGS)
+	@$(PYTHON) -m bench --write $(ARGS)
 
 check: setup-check ## lint, types, layers
 	$(PYTHON) -m ruff check

@@ -20,11 +20,13 @@ PLANTED_ACCOUNTS = (f"'{APPLICATION}'@'%'", "'o''dd 用户'@'localhost'", "'kp_v
 OBJECTS = (
     "CREATE SQL SECURITY INVOKER VIEW `active_users` AS SELECT `id`, `username`, '-- Dump; ''completed''' AS `note` FROM `users`"
     " WHERE `deleted_at` IS NULL",
-    "CREATE VIEW `a_cluster_overview` AS SELECT `c`.`name`, count(`s`.`id`) AS `sessions`, `u`.`username` AS `creator` FROM `clusters` `c`"
-    " LEFT JOIN `terminal_sessions` `s` ON `s`.`cluster_id` = `c`.`id` LEFT JOIN `active_users` `u` ON `u`.`id` = `c`.`created_by`"
+    "CREATE VIEW `a_cluster_overview` AS SELECT `c`.`name`, count(`s`.`id`) AS `sessions`, `u`.`username` AS `creator`"
+    " FROM `clusters` `c` LEFT JOIN `terminal_sessions` `s` ON `s`.`cluster_id` = `c`.`id`"
+    " LEFT JOIN `active_users` `u` ON `u`.`id` = `c`.`created_by`"
     " GROUP BY `c`.`id`, `c`.`name`, `u`.`username`",
     "CREATE TRIGGER `count_input` AFTER INSERT ON `terminal_commands` FOR EACH ROW BEGIN"
-    " UPDATE `terminal_sessions` SET `input_size` = `input_size` + coalesce(char_length(NEW.raw_input), 0) WHERE `id` = NEW.session_id;"
+    " UPDATE `terminal_sessions` SET `input_size` = `input_size` + coalesce(char_length(NEW.raw_input), 0)"
+    " WHERE `id` = NEW.session_id;"
     " END",
     "CREATE TRIGGER `mask_body` BEFORE INSERT ON `operation_logs` FOR EACH ROW SET NEW.request_body ="
     " replace(NEW.request_body, '\"password\":', '\"密码***\":')",
@@ -34,7 +36,8 @@ OBJECTS = (
     "BEGIN\n  DELETE FROM `operation_logs` WHERE `days_since`(`created_at`) > `keep_days`; /* 清理 */\nEND",
     "CREATE EVENT `nightly_purge` ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 02:00:00' ON COMPLETION PRESERVE ENABLE"
     " COMMENT '每晚' DO CALL `purge_logs`(365)",
-    "CREATE EVENT `switched_off` ON SCHEDULE EVERY 1 HOUR STARTS '2037-01-01 00:00:00' DISABLE DO DELETE FROM `audit_logs` WHERE `id` < 0",
+    "CREATE EVENT `switched_off` ON SCHEDULE EVERY 1 HOUR STARTS '2037-01-01 00:00:00' DISABLE"
+    " DO DELETE FROM `audit_logs` WHERE `id` < 0",
 )
 
 ACCOUNTS = (

@@ -16,7 +16,10 @@ LONG_NAME = "长" * 10 + "x" * 40  # as many characters as the column takes
 KUBECONFIG_BYTES = 60 * 1024  # TEXT ends at 64 KiB
 
 NESTED_JSON = json.dumps(
-    {"env": "prod", "说明": "管理员 \"quoted\" \\ back\\\\slash", "lines": "a\r\nb\tc", "inner": json.dumps({"q": 'it\'s "x"', "n": None})},
+    {
+        "env": "prod", "说明": "管理员 \"quoted\" \\ back\\\\slash",
+        "lines": "a\r\nb\tc", "inner": json.dumps({"q": 'it\'s "x"', "n": None}),
+    },
     ensure_ascii=False,
 )
 

@@ -1,9 +1,9 @@
 """What a server holds, in small comparable facts, read by SQL that shares no code with kpbackup.
 
 Idea: a truth is a flat mapping from a name such as `kubepolaris.users.email hash` to text, so that a comparison is a loop and
-every difference names itself. For each table: the number of rows, CHECKSUM TABLE, next AUTO_INCREMENT, and for each column and for
-whole rows two sums over SHA-2 of every exact value (a sum does not depend on the order, XOR and addition together miss nothing
-that happens by accident; whole rows notice values that changed places). Beside them the text of every definition and the grants.
+every difference names itself. For each table: the number of rows, CHECKSUM TABLE, next AUTO_INCREMENT, for each column the sum of
+CRC-32 over its exact values, and the sum of SHA-2 over whole rows, which also notices values that changed places. Sums do not
+depend on the order of rows. Beside them the text of every definition and the grants.
 
 Limits: the server must be quiet while it is read. Times at which an object was made are no part of the truth. Accounts are
 those named by the caller. Row-format details that no query can see are not compared.
@@ -22,9 +22,13 @@ import pymysql
 Truth = dict[str, str]
 
 _SYSTEM = "('mysql', 'information_schema', 'performance_schema', 'sys')"
-_BYTES = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
+_BYTES = {
+    "char", "varchar", "tinytext", "text", "mediumtext", "longtext",
+    "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob",
+}
 _TIMES_OF_MAKING = {"Created", "Last_altered"}
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
+_COLUMN_LIST = re.compile(r"\((`[^()]*`)\)")  # of a grant; the server gives the columns in any order
 _SHOWN = {"TRIGGER": ("triggers", "trigger"), "EVENT": ("events", "event")}
 
 
@@ -45,7 +49,8 @@ def read(connection: pymysql.Connection[Any], *, accounts: Sequence[str]) -> Tru
         for account in accounts:
             if account.count("@"):
                 facts[f"account {account}"] = _shown(cursor, f"SHOW CREATE USER {account}")
-            facts[f"grants of {account}"] = "\n".join(sorted(_column(cursor, f"SHOW GRANTS FOR {account}")))
+            grants = _column(cursor, f"SHOW GRANTS FOR {account}")
+            facts[f"grants of {account}"] = "\n".join(sorted(_COLUMN_LIST.sub(_in_order, line) for line in grants))
     return facts
 
 
@@ -68,8 +73,10 @@ def dump(program: str, socket: Path, database: str, target: Path) -> None:
     """Writes what `mariadb-dump` says of a database, for a comparison of text; without the time of day."""
     with target.open("wb") as output:
         subprocess.run(
-            [program, "--no-defaults", f"--socket={socket}", "--user=root", "--skip-dump-date", "--routines", "--events", "--triggers",
-             "--hex-blob", "--order-by-primary", "--skip-extended-insert", "--databases", database],
+            [
+                program, "--no-defaults", f"--socket={socket}", "--user=root", "--skip-dump-date", "--routines", "--events",
+                "--triggers", "--hex-blob", "--order-by-primary", "--skip-extended-insert", "--databases", database,
+            ],
             stdin=subprocess.DEVNULL, stdout=output, check=True,
         )
 
@@ -80,7 +87,8 @@ def first_difference(left: Path, right: Path) -> str | None:
         for number, first in enumerate(one, start=1):
             second = other.readline()
             if first != second:
-                return f"line {number} of the dump: expected {_short(first.decode(errors='replace'))}, found {_short(second.decode(errors='replace'))}"
+                expected, actual = (_short(line.decode(errors="replace")) for line in (first, second))
+                return f"line {number} of the dump: expected {expected}, found {actual}"
         return "the dump is longer than expected" if other.readline() else None
 
 
@@ -97,20 +105,21 @@ def _tables(cursor: pymysql.cursors.Cursor, schema: str) -> Iterator[tuple[str, 
 
 
 def _columns(cursor: pymysql.cursors.Cursor, schema: str, table: str) -> list[tuple[str, str]]:
-    query = "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position"
+    query = (
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        " ORDER BY ordinal_position"
+    )
     return [(str(name), str(kind)) for name, kind in _rows(cursor, query, schema, table)]
 
 
 def _values(cursor: pymysql.cursors.Cursor, name: str, place: str, columns: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    hashes = [f"SHA2({_exact(_quoted(column), kind)}, 256)" for column, kind in columns]
-    inner = ", ".join(f"{text} AS h{index}" for index, text in enumerate(hashes))
-    row = "SHA2(CONCAT_WS(',', " + ", ".join(f"h{index}" for index in range(len(hashes))) + "), 256)"
-    picked = [f"h{index}" for index in range(len(hashes))] + [row]
-    sums = ", ".join(f"BIT_XOR({_number(text)}), SUM({_number(text)})" for text in picked)
-    found = _rows(cursor, f"SELECT COUNT(*), {sums} FROM (SELECT {inner} FROM {place}) AS hashed")[0]
-    yield f"{name} rows", str(found[0])
-    for index, label in enumerate([*(f"{name}.{column} hash" for column, _ in columns), f"{name} whole-row hash"]):
-        yield label, f"{found[1 + 2 * index]}/{found[2 + 2 * index]}"
+    exact = [_exact(_quoted(column), kind) for column, kind in columns]
+    sums = [f"SUM(CRC32({text}))" for text in exact]
+    row = f"SUM(CAST(CONV(LEFT(SHA2(CONCAT_WS(',', {', '.join(exact)}), 256), 15), 16, 10) AS UNSIGNED))"
+    count, *hashes = _rows(cursor, f"SELECT COUNT(*), {', '.join([*sums, row])} FROM {place}")[0]
+    yield f"{name} rows", str(count)
+    labels = [*(f"{name}.{column} hash" for column, _ in columns), f"{name} whole-row hash"]
+    yield from zip(labels, map(str, hashes), strict=True)
 
 
 def _exact(column: str, kind: str) -> str:
@@ -124,10 +133,6 @@ def _exact(column: str, kind: str) -> str:
     else:
         text = f"CONCAT({column})"
     return f"COALESCE(CONCAT('=', {text}), 'NULL')"
-
-
-def _number(sha: str) -> str:
-    return f"CAST(CONV(LEFT({sha}, 15), 16, 10) AS UNSIGNED)"
 
 
 def _definitions(cursor: pymysql.cursors.Cursor, schema: str) -> Iterator[tuple[str, str]]:
@@ -157,6 +162,10 @@ def _rows(cursor: pymysql.cursors.Cursor, query: str, *values: str) -> Sequence[
 
 def _column(cursor: pymysql.cursors.Cursor, query: str, *values: str) -> list[str]:
     return [str(row[0]) for row in _rows(cursor, query, *values)]
+
+
+def _in_order(found: re.Match[str]) -> str:
+    return f"({', '.join(sorted(found[1].split(', ')))})"
 
 
 def _quoted(name: str) -> str:

@@ -14,26 +14,31 @@ import pymysql
 from demo import data, objects, truth
 
 _LOG = (
-    "INSERT INTO operation_logs (user_id, username, method, path, module, action, cluster_id, cluster_name, request_body, status_code,"
-    " success, client_ip, duration, created_at) VALUES (1, 'admin', 'POST', %s, 'workload', 'scale', 1, %s, %s, 200, 1, '10.0.0.7', %s,"
-    " NOW(3))"
+    "INSERT INTO operation_logs (user_id, username, method, path, module, action, cluster_id, cluster_name, request_body,"
+    " status_code, success, client_ip, duration, created_at)"
+    " VALUES (1, 'admin', 'POST', %s, 'workload', 'scale', 1, %s, %s, 200, 1, '10.0.0.7', %s, NOW(3))"
 )
 _COMMAND = (
     "INSERT INTO terminal_commands (session_id, `timestamp`, raw_input, parsed_cmd, exit_code, created_at)"
     " VALUES (%s, NOW(3), %s, %s, 0, NOW(3))"
 )
 _LOGIN = "UPDATE users SET last_login_at = NOW(3), last_login_ip = '10.0.0.7' WHERE id = 1"
-SESSIONS_IN_USE = 10  # every size has as many
+# sessions of other clusters: those of the victim are gone after the accident
+_SESSIONS = (
+    "SELECT s.id FROM terminal_sessions s JOIN clusters c ON c.id = s.cluster_id WHERE c.name <> %s ORDER BY s.id LIMIT 10"
+)
+END_TIMEOUT_S = 30.0
 
 
 class Writer:
-    """Writes as the application's own account from `start()` to `stop()` or to the server's death."""
+    """Writes as the application's own account from `start()` to `abandon()` or to the server's death."""
 
     def __init__(self, port: int, *, per_second: float = 25.0) -> None:
         self.transactions = 0
         self.failure: pymysql.MySQLError | None = None
         self._port = port
         self._interval_s = 1 / per_second
+        self._sessions: list[int] = []
         self._turn = threading.Lock()  # held during a transaction, and by whoever paused the writer
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -53,11 +58,13 @@ class Writer:
     def resume(self) -> None:
         self._turn.release()
 
-    def stop(self) -> None:
-        """Ends after the current transaction. Twice is fine; a paused writer is resumed first by its owner."""
+    def abandon(self) -> None:
+        """Ends after the current transaction, or with the process."""
         self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
+
+    def wait_end(self) -> None:
+        """Returns when the writer has noticed that its server died."""
+        self._thread.join(END_TIMEOUT_S)
 
     def wait_for(self, transactions: int) -> None:
         """Returns when so many more transactions are committed.
@@ -80,6 +87,9 @@ class Writer:
             with truth.connect(self._port, user=objects.APPLICATION, password=objects.APPLICATION_PASSWORD) as connection:
                 connection.select_db(data.DATABASE)
                 connection.query("SET SESSION time_zone = '+08:00'")
+                with connection.cursor() as cursor:
+                    cursor.execute(_SESSIONS, (data.VICTIM,))
+                    self._sessions = [int(key) for (key,) in cursor.fetchall()]
                 while not self._ended.is_set():
                     with self._turn:
                         self._write(connection)
@@ -89,11 +99,12 @@ class Writer:
 
     def _write(self, connection: pymysql.Connection[Any]) -> None:
         number = self.transactions
-        session = data.FIRST_SESSION + number % SESSIONS_IN_USE
+        session = self._sessions[number % len(self._sessions)]
         typed = f"kubectl scale deploy/app-{number} --replicas={number % 7} # 扩容 🚀\r"
         with connection.cursor() as cursor:
             connection.begin()
-            cursor.execute(_LOG, (f"/api/v1/clusters/1/deployments/default/app-{number}/scale", data.VICTIM, f'{{"replicas":{number % 7}}}', number % 900))
+            path = f"/api/v1/clusters/1/deployments/default/app-{number}/scale"
+            cursor.execute(_LOG, (path, data.VICTIM, f'{{"replicas":{number % 7}}}', number % 900))
             cursor.execute(_COMMAND, (session, typed, typed.strip()))
             cursor.execute(_LOGIN)
             connection.commit()

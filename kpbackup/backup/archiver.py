@@ -100,7 +100,7 @@ def run_incremental(repository: Repository, request: ArchiveRequest) -> ArchiveR
         observed = manifest.Observation(clock, coordinates.read_coordinates(connection, facts))
         reason = sources.broken(connection, facts, history, head)
         if reason:
-            raise sources.chain_broken(reason, head, request.endpoint.name)
+            raise sources.chain_broken(reason, history, head, request.endpoint.name)
         binlogs = coordinates.list_binlogs(connection)
         return _Pass(repository, request, held, facts, history, head, observed, binlogs).run()
 

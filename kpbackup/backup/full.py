@@ -34,7 +34,10 @@ FENCE_TRIES = 5  # a set's number is taken at most by one other writer at a time
 
 @dataclass(frozen=True)
 class FullRequest:
-    """What to back up and how: plain values, no settings object. `progress(done_rows, total_rows)` is called from threads."""
+    """What to back up and how: plain values, no settings object. `progress(done_rows, total_rows)` is called from threads.
+
+    `unless_since`: do nothing when another process made a set on this timeline after that moment.
+    """
 
     endpoint: server.Endpoint
     recipients: Sequence[encrypt.AnyRecipient]
@@ -45,6 +48,7 @@ class FullRequest:
     max_wait_s: float = 60.0
     bytes_per_second: int | None = None
     progress: Callable[[int, int], None] | None = None
+    unless_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,17 @@ def run_full(repository: Repository, request: FullRequest) -> manifest.BackupSet
         rights = privileges.read_privileges(connection)
         sources.require(facts, rights, databases=request.databases)
         catalog = catalogs.read_catalog(repository)
+        _leave_to_others(catalog, request)
         timeline = _timeline(repository, catalog, connection, facts)
         return _Full(repository, request, held, connection, facts, rights, timeline).run()
+
+
+def _leave_to_others(catalog: Catalog, request: FullRequest) -> None:
+    """Raises LeaseHeld when the set that was asked for is there: who waits for a lease may find the work done."""
+    since, history = request.unless_since, catalog.current
+    made = [one for one in history.sets if since is not None and one.head.created_at > since] if history else []
+    if made:
+        raise errors.LeaseHeld(f"another process made set {made[-1].name} meanwhile", hint="nothing is missing")
 
 
 def _timeline(

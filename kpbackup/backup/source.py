@@ -54,8 +54,10 @@ def broken(connection: server.Connection, facts: ServerFacts, history: History, 
     """Why the archive cannot be continued on this source ('' when it can): the `reason` of a new timeline.
 
     'forked': another server, or the same names with other content; 'reset': the file is there but shorter or other;
-    'purged': the file is gone although newer ones are there.
+    'purged': the file is gone although newer ones are there; 'damaged': the newest stored segment cannot be read.
     """
+    if damaged_end(history):
+        return "damaged"
     uuid = history.timeline.server_uuid
     if facts.flavour != history.timeline.flavour or (uuid and facts.server_uuid and uuid != facts.server_uuid):
         return "forked"
@@ -68,6 +70,14 @@ def broken(connection: server.Connection, facts: ServerFacts, history: History, 
     if identity != head.file:
         return "forked" if identity.server_id != head.file.server_id else "reset"
     return ""
+
+
+def damaged_end(history: History) -> str:
+    """Key and fault of the newest segment if it cannot be read ('' if it can): nothing can be linked to it."""
+    newest = history.newest.get("segments", (0, None))[0]
+    if newest <= (history.segments[-1].head.seq if history.segments else 0):
+        return ""
+    return next((f"{one.key}: {one.reason}" for one in history.damaged if one.key.endswith(f"/{newest:010d}")), "")
 
 
 def start_timeline(
@@ -100,11 +110,13 @@ def start_timeline(
     return timeline
 
 
-def chain_broken(reason: str, head: ArchiveHead, source: str) -> errors.ChainBroken:
+def chain_broken(reason: str, history: History, head: ArchiveHead, source: str) -> errors.ChainBroken:
     """The error an incremental backup ends with when the archive cannot go on."""
     causes = {
         "purged": f"{source} has purged {head.at.file}, which was archived only up to {head.at.position}",
-        "reset": f"{source} no longer has {head.at.file} as it was archived up to {head.at.position}: binlogs were reset or the server was restored",
+        "reset": f"{source} no longer has {head.at.file} as it was archived up to {head.at.position}:"
+        " binlogs were reset or the server was restored",
+        "damaged": f"its newest segment cannot be read: {damaged_end(history)}",
         "forked": f"{source} is another server, or has another history, than the one archived up to {head.at}",
     }
     return errors.ChainBroken(

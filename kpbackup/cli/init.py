@@ -95,7 +95,10 @@ def _keys(directory: Path) -> _Keys:
 
 def _new_identity() -> str:
     identity = encrypt.Identity.generate()
-    return f"# kpbackup identity: opens every backup sealed to it; keep it away from the machine that makes backups\n# public key: {identity.recipient}\n{identity.reveal()}\n"
+    return (
+        "# kpbackup identity: opens every backup sealed to it; keep it away from the machine that makes backups\n"
+        f"# public key: {identity.recipient}\n{identity.reveal()}\n"
+    )
 
 
 def _key_line(text: str) -> str:
@@ -135,5 +138,6 @@ def _report(room: context.Context, made: _Keys, repository: str, url: str) -> No
         f"\nThe identity {where / IDENTITY} opens every backup, and nothing else does. Copy it to two safe places\n"
         "away from this machine and delete it here: making backups does not need it, restoring does.\n\n"
         "Put into the settings:\n\n"
-        f"encryption:\n  recipients: [{made.recipient}]\nsigning:\n  key_file: {where / SIGNING}\n  public_keys: [{made.signing.public_key}]",
+        f"encryption:\n  recipients: [{made.recipient}]\n"
+        f"signing:\n  key_file: {where / SIGNING}\n  public_keys: [{made.signing.public_key}]",
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kpbackup import errors
 from kpbackup.cli import context, render
 from kpbackup.service import opening
+
+if TYPE_CHECKING:
+    from kpbackup.repository.binding import Repository
 
 
 def recoveries(
@@ -28,23 +32,30 @@ def recoveries(
         ]
         room.printer.show({"run": run, "entries": document}, render.Table(("at", "event", "signed", "details"), rows))
         return
-    found = [journal.open_journal(repository, name) for name in journal.list_runs(repository)]
-    summary = []
-    for one in found:
-        planned, finished = one.entries[0], one.last("finished")
-        summary.append(
-            {
-                "run": one.run,
-                "target": planned.fields.get("target"),
-                "into": planned.fields.get("into"),
-                "state": one.entries[-1].event,
-                "recovered": finished.fields["recovered"] if finished else None,
-                "recovered_to": planned.fields.get("recovered_to"),
-                "measured_rto_seconds": finished.fields["measured_rto_s"] if finished else None,
-                "signed": all(entry.signed for entry in one.entries),
-            }
-        )
+    summary = [_summary(repository, name) for name in journal.list_runs(repository)]
     columns = ("run", "target", "into", "state", "recovered", "measured_rto_seconds", "signed")
     room.printer.show(
         {"recoveries": summary}, render.Table(columns, [[row[c] for c in columns] for row in summary], empty="no recovery yet")
     )
+
+
+def _summary(repository: Repository, run: str) -> dict[str, Any]:
+    """One line of the list. A journal that cannot be read is a line too: it must not hide the others."""
+    from kpbackup.recovery import journal
+
+    empty = dict.fromkeys(("target", "into", "recovered", "recovered_to", "measured_rto_seconds", "signed"))
+    try:
+        one = journal.open_journal(repository, run)
+    except (errors.IntegrityError, errors.KeyProblem) as exc:
+        return {"run": run, **empty, "state": f"unreadable: {exc.message}"}
+    planned, finished = one.entries[0], one.last("finished")
+    return {
+        "run": run,
+        "target": planned.fields.get("target"),
+        "into": planned.fields.get("into"),
+        "state": one.entries[-1].event,
+        "recovered": finished.fields["recovered"] if finished else None,
+        "recovered_to": planned.fields.get("recovered_to"),
+        "measured_rto_seconds": float(finished.fields["measured_rto_s"]) if finished else None,
+        "signed": all(entry.signed for entry in one.entries),
+    }

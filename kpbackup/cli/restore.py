@@ -242,8 +242,10 @@ def _restore(
         request = _request(room, asked or Target(latest=True), overwrite, replace_users, report)
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
+            request = run.resumed_request(journal, request)
             plan = run.resume(journal, request)
-            steps = steps if again else tuple(Steps(name) for name in journal.entries[0].fields["steps"].split(","))
+            planned = tuple(Steps(name) for name in journal.entries[0].fields["steps"].split(","))
+            steps = planned if len(steps) == len(Steps) else steps  # `restore --resume` does what the run was begun for
         else:
             plan = planning.make_plan(request)
             _show(room, plan, request, final=dry_run)
@@ -272,8 +274,8 @@ def _carry_out(
 
     try:
         return run.carry_out(journal, plan, request, steps, again=again, confirmed=confirmed)
-    except (KeyboardInterrupt, errors.KpbackupError) as exc:
-        if not isinstance(exc, errors.ManualStepWaiting):
+    except BaseException as exc:  # Ctrl-C and SIGTERM too: whoever stops it must learn how to go on
+        if not isinstance(exc, errors.ManualStepWaiting | errors.UsageError):
             print(
                 f"kpbackup: recovery {journal.run} stopped; continue it with `kpbackup restore --resume {journal.run}`",
                 file=sys.stderr,
@@ -376,7 +378,8 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ("note", "the source stamps whole seconds: the fraction of the time was dropped" if cut.floored else None),
             (
                 "backup set",
-                f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)}, {plan.backup_set.totals.rows} rows",
+                f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)},"
+                f" {plan.backup_set.totals.rows} rows",
             ),
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),

@@ -38,6 +38,11 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "init": Verb("kpbackup.cli.init", "init", "Create the keys and an empty repository."),
     "backup full": Verb("kpbackup.cli.backup", "full", "Take a full backup now."),
+    "backup incremental": Verb("kpbackup.cli.backup", "incremental", "Archive the binlog up to now."),
+    "daemon": Verb("kpbackup.cli.daemon", "daemon", "Run schedules, archive the binlog, serve metrics and health."),
+    "exporter": Verb("kpbackup.cli.exporter", "exporter", "Serve metrics and health without running any job."),
+    "list": Verb("kpbackup.cli.list", "list_", "List recoverable windows, backup sets and the archive."),
+    "status": Verb("kpbackup.cli.status", "status", "Judge recovery point, chains and schedules against the objectives."),
     "restore": Verb("kpbackup.cli.restore", "restore", "Recover in five steps: prepare, database, deploy, verify, switch."),
     "restore prepare": Verb("kpbackup.cli.restore", "prepare", "Step 1: judge the plan, make the target ready."),
     "restore database": Verb("kpbackup.cli.restore", "database", "Steps 1 and 2: bring the database back and stop."),
@@ -45,7 +50,9 @@ VERBS: dict[str, Verb] = {
     "restore verify": Verb("kpbackup.cli.restore", "verify", "Step 4 of a run alone."),
     "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
-    "backup incremental": Verb("kpbackup.cli.backup", "incremental", "Archive the binlog up to now."),
+    "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),
+    "prune": Verb("kpbackup.cli.prune", "prune", "Release and delete what retention no longer needs."),
+    "doctor": Verb("kpbackup.cli.doctor", "doctor", "Examine source, store, keys and clock; say how to mend."),
     "version": Verb("kpbackup.cli.version", "version", "Print the version of kpbackup."),
 }
 

@@ -27,11 +27,11 @@ def loads(data: bytes, *, what: str) -> dict[str, Any]:
     """The object `data` holds; `what` names it in errors.
 
     Raises:
-        IntegrityError: not JSON, not an object, or a key twice.
+        IntegrityError: not JSON in UTF-8, not an object, a key twice, or a float.
     """
     try:
-        value = json.loads(data, object_pairs_hook=_unique)
-    except (ValueError, UnicodeDecodeError, RecursionError) as exc:
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float)
+    except (ValueError, RecursionError) as exc:
         raise errors.IntegrityError(f"{what} is not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise errors.IntegrityError(f"{what} is not a JSON object")
@@ -42,7 +42,7 @@ def time_text(moment: datetime) -> str:
     """`2024-05-01T10:00:00.000000Z`."""
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def time_value(text: str) -> datetime:
@@ -51,7 +51,10 @@ def time_value(text: str) -> datetime:
     Raises:
         ValueError: any other spelling.
     """
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    found = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    if time_text(found) != text:  # strptime takes missing digits
+        raise ValueError(f"not a time with all its digits: {text!r}")
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,6 +62,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
     return found
+
+
+def _no_float(text: str) -> Any:
+    raise ValueError(f"{text} is not an integer")
 
 
 def _refuse_floats(value: object) -> None:

@@ -92,13 +92,18 @@ def _places(run: Sequence[BinlogSegment]) -> dict[str, int]:
     return found
 
 
-def _chain(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]], places: Sequence[dict[str, int]],
-           gaps: Sequence[Gap]) -> Chain:
+def _chain(
+    backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]], places: Sequence[dict[str, int]], gaps: Sequence[Gap]
+) -> Chain:
+    reached: Chain | None = None
     for run, first_of in zip(unbroken, places, strict=True):
         place = first_of.get(backup_set.coordinates.file)
         if place is not None and (following := _following(backup_set, run, place)) is not None:
-            return Chain(backup_set, tuple(run[following:]), _gap_after(run[-1], gaps))
-    return Chain(backup_set, (), _gap_beside(backup_set, unbroken))
+            found = Chain(backup_set, tuple(run[following:]), _gap_after(run[-1], gaps))
+            if found.segments:
+                return found
+            reached = reached or found  # this run ends right at the set; a later one may begin there
+    return reached or Chain(backup_set, (), _gap_beside(backup_set, unbroken))
 
 
 def _following(backup_set: BackupSet, run: Sequence[BinlogSegment], place: int) -> int | None:
@@ -125,10 +130,16 @@ def _gap_beside(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment
     """None when the archive simply has not come as far as the set yet."""
     if not unbroken:
         return None
-    newest = unbroken[-1][-1]
-    if newest.head.created_at < backup_set.head.created_at:
+    newest, at = unbroken[-1][-1], backup_set.coordinates
+    if _place(newest.end) <= _place(at):
         return None
-    return Gap(backup_set.coordinates, None, "no stored segment continues from this set")
+    return Gap(at, None, "no stored segment continues from this set")
+
+
+def _place(at: Coordinates) -> tuple[int, int]:
+    """Sorts places in the binlogs of one timeline: servers number the files in order."""
+    number = at.file.rpartition(".")[2]
+    return int(number) if number.isdecimal() else 0, at.position
 
 
 def _bad_start(history: History, segment: BinlogSegment) -> str:
@@ -139,7 +150,7 @@ def _bad_start(history: History, segment: BinlogSegment) -> str:
         return _own_link(segment) if link == history.anchor.link_before else f"segment {seq} does not follow the anchor"
     if seq != 1:
         return f"segments 1 to {seq - 1} are missing"
-    expected = first_link(segment.head.repository, segment.head.timeline)
+    expected = first_link(history.timeline.head.repository, history.id)
     return _own_link(segment) if link == expected else "segment 1 does not start this timeline's links"
 
 
@@ -150,9 +161,9 @@ def _break(before: BinlogSegment, after: BinlogSegment) -> str:
     if after.link_before != before.link:
         return f"segment {after.head.seq} is not linked to segment {before.head.seq}"
     if before.ends_file:
-        if after.start.file == before.end.file or after.prefix_bytes:
+        if after.start.file == before.end.file or after.start.position or after.start.gtid != before.end.gtid:
             return f"segment {after.head.seq} does not start the file after {before.end.file}"
-    elif after.start.file != before.end.file or after.start.position != before.end.position or after.file != before.file:
+    elif after.start != before.end or after.file != before.file:
         return f"segment {after.head.seq} starts at {after.start}, segment {before.head.seq} ends at {before.end}"
     return _own_link(after)
 

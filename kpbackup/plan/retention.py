@@ -101,7 +101,7 @@ def _kept_sets(catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, 
         for link in _reaching(own, horizon):
             kept[link.backup_set.name] = f"points of the last {policy.days} days are restored from it"
     # 'complete' by unbroken chain; the newest are the last ones, as timelines and sets are in order
-    for backup_set in complete[len(complete) - policy.complete_chains:] if policy.complete_chains < len(complete) else complete:
+    for backup_set in complete[len(complete) - policy.complete_chains :] if policy.complete_chains < len(complete) else complete:
         kept.setdefault(backup_set.name, f"one of the {policy.complete_chains} newest complete chains")
     with_sets = [history for history in catalog.histories if history.sets]
     if with_sets:

@@ -74,8 +74,9 @@ def next_run(expression: str, zone: tzinfo, now: datetime) -> datetime:
     return found.astimezone(UTC)
 
 
-def due(kind: str, expression: str, zone: tzinfo, *, now: datetime, last_success: datetime | None,
-        last_attempt: datetime | None) -> Due | None:
+def due(
+    kind: str, expression: str, zone: tzinfo, *, now: datetime, last_success: datetime | None, last_attempt: datetime | None
+) -> Due | None:
     """The job if a scheduled moment passed since it last succeeded and was not tried since then.
 
     However many runs were missed while nobody ran, one is made up for. A failed run is not repeated here before the next

@@ -5,14 +5,14 @@ Every time here is the source's clock (D11). Nothing rounds: a plan either reach
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kpbackup import errors
 from kpbackup.model import canonical
 from kpbackup.model import gtid as gtids
-from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.catalog import Catalog, Damaged, History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import BackupSet, BinlogSegment, Observation
 from kpbackup.plan import chain as chains
@@ -66,7 +66,7 @@ def recovery_point(history: History, chain: chains.Chain) -> datetime:
     moments = [chain.backup_set.clock]
     moments += [s.last_commit_at for s in chain.segments if s.last_commit_at is not None]
     reached = _reached(chain)
-    moments += [seen.clock for seen in _observations(history, chain) if _contained(seen.position, reached)]
+    moments += [seen.clock for seen in _observations(history) if _contained(seen.position, reached)]
     return max(moments)
 
 
@@ -100,23 +100,58 @@ def plan_restore(catalog: Catalog, target: Target) -> RestorePlan:
 
     Raises:
         UnreachableTarget: no set, or the target lies in no window; the hint names the nearest points.
+        IntegrityError: `latest` lies behind a damaged manifest, or damaged ones are all there is.
         UsageError: the target's GTID is none.
     """
     candidates = [(h, c) for h in catalog.histories for c in chains.chains(h)]
     target = _canonical(target, catalog.repository.flavour)
     if not candidates:
+        _refuse_damaged(catalog.damaged, target, "")
         raise errors.UnreachableTarget(
             f"cannot restore to {target}: there is no backup set in this repository", hint="run `kpbackup backup full` first"
         )
-    for history, chain in reversed(candidates):
+    for history, chain in sorted(reversed(candidates), key=lambda found: not _is_of_writer(found[1], target)):
         if target.latest and not _newest(history, catalog):
             continue
         point = recovery_point(history, chain)
         if _reaches(chain, target, point):
+            if target.latest:
+                _refuse_hidden_end(catalog, history, chain, point)
             return RestorePlan(chain.backup_set, chain.segments, target, point)
+    unread = "".join(f"; {one.key} cannot be read: {one.reason}" for one in catalog.damaged[:3])
     raise errors.UnreachableTarget(
-        f"cannot restore to {target}: {_why(candidates, target)}", hint=_nearest(windows(catalog), target)
+        f"cannot restore to {target}: {_why(candidates, target)}{unread}", hint=_nearest(windows(catalog), target)
     )
+
+
+def _refuse_hidden_end(catalog: Catalog, history: History, chain: chains.Chain, point: datetime) -> None:
+    """`latest` must be the end of everything archived, not the last point before something that cannot be read."""
+    hint = f"`--to {canonical.time_text(point)}` is the last point that can be reached; run `kpbackup check`"
+    newest = chain.segments or history.segments
+    end = newest[-1].head.seq if newest else 0
+    hidden = [one for one in history.damaged if _is_behind(one.key, history.id, end)]
+    hidden += [one for one in catalog.damaged if one.key.endswith("/timeline") and one.key.split("/")[1] > history.id]
+    _refuse_damaged(hidden, Target(latest=True), hint)
+    reason = chain.gap.reason if chain.gap is not None else ""
+    if history.observation is not None and history.observation.head_seq > end:
+        reason = reason or f"segments {end + 1} to {history.observation.head_seq} are missing"
+    if reason:
+        raise errors.UnreachableTarget(f"cannot restore to latest: the archive has a gap before its end ({reason})", hint=hint)
+
+
+def _is_behind(key: str, timeline: str, seq: int) -> bool:
+    """Whether this is the key of a segment behind number `seq`."""
+    parts = key.split("/")
+    return parts[1:3] == [timeline, "segments"] and int(parts[-1]) > seq
+
+
+def _refuse_damaged(damaged: Sequence[Damaged], target: Target, hint: str) -> None:
+    if damaged:
+        told = "; ".join(f"{one.key}: {one.reason}" for one in damaged[:3])
+        raise errors.IntegrityError(
+            f"cannot restore to {target}: {told}",
+            hint=hint or "run `kpbackup check`; another copy of the repository may be whole",
+        )
 
 
 def _newest(history: History, catalog: Catalog) -> bool:
@@ -144,16 +179,34 @@ def _has_position(chain: chains.Chain, at: Coordinates) -> bool:
 
 
 def _has_gtid(chain: chains.Chain, wanted: str) -> bool:
-    """Whether the archive after the set may hold the transaction; the segments themselves have the last word when they are read.
+    """Whether a segment after the set may hold the transaction; one that the set holds already is looked for in an older chain.
 
-    A transaction the set holds already is looked for in an older chain.
+    MySQL: exact. MariaDB says only how far each domain came, so the segments have the last word when they are read.
     """
-    own = chain.backup_set
-    if not chain.segments:
+    flavour = chain.backup_set.source.flavour
+    if gtids.contains(flavour, chain.backup_set.coordinates.gtid, wanted):
         return False
-    if gtids.contains(own.source.flavour, own.coordinates.gtid, wanted):
-        return False
-    return gtids.contains(own.source.flavour, gtids.add(own.source.flavour, own.coordinates.gtid, chain.end.gtid), wanted)
+    return any(_may_hold(segment, wanted, flavour) for segment in chain.segments)
+
+
+def _may_hold(segment: BinlogSegment, wanted: str, flavour: str) -> bool:
+    if flavour == "mysql":
+        return gtids.contains(flavour, segment.gtids, wanted)
+    return gtids.contains(flavour, segment.end.gtid, wanted) and not gtids.contains(flavour, segment.start.gtid, wanted)
+
+
+def _is_of_writer(chain: chains.Chain, target: Target) -> bool:
+    """Whether the GTID's server wrote around the place where this chain has its number; True when no GTID is asked for.
+
+    Two timelines of MariaDB number different transactions alike; this tells them apart in all but contrived cases.
+    """
+    wanted = target.gtid or target.before_gtid
+    if wanted is None or chain.backup_set.source.flavour == "mysql":
+        return True
+    asked = gtids.MariadbGtid.parse(wanted)
+    around = [at.gtid for s in chain.segments if _may_hold(s, wanted, "mariadb") for at in (s.start, s.end)]
+    found = [gtids.MariadbGtidPosition.parse(text).get(asked.domain) for text in around]
+    return any(gtid is not None and gtid.server_id == asked.server_id for gtid in found)
 
 
 def _canonical(target: Target, flavour: str) -> Target:
@@ -165,8 +218,9 @@ def _canonical(target: Target, flavour: str) -> Target:
         spelt = _one_gtid(wanted, flavour)
     except ValueError as exc:
         form = "0-1-4711" if flavour == "mariadb" else "3e11fa47-71ca-11e1-9e33-c80aa9429562:4711"
-        raise errors.UsageError(f"{wanted!r} is not the GTID of one transaction of a {flavour} source: {exc}",
-                                hint=f"write it like {form}") from exc
+        raise errors.UsageError(
+            f"{wanted!r} is not the GTID of one transaction of a {flavour} source: {exc}", hint=f"write it like {form}"
+        ) from exc
     return replace(target, gtid=spelt) if target.gtid else replace(target, before_gtid=spelt)
 
 
@@ -179,21 +233,11 @@ def _one_gtid(text: str, flavour: str) -> str:
     return str(found)
 
 
-def _observations(history: History, chain: chains.Chain) -> list[Observation]:
-    seen = [s.observation for s in chain.segments if s.observation is not None]
-    if history.observation is not None and _same_head(
-        history.observation.head_seq, history.observation.head_link, chain, history
-    ):
-        seen.append(history.observation.observation)
-    return seen
-
-
-def _same_head(seq: int, link: str, chain: chains.Chain, history: History) -> bool:
-    """Whether the observation was made with a segment of this chain (or none yet) as the newest one."""
-    if not chain.segments:
-        newest = history.segments[-1] if history.segments else None
-        return seq == 0 if newest is None else (newest.head.seq, newest.link) == (seq, link)
-    return any((s.head.seq, s.link) == (seq, link) for s in chain.segments)
+def _observations(history: History) -> Iterator[Observation]:
+    """All of the timeline: one before a chain's first segment counts too when it lies at or before the set."""
+    yield from (s.observation for s in history.segments if s.observation is not None)
+    if history.observation is not None:
+        yield history.observation.observation
 
 
 def _reached(chain: chains.Chain) -> dict[str, int]:
@@ -222,7 +266,7 @@ def _why(candidates: Sequence[tuple[History, chains.Chain]], target: Target) -> 
         return "it lies before the first recoverable point"
     if target.time > max(points):
         return "it lies after the last recoverable point"
-    gap = next((c.gap for _, c in candidates if c.gap is not None), None)
+    gap = next((c.gap for point, (_, c) in reversed(list(zip(points, candidates, strict=True))) if point < target.time), None)
     return f"it lies in a gap ({gap.reason})" if gap else "it lies in a gap between two timelines"
 
 

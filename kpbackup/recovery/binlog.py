@@ -31,18 +31,18 @@ class SegmentReader:
         """
         sealed = stream.Tally(self._sealed(segment))
         plain = 0
-        for piece in stream.unseal(sealed, (self._identity(segment.sealing),)):
-            plain += len(piece)
-            yield piece
+        try:
+            for piece in stream.unseal(sealed, (self._identity(segment.sealing),)):
+                plain += len(piece)
+                yield piece
+        except (errors.IntegrityError, errors.KeyProblem) as exc:
+            if segment.sealing.key_id not in self._opened:
+                raise  # the data key's own trouble, told as such
+            raise _damaged(segment, exc.message) from exc  # met by age or zstd before the hash is complete
         if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
-            raise errors.IntegrityError(
-                f"the payload of segment {segment.head.key} is not the one its manifest was signed for",
-                hint="run `kpbackup check`; restore to a point before this segment, or from another copy",
-            )
+            raise _damaged(segment, "its payload is not the one its manifest was signed for")
         if plain != segment.prefix_bytes + segment.raw_bytes:
-            raise errors.IntegrityError(
-                f"segment {segment.head.key} holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}"
-            )
+            raise _damaged(segment, f"it holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}")
 
     def _sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
         backend = self._repository.backend
@@ -55,3 +55,11 @@ class SegmentReader:
         if sealing.key_id not in self._opened:
             self._opened[sealing.key_id] = keys.open_data_key(self._repository, sealing, self._identities)
         return self._opened[sealing.key_id]
+
+
+def _damaged(segment: manifest.BinlogSegment, why: str) -> errors.IntegrityError:
+    where = f" (payload {segment.payload.key})" if segment.payload.key else ""
+    return errors.IntegrityError(
+        f"segment {segment.head.key}{where} is damaged: {why}",
+        hint="run `kpbackup check`; restore to a point before this segment, or from another copy of the repository",
+    )

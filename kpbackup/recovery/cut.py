@@ -7,13 +7,14 @@ sub-second TIME is floored; `Cut.floored` says so and the plan shows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.manifest import BinlogSegment
+from kpbackup.model.manifest import BackupSet, BinlogSegment
 from kpbackup.mysql import binlog_file, events
 from kpbackup.mysql.transactions import Transaction, TransactionWalker
 from kpbackup.plan.timeline import RestorePlan, Target
@@ -41,28 +42,60 @@ def find_cut(reader: SegmentReader, plan: RestorePlan) -> Cut:
         IntegrityError, KeyProblem, StorageError: a segment cannot be opened.
     """
     target, floored = _floored(plan)
-    start = plan.backup_set.coordinates
+    order = FileOrder(plan.segments)
     last: Transaction | None = None
     taken: list[BinlogSegment] = []
     for segment in plan.segments:
-        if _surely_included(segment, target) and segment is not plan.segments[-1] and not _next_may_cut(plan, segment, target):
+        if _surely_included(segment, target, order):
             taken.append(segment)
+            last = None if segment.transactions else last  # found again by reading backwards, once it is known where to stop
             continue
-        taken.append(segment)
-        for transaction in transactions(reader, segment):
-            if segment.start.file == start.file and transaction.end <= start.position and segment is plan.segments[0]:
-                continue  # the set holds it already
-            if _excluded(transaction, target):
-                return _cut(plan, taken, last, transaction, floored)
+        for transaction in new_transactions(reader, plan.backup_set, segment):
+            if _excluded(transaction, target, order):
+                last = last or _last_transaction(reader, plan, taken)
+                return _cut(plan, [*taken, segment], last, transaction, floored)
             last = transaction
             if target.gtid is not None and transaction.gtid == target.gtid:
-                return _cut(plan, taken, last, _following(reader, plan, transaction), floored)
+                return _cut(plan, [*taken, segment], last, _following(reader, plan, transaction), floored)
+        taken.append(segment)
     if target.gtid or target.before_gtid:
         raise errors.UnreachableTarget(
             f"cannot restore to {target}: no archived transaction after set {plan.backup_set.name} has it",
             hint="check the GTID; `kpbackup list` shows the recoverable windows",
         )
-    return _cut(plan, taken, last, None, floored)
+    return _cut(plan, taken, last or _last_transaction(reader, plan, taken), None, floored)
+
+
+class FileOrder:
+    """Which of two places comes first in a chain: binlog files follow one another as its segments do."""
+
+    def __init__(self, segments: Sequence[BinlogSegment]) -> None:
+        self._places = {file: place for place, file in enumerate(dict.fromkeys(segment.start.file for segment in segments))}
+
+    def is_at_or_after(self, file: str, position: int, at: Coordinates) -> bool:
+        """Whether file:position lies at or behind `at`. A file without a segment is the set's own, before all others."""
+        return (self._place(file), position) >= (self._place(at.file), at.position)
+
+    def _place(self, file: str) -> int:
+        return self._places.get(file, -1)
+
+
+def new_transactions(reader: SegmentReader, backup_set: BackupSet, segment: BinlogSegment) -> Iterator[Transaction]:
+    """The transactions of a segment without those that the set holds already."""
+    at = backup_set.coordinates
+    for transaction in transactions(reader, segment):
+        if transaction.file != at.file or transaction.end > at.position:
+            yield transaction
+
+
+def _last_transaction(reader: SegmentReader, plan: RestorePlan, segments: Sequence[BinlogSegment]) -> Transaction | None:
+    """The last transaction in `segments`, the newest of which may hold none (a file that was only begun, say)."""
+    for segment in reversed(segments):
+        if segment.transactions:
+            found = collections.deque(new_transactions(reader, plan.backup_set, segment), maxlen=1)
+            if found:
+                return found[0]
+    return None
 
 
 def transactions(reader: SegmentReader, segment: BinlogSegment) -> Iterator[Transaction]:
@@ -94,22 +127,18 @@ def _floored(plan: RestorePlan) -> tuple[Target, bool]:
     return replace(plan.target, time=asked.replace(microsecond=0)), True
 
 
-def _surely_included(segment: BinlogSegment, target: Target) -> bool:
+def _surely_included(segment: BinlogSegment, target: Target, order: FileOrder) -> bool:
     """Whether every transaction of the segment comes before the cut, by its manifest alone."""
     if target.latest:
         return True
     if target.time is not None:
         return segment.last_commit_at is None or segment.last_commit_at < target.time
+    if target.position is not None:
+        return order.is_at_or_after(target.position.file, target.position.position, segment.end)
     return False
 
 
-def _next_may_cut(plan: RestorePlan, segment: BinlogSegment, target: Target) -> bool:
-    """Whether the segment after this one may hold the cut: then this one is read for its last transaction."""
-    later = plan.segments[plan.segments.index(segment) + 1 :]
-    return bool(later) and not _surely_included(later[0], target)
-
-
-def _excluded(transaction: Transaction, target: Target) -> bool:
+def _excluded(transaction: Transaction, target: Target, order: FileOrder) -> bool:
     if target.time is not None:
         return commit_time(transaction) >= target.time
     if target.before_gtid is not None:
@@ -121,7 +150,7 @@ def _excluded(transaction: Transaction, target: Target) -> bool:
                 f"cannot restore to {at}: it lies inside a transaction ({transaction.start} to {transaction.end})",
                 hint=f"use {at.file}:{transaction.start} or {at.file}:{transaction.end}",
             )
-        return transaction.file == at.file and transaction.start >= at.position
+        return order.is_at_or_after(transaction.file, transaction.start, at)
     return False
 
 
@@ -141,9 +170,6 @@ def _following(reader: SegmentReader, plan: RestorePlan, last: Transaction) -> T
 def _cut(
     plan: RestorePlan, taken: list[BinlogSegment], last: Transaction | None, first: Transaction | None, floored: bool
 ) -> Cut:
-    start = plan.backup_set.coordinates
     if last is None:
-        return Cut(start, () if first is not None else tuple(taken), None, first, floored)
-    if first is None:
-        return Cut(taken[-1].end, tuple(taken), last, None, floored)
+        return Cut(plan.backup_set.coordinates, (), None, first, floored)
     return Cut(Coordinates(last.file, last.end), tuple(taken), last, first, floored)

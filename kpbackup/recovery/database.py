@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from kpbackup import errors
 from kpbackup.model import gtid
@@ -63,16 +64,20 @@ def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dic
 
 
 def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: server_facts.ServerFacts) -> dict[str, str]:
-    start = plan.backup_set.coordinates
     started = time.monotonic()
     with server.connect(request.endpoint) as target:
         if journal.last("replay_started") is not None:
             start = _executed(plan, request, target, facts)
         else:
+            start = plan.backup_set.coordinates
+            replica_channel.remove(target, facts)
+            # set before the entry: a resumed run believes this state, so it must not be one from before this restore
+            gtid_state.set_state(target, facts, start.gtid)
             journal.write("replay_started", {"from": start, "to": plan.cut.at})
         stream = _Stream(plan, SegmentReader(request.repository, request.identities))
         done = replay.replay(
-            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(request)
+            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(request),
+            set_gtid_state=False,
         )
     return {
         "transactions": str(done.transactions),
@@ -99,25 +104,24 @@ class _Stream:
     def __init__(self, plan: RecoveryPlan, reader: SegmentReader) -> None:
         self._plan = plan
         self._reader = reader
+        self._order = cuts.FileOrder(plan.cut.segments)
 
     def read_from(self, file: str, position: int) -> Iterator[StreamEvent]:
         """Whole transactions from (file, position) to the cut; each file begins with its format description."""
-        at = self._plan.cut.at
         described = ""
-        for segment in self._from(file, position):
+        for segment in self._from(Coordinates(file, position)):
             for event in cuts.segment_events(self._reader, segment):
                 if event.is_repeated_description and described == segment.start.file:
                     continue
                 described = segment.start.file
-                if event.file == at.file and event.start >= at.position:
+                if self._order.is_at_or_after(event.file, event.start, self._plan.cut.at):
                     return
                 yield event
 
-    def _from(self, file: str, position: int) -> Iterator[BinlogSegment]:
-        found = False
+    def _from(self, at: Coordinates) -> Iterator[BinlogSegment]:
+        """The segments that end at or after `at`: the first may have nothing but the format description to give."""
         for segment in self._plan.cut.segments:
-            found = found or (segment.start.file == file and segment.end.position >= max(position, 1))
-            if found:
+            if self._order.is_at_or_after(segment.end.file, segment.end.position, at):
                 yield segment
 
 
@@ -129,23 +133,35 @@ def _executed(
     Raises:
         TargetRefused: it cannot be told, so nothing may be replayed twice.
     """
-    state = gtid_state.read_state(target, facts)
-    start = plan.backup_set.coordinates
-    if state:
-        at = start
-        for segment in plan.cut.segments:
-            for transaction in cuts.transactions(SegmentReader(request.repository, request.identities), segment):
-                if not transaction.gtid or not gtid.contains(facts.flavour, state, transaction.gtid):
-                    return at  # what was executed beyond a hole is skipped by the target itself
-                at = Coordinates(transaction.file, transaction.end, state)
+    channel = replica_channel.executed(target, facts)  # first: it stops the appliers, which outlive a killed run
+    at = plan.backup_set.coordinates
+    if plan.cut.last_included is None:
         return at
-    executed = replica_channel.executed(target, facts)
-    if executed is not None:
-        return executed
+    if plan.cut.last_included.gtid:
+        return _executed_by_gtid(plan, request, gtid_state.read_state(target, facts), facts)
+    if channel is not None:
+        return channel
     raise errors.TargetRefused(
         f"cannot tell how far the interrupted replay into {target.endpoint.name} came: the server has no GTIDs and no channel",
         hint="start a new restore with --overwrite for the databases that are there",
     )
+
+
+def _executed_by_gtid(
+    plan: RecoveryPlan, request: RecoveryRequest, state: str, facts: server_facts.ServerFacts
+) -> Coordinates:
+    """The end of the transactions without a hole that `state` holds; MySQL skips by itself what it executed beyond one.
+
+    MariaDB leaves no hole: by position its parallel appliers commit in the order of the binlog.
+    """
+    at = replace(plan.backup_set.coordinates, gtid=state)
+    reader = SegmentReader(request.repository, request.identities)
+    for segment in plan.cut.segments:
+        for transaction in cuts.new_transactions(reader, plan.backup_set, segment):
+            if not gtid.contains(facts.flavour, state, transaction.gtid):
+                return at
+            at = Coordinates(transaction.file, transaction.end, state)
+    return at
 
 
 def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts.ServerFacts) -> None:

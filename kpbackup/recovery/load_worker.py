@@ -83,6 +83,8 @@ class LoadWorker:
         self._reader.compare(_table(job["table"]), _record(job["chunk"]))
 
     def _index(self, table: Table, statements: list[str]) -> None:
+        if statements and self._is_as_backed_up(table):
+            return  # built before a crash
         self._connection.execute(f"USE {quoting.identifier(table.schema)}")
         for statement in statements:
             try:
@@ -90,12 +92,15 @@ class LoadWorker:
             except errors.DatabaseError as exc:
                 if exc.number != _DUPLICATE_KEY_NAME:  # it ran before a crash, whole; the comparison judges the rest
                     raise
-        shown = self._connection.row(f"SHOW CREATE TABLE {quoting.qualified(table.schema, table.name)}")
-        if shown is None or not indexes.same_definition(str(shown[1]), table.create_sql):
+        if not self._is_as_backed_up(table):
             raise errors.RestoreMismatch(
                 f"the definition of {table.schema}.{table.name} differs from the backup's after its indexes were built",
                 hint="restore the table with its indexes in place",
             )
+
+    def _is_as_backed_up(self, table: Table) -> bool:
+        shown = self._connection.row(f"SHOW CREATE TABLE {quoting.qualified(table.schema, table.name)}")
+        return shown is not None and indexes.same_definition(str(shown[1]), table.create_sql)
 
     def _analyze(self, table: Table) -> None:
         for _, _, kind, text in self._connection.rows(

@@ -8,7 +8,8 @@ and events come last, so that none of them can touch a row. Nothing here trusts 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from kpbackup.pipeline.process import WorkerProcess
 from kpbackup.repository.binding import Repository
 
 LOAD_WORKER = "kpbackup.recovery.load_worker"
+DAMAGED_HINT = "run `kpbackup check`; restore from another set, or from another copy of the repository"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def read_inventory(repository: Repository, backup_set: BackupSet, data_key: encr
         IntegrityError: it is not the one the manifest was signed for.
     """
     what = f"inventory of set {backup_set.name}"
-    data = b"".join(stream.unseal(verified_object(repository, backup_set.inventory), (data_key,)))
+    with naming(backup_set.inventory.key):
+        data = b"".join(stream.unseal(verified_object(repository, backup_set.inventory), (data_key,)))
     return codec.decode(Inventory, canonical.loads(data, what=what), what=what)
 
 
@@ -63,8 +66,19 @@ def verified_object(repository: Repository, stored: StoredObject) -> Any:
     if (tally.size_bytes, tally.sha256) != (stored.bytes, stored.sha256):
         raise errors.IntegrityError(
             f"object {stored.key} is not the one its manifest was signed for ({tally.size_bytes} bytes, {stored.bytes} expected)",
-            hint="run `kpbackup check`; restore from another set, or from another copy of the repository",
+            hint=DAMAGED_HINT,
         )
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Errors of sealed bytes that cannot be opened name the object: a flipped byte is met by age or zstd before its hash."""
+    try:
+        yield
+    except (errors.IntegrityError, errors.KeyProblem) as exc:
+        if key in exc.message:
+            raise
+        raise errors.IntegrityError(f"object {key} is damaged: {exc.message}", hint=exc.hint or DAMAGED_HINT) from exc
 
 
 def load_set(
@@ -153,11 +167,14 @@ class _Load:
     def _task_load(self, stored: StoredObject, chunks: list[ChunkRecord]) -> Task:
         def run(worker: WorkerProcess) -> Sequence[Task]:
             tables = [self.tables[chunk.schema, chunk.table] for chunk in chunks]
-            worker.send({"load": {"tables": [codec.encode(t) for t in tables], "chunks": [codec.encode(c) for c in chunks]}})
-            for piece in verified_object(self.repository, stored):
-                worker.send_bytes(piece)
-            worker.send({"end": True})
-            worker.receive()
+            with naming(stored.key):
+                worker.send(
+                    {"load": {"tables": [codec.encode(t) for t in tables], "chunks": [codec.encode(c) for c in chunks]}}
+                )
+                for piece in verified_object(self.repository, stored):
+                    worker.send_bytes(piece)
+                worker.send({"end": True})
+                worker.receive()
             self._count("load", sum(chunk.rows for chunk in chunks))
             return [task for chunk in chunks for task in self._after_chunk(chunk)]
 
@@ -203,23 +220,42 @@ class _Load:
 
     def _create_accounts(self, connection: server.Connection) -> list[str]:
         """Accounts of the set, never the restore's own, others that exist only when they may be replaced."""
+        if not self.inventory.accounts:
+            return []  # none were backed up: the right to see them is not needed
         facts = server_facts.read_facts(connection)
         there = accounts.names(connection, facts)
         own = str(connection.value("SELECT CURRENT_USER()"))
         own_user, _, own_host = own.rpartition("@")
         mine = {name for name in there if name.replace("`", "").replace("'", "") == f"{own_user}@{own_host}"}
+        ours = self._own_accounts(connection, there)
         kept, replaced = [], []
         for definition in self.inventory.accounts:
-            if definition.name in mine or (definition.name in there and not self.request.replace_users):
+            name = definition.name
+            if name in mine or (name in there and name not in ours and not self.request.replace_users):
                 continue
-            if definition.kind == "account" and definition.name in there:
-                replaced.append(definition.name)
+            if definition.kind == "account" and name in there:
+                replaced.append(definition)
             kept.append(definition)
-        for name in replaced:
-            connection.execute(f"DROP USER IF EXISTS {name}")
-        left_out = sorted({d.name for d in self.inventory.accounts} & there - set(replaced))
+        for one in replaced:
+            kind = "ROLE" if one.statements[0].startswith("CREATE ROLE ") else "USER"
+            connection.execute(f"DROP {kind} IF EXISTS {one.name}")
+        left_out = sorted({d.name for d in self.inventory.accounts} & there - {one.name for one in replaced})
         warnings = [f"account {name} exists on the target and was left as it is" for name in left_out]
         return warnings + definitions.create(connection, kept)
+
+    def _own_accounts(self, connection: server.Connection, there: frozenset[str]) -> frozenset[str]:
+        """Names of accounts that this restore makes, written down before the first: one of them that is there already
+        comes from an interrupted attempt and may lack its grants, so it is made again."""
+        scratch = f"{load.SCRATCH_SCHEMA}.accounts"
+        columns = "name VARCHAR(400) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL PRIMARY KEY"
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {scratch} ({columns}) ENGINE=InnoDB")
+        if not connection.value(f"SELECT COUNT(*) FROM {scratch}"):
+            connection.execute("START TRANSACTION")
+            connection.execute(f"INSERT INTO {scratch} VALUES ('')")  # so that a list without names is a list too
+            for name in sorted({definition.name for definition in self.inventory.accounts} - there):
+                connection.execute(f"INSERT INTO {scratch} VALUES (%s)", (name,))
+            connection.execute("COMMIT")
+        return frozenset(str(row[0]) for row in connection.rows(f"SELECT name FROM {scratch}"))
 
     def _compare(self, connection: server.Connection) -> None:
         """The definitions on the target must be the set's."""
@@ -232,7 +268,8 @@ class _Load:
         differences = definitions.compare(expected, actual)
         if differences:
             raise errors.RestoreMismatch(
-                f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}: {'; '.join(differences[:5])}",
+                f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}:"
+                f" {'; '.join(differences[:5])}",
                 hint="compare the servers' versions and settings; the target is not to be used",
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
@@ -23,6 +24,14 @@ from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import keys
+
+
+class Found(Enum):
+    """What a plan expects on the target, by what the journal says is done."""
+
+    FRESH = "fresh"  # nothing of this run: empty, or what was named with --overwrite
+    BEGUN = "begun"  # prepared, and some of this run's own work
+    RESTORED = "restored"  # the database step is finished: the target is the application's now, and no longer judged
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,10 @@ def make_plan(request: RecoveryRequest) -> RecoveryPlan:
     catalog = catalogs.read_catalog(request.repository)
     wanted = timeline.plan_restore(catalog, request.target)
     reader = SegmentReader(request.repository, request.identities)
-    return _complete(request, wanted.backup_set, cuts.find_cut(reader, wanted), wanted.reaches, fresh=True)
+    return _complete(request, wanted.backup_set, cuts.find_cut(reader, wanted), wanted.reaches, target=Found.FRESH)
 
 
-def remake_plan(request: RecoveryRequest, planned: journal.Entry) -> RecoveryPlan:
+def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Found) -> RecoveryPlan:
     """The plan an interrupted run was made with, from its journal: the same set and the same cut, whatever came since.
 
     Raises:
@@ -81,27 +90,35 @@ def remake_plan(request: RecoveryRequest, planned: journal.Entry) -> RecoveryPla
                     found.backup_set, found.segments, timeline.Target(position=at), timeline.recovery_point(history, found)
                 )
                 cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
-                return _complete(request, found.backup_set, cut, wanted.reaches, fresh=False)
+                return _complete(request, found.backup_set, cut, wanted.reaches, target=target)
     raise errors.UnreachableTarget(
         f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}", hint="start a new restore"
     )
 
 
-def _complete(request: RecoveryRequest, backup_set: BackupSet, cut: cuts.Cut, reaches: datetime, *, fresh: bool) -> RecoveryPlan:
+def _complete(
+    request: RecoveryRequest, backup_set: BackupSet, cut: cuts.Cut, reaches: datetime, *, target: Found
+) -> RecoveryPlan:
     data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
     inventory = loading.read_inventory(request.repository, backup_set, data_key)
     with server.connect(request.endpoint) as connection:
-        state = _target_state(connection, request, backup_set, inventory, fresh=fresh)
+        state = _target_state(connection, request, backup_set, inventory, target)
     return RecoveryPlan(backup_set, cut, reaches, inventory, data_key, state, _estimate(request))
 
 
 def _target_state(
-    connection: server.Connection, request: RecoveryRequest, backup_set: BackupSet, inventory: Inventory, *, fresh: bool
+    connection: server.Connection, request: RecoveryRequest, backup_set: BackupSet, inventory: Inventory, target: Found
 ) -> TargetState:
     facts = server_facts.read_facts(connection)
-    rights = privileges.read_privileges(connection)
+    there = tuple(name for name in schema.database_names(connection) if name != load.SCRATCH_SCHEMA)
+    if target is Found.RESTORED:
+        return TargetState(facts, there, (), ())
     findings = preflight.target_findings(
-        facts, rights, flavour=backup_set.source.flavour, version=backup_set.source.version, settings=inventory.settings
+        facts,
+        privileges.read_privileges(connection),
+        flavour=backup_set.source.flavour,
+        version=backup_set.source.version,
+        settings=inventory.settings,
     )
     for finding in findings:
         if finding.severity == "error":
@@ -109,16 +126,21 @@ def _target_state(
                 f"cannot restore set {backup_set.name} into {request.endpoint.name}: {finding.what}: {finding.why}",
                 hint=finding.mend,
             )
-    there = tuple(name for name in schema.database_names(connection) if name != load.SCRATCH_SCHEMA)
-    refused = sorted(set(there) - set(request.overwrite)) if fresh else []
+    overwritten: tuple[str, ...] = ()
+    if target is Found.FRESH:
+        overwritten = tuple(sorted(set(there) & set(request.overwrite)))
+        _refuse_others(request, there)
+    return TargetState(facts, there, overwritten, tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning"))
+
+
+def _refuse_others(request: RecoveryRequest, there: tuple[str, ...]) -> None:
+    refused = sorted(set(there) - set(request.overwrite))
     if refused:
         names = " ".join(f"--overwrite {name}" for name in refused)
         raise errors.TargetRefused(
             f"the target {request.endpoint.name} is not empty: it has {', '.join(refused)}",
             hint=f"restore into an empty server, or have these dropped: {names}",
         )
-    overwritten = tuple(sorted(set(there) & set(request.overwrite))) if fresh else ()
-    return TargetState(facts, there, overwritten, tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning"))
 
 
 def _estimate(request: RecoveryRequest) -> float | None:

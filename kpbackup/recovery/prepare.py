@@ -1,10 +1,9 @@
 """Step 1: the target made ready. Plan, keys, signatures and the target's fitness were judged when the plan was made;
-here what was named with --overwrite is dropped and the event scheduler is held, so that nothing writes by itself.
+here what was named with --overwrite is dropped, and what an earlier, given up restore left of its progress.
 """
 
 from __future__ import annotations
 
-from kpbackup import errors
 from kpbackup.mysql import load, server
 from kpbackup.mysql.quoting import identifier
 from kpbackup.recovery.planning import RecoveryPlan
@@ -15,25 +14,11 @@ def run(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
     """Prepares the target; returns what was changed, for the journal.
 
     Raises:
-        TargetRefused: the event scheduler runs and the account may not stop it.
+        PrivilegeMissing, DatabaseError, ServerUnreachable.
     """
-    changed: dict[str, str] = {"event_scheduler_was": plan.target.facts.event_scheduler}
     with server.connect(request.endpoint) as connection:
-        if plan.target.facts.event_scheduler == "ON":
-            _hold_events(connection)
-        if plan.target.overwritten:
-            load.prepare_session(connection, write_binlog=False)
-            for name in (*plan.target.overwritten, load.SCRATCH_SCHEMA):
-                connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")
-            changed["dropped"] = ", ".join(plan.target.overwritten)
-    return changed
-
-
-def _hold_events(connection: server.Connection) -> None:
-    try:
-        connection.execute("SET GLOBAL event_scheduler = OFF")
-    except (errors.PrivilegeMissing, errors.DatabaseError) as exc:
-        raise errors.TargetRefused(
-            f"the event scheduler of {connection.endpoint.name} runs and cannot be stopped: {exc.message}",
-            hint="set event_scheduler=OFF on the target (a parameter group on managed services), then restore",
-        ) from exc
+        load.prepare_session(connection, write_binlog=False)
+        # the progress goes last: while a database of the old content is there, so is the sign that the target is not whole
+        for name in (*plan.target.overwritten, load.SCRATCH_SCHEMA):
+            connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")
+    return {"dropped": ", ".join(plan.target.overwritten)} if plan.target.overwritten else {}

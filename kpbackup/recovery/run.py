@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from kpbackup import errors
 from kpbackup.model import canonical
-from kpbackup.recovery import database, drivers, planning, prepare, switch, verify
-from kpbackup.recovery.journal import Entry, Journal
+from kpbackup.recovery import database, drivers, planning, prepare, verify
+from kpbackup.recovery.journal import Journal
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import Driver, RecoveryRequest, Step
 
@@ -57,7 +57,8 @@ def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps:
             "into": request.endpoint.name,
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
-            "overwrite": ",".join(plan.target.overwritten),
+            "overwrite": "".join(f"{name}\n" for name in plan.target.overwritten),
+            "replace_users": "yes" if request.replace_users else "no",
             "steps": ",".join(steps),
         },
     )
@@ -79,6 +80,7 @@ def carry_out(
     Raises:
         ManualStepWaiting, StepFailed and what the steps raise; the journal says where to go on.
     """
+    _refuse_confirmations(request, confirmed)
     for step in steps:
         if journal.last("step_finished", step=step) is not None and step not in again:
             continue
@@ -87,16 +89,13 @@ def carry_out(
 
 
 def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: Step, *, confirmed: bool) -> None:
-    if step is Step.SWITCH:
-        _gate(journal)
+    _gate(journal, step)
     journal.write("step_started", {"step": step})
     started = time.monotonic()
     try:
         results = _built_in(journal, plan, request, step)
-        driver = request.drivers.get(step) or DEFAULT_DRIVERS.get(step, Driver("none"))
+        driver = _driver(request, step)
         driven = "confirmed" if confirmed else drivers.drive(step, driver, request, _facts(plan, request), journal.run)
-        if step is Step.SWITCH and driven != "skipped":
-            results = switch.release_events(plan, request, _prepared(journal))
     except errors.ManualStepWaiting as exc:
         journal.write("step_waiting", {"step": step, "reason": exc.message})
         raise
@@ -115,16 +114,29 @@ def _built_in(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, st
     return work[step]() if step in work else {}
 
 
-def _gate(journal: Journal) -> None:
-    if journal.last("step_finished", step=Step.VERIFY) is None:
+def _driver(request: RecoveryRequest, step: Step) -> Driver:
+    return request.drivers.get(step) or DEFAULT_DRIVERS.get(step, Driver("none"))
+
+
+def _refuse_confirmations(request: RecoveryRequest, confirmed: Sequence[Step]) -> None:
+    """A confirmation takes the place of a person's 'done', never of a command or of work of our own."""
+    for step in confirmed:
+        if _driver(request, step).kind != "manual":
+            raise errors.UsageError(
+                f"step {step} has nothing to confirm: its driver is {_driver(request, step).kind}",
+                hint=f"leave out --confirm {step}, or set recovery.{step}.driver to manual",
+            )
+
+
+def _gate(journal: Journal, step: Step) -> None:
+    """A step runs when those it builds on are finished: a switch to a database that was never verified is an outage."""
+    needed = {Step.DATABASE: Step.PREPARE, Step.DEPLOY: Step.DATABASE, Step.VERIFY: Step.DATABASE, Step.SWITCH: Step.VERIFY}
+    before = needed.get(step)
+    if before is not None and journal.last("step_finished", step=before) is None:
         raise errors.StepFailed(
-            f"step switch of recovery {journal.run} is gated on step verify, which is not finished",
-            hint=f"run `kpbackup restore verify --resume {journal.run}` first",
+            f"step {step} of recovery {journal.run} is gated on step {before}, which is not finished",
+            hint=f"run `kpbackup restore {before} --resume {journal.run}` first",
         )
-
-
-def _prepared(journal: Journal) -> Entry | None:
-    return journal.last("step_finished", step=Step.PREPARE)
 
 
 def _facts(plan: RecoveryPlan, request: RecoveryRequest) -> Mapping[str, str]:
@@ -162,8 +174,8 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
     return Outcome(journal.run, recovered, skipped, measured, plan.recovered_to, details)
 
 
-def resume(journal: Journal, request: RecoveryRequest) -> RecoveryPlan:
-    """The plan of an interrupted run.
+def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryRequest:
+    """The request with what an interrupted run was told at its beginning.
 
     Raises:
         UsageError: the journal has no plan, or the run was for another target server.
@@ -176,4 +188,19 @@ def resume(journal: Journal, request: RecoveryRequest) -> RecoveryPlan:
             f"recovery {journal.run} restores into {planned.fields['into']}, the settings name {request.endpoint.name}",
             hint="resume it with recovery.target as it was, or start a new restore",
         )
-    return planning.remake_plan(request, planned)
+    return replace(
+        request,
+        overwrite=tuple(planned.fields["overwrite"].splitlines()),
+        replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
+    )
+
+
+def resume(journal: Journal, request: RecoveryRequest) -> RecoveryPlan:
+    """The plan of an interrupted run; `request` comes from `resumed_request`. Raises what `planning.remake_plan` does."""
+    if journal.last("step_finished", step=Step.DATABASE) is not None:
+        target = planning.Found.RESTORED
+    elif journal.last("step_finished", step=Step.PREPARE) is not None:
+        target = planning.Found.BEGUN
+    else:
+        target = planning.Found.FRESH
+    return planning.remake_plan(request, journal.entries[0], target=target)

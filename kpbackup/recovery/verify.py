@@ -30,7 +30,8 @@ def run(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
             shown = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
             if shown != check.expect:
                 raise errors.StepFailed(
-                    f"verification failed on {request.endpoint.name}: {check.query!r} answered {shown!r}, {check.expect!r} expected",
+                    f"verification failed on {request.endpoint.name}: {check.query!r} answered {shown!r},"
+                    f" {check.expect!r} expected",
                     hint="do not switch; look at the restored database, then resume",
                 )
     return {"checks": str(len(request.sql_checks))}

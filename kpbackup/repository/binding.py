@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from typing import Any, TypeVar
@@ -22,12 +22,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Repository:
-    """An open repository. Without `signing_key` it can only be read."""
+    """An open repository. Without `signing_key` it can only be read.
+
+    `verified` holds manifests read before, by key and etag: they never change, and a process that runs for days reads them often.
+    """
 
     backend: storage.Backend
     binding: manifest.RepositoryBinding
     public_keys: tuple[sign.PublicKey, ...]
     signing_key: sign.SigningKey | None = None
+    verified: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def id(self) -> str:

@@ -43,12 +43,14 @@ def read_catalog(repository: Repository) -> Catalog:
     Raises:
         StorageError: the store failed; nothing partial is returned.
     """
-    keys = [info.key for info in repository.backend.list(layout.TIMELINES)]
+    etags = {info.key: info.etag for info in repository.backend.list(layout.TIMELINES)}
+    keys = list(etags)
+    _forget(repository, etags)
     ids = sorted({key.split("/")[1] for key in keys})
     histories: list[History] = []
     damaged: list[Damaged] = []
     with ThreadPoolExecutor(READERS) as pool:
-        fetch = _Fetcher(repository, pool)
+        fetch = _Fetcher(repository, pool, etags)
         for number in ids:
             found = _history(number, [key for key in keys if key.startswith(layout.timeline_prefix(number))], fetch)
             if isinstance(found, Damaged):
@@ -75,9 +77,9 @@ def read_history(repository: Repository, timeline: str, *, tail: bool = False) -
     Raises:
         IntegrityError: its own manifest is missing or damaged.
     """
-    keys = [info.key for info in repository.backend.list(layout.timeline_prefix(timeline))]
+    etags = {info.key: info.etag for info in repository.backend.list(layout.timeline_prefix(timeline))}
     with ThreadPoolExecutor(READERS) as pool:
-        found = _history(timeline, keys, _Fetcher(repository, pool), tail=tail)
+        found = _history(timeline, list(etags), _Fetcher(repository, pool, etags), tail=tail)
     if isinstance(found, Damaged):
         raise errors.IntegrityError(f"timeline {timeline}: {found.reason}", hint="run `kpbackup check`")
     return found
@@ -89,16 +91,28 @@ class _Fetcher:
 
     repository: Repository
     pool: ThreadPoolExecutor
+    etags: dict[str, str]
 
     def __call__(self, keys: Iterable[str], kind: type[T]) -> list[tuple[str, T | Damaged]]:
         wanted = list(keys)
-        values = self.pool.map(lambda key: _verified(self.repository, key, kind), wanted)
+        values = self.pool.map(lambda key: _verified(self.repository, key, kind, self.etags[key]), wanted)
         return list(zip(wanted, values, strict=True))
 
 
-def _verified(repository: Repository, key: str, kind: type[T]) -> T | Damaged:
+def _forget(repository: Repository, etags: dict[str, str]) -> None:
+    """Drops what is no longer stored as it was from the manifests read before."""
+    for key, etag in [known for known in repository.verified if etags.get(known[0]) != known[1]]:
+        repository.verified.pop((key, etag), None)
+
+
+def _verified(repository: Repository, key: str, kind: type[T], etag: str) -> T | Damaged:
+    known = repository.verified.get((key, etag))
+    if isinstance(known, kind):
+        return known
     try:
-        return repository.read(key, kind)[0]
+        found = repository.read(key, kind)[0]
+        repository.verified[key, etag] = found
+        return found
     except (errors.IntegrityError, errors.KeyProblem) as exc:
         return Damaged(key, exc.message)
     except errors.ObjectMissing:

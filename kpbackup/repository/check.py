@@ -62,8 +62,13 @@ class _Item:
     sealing: Sealing
 
 
-def check(repository: Repository, *, read_percent: int = 0, identities: Sequence[encrypt.AnyIdentity] = (),
-          choose: Callable[[int, int], bool] | None = None) -> Report:
+def check(
+    repository: Repository,
+    *,
+    read_percent: int = 0,
+    identities: Sequence[encrypt.AnyIdentity] = (),
+    choose: Callable[[int, int], bool] | None = None,
+) -> Report:
     """Audits everything the repository's manifests name.
 
     `read_percent` of the objects are read and hashed; with `identities` also opened. `choose(index, percent)` picks
@@ -88,8 +93,15 @@ def check(repository: Repository, *, read_percent: int = 0, identities: Sequence
             problems.append(problem)
     problems += _key_problems(repository, items, identities)
     manifests = sum(1 for key in sizes if key.startswith(layout.TIMELINES))
-    return Report(tuple(problems), manifests, len(items), len(read), sum(item.bytes for item in read), bool(identities),
-                  timeline.windows(catalog))
+    return Report(
+        tuple(problems),
+        manifests,
+        len(items),
+        len(read),
+        sum(item.bytes for item in read),
+        bool(identities),
+        timeline.windows(catalog),
+    )
 
 
 def _evenly(index: int, percent: int) -> bool:
@@ -102,13 +114,19 @@ def _missing_manifests(catalog: Catalog) -> Iterator[Problem]:
     known = {h.id for h in catalog.histories} | {key.split("/")[1] for key in damaged}
     for number in range(1, max((int(name) for name in known), default=0)):
         if layout.timeline_id(number) not in known:
-            yield Problem(layout.timeline(layout.timeline_id(number)), "it is missing, with everything on it", "all its recoverable points")
+            key = layout.timeline(layout.timeline_id(number))
+            yield Problem(key, "it is missing, with everything on it", "all its recoverable points")
     for history in catalog.histories:
-        there = {"sets": {s.head.seq for s in history.sets} | {t.set_seq for t in history.tombstones},
-                 "tombstones": {t.head.seq for t in history.tombstones}}
+        there = {
+            "sets": {s.head.seq for s in history.sets} | {t.set_seq for t in history.tombstones},
+            "tombstones": {t.head.seq for t in history.tombstones},
+        }
         for log, seqs in there.items():
-            yield from _holes(history, log, seqs | {place[2] for key in damaged if (place := layout.parse_log_entry(key))
-                                                    and place[:2] == (history.id, log)})
+            yield from _holes(
+                history,
+                log,
+                seqs | {place[2] for key in damaged if (place := layout.parse_log_entry(key)) and place[:2] == (history.id, log)},
+            )
 
 
 def _holes(history: History, log: str, seqs: set[int]) -> Iterator[Problem]:
@@ -126,7 +144,8 @@ def _gaps(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(segments, gap.reason, f"the recoverable points from {gap.after}{until}")
         for found in chain.chains(history):
             if found.gap is not None and found.gap.before is None:
-                yield Problem(segments, f"{found.gap.reason} ({found.backup_set.name})", f"the recoverable points from {found.gap.after}")
+                what = f"{found.gap.reason} ({found.backup_set.name})"
+                yield Problem(segments, what, f"the recoverable points from {found.gap.after}")
 
 
 def _reader(repository: Repository) -> Iterator[Problem]:
@@ -142,7 +161,7 @@ def _reader(repository: Repository) -> Iterator[Problem]:
 
 
 def _journals(repository: Repository) -> Iterator[Problem]:
-    """Entries of recoveries: whole, at their own place, numbered without holes. Unsigned ones are allowed (see recovery/journal)."""
+    """Entries of recoveries: whole, at their own place, numbered without holes. Unsigned ones are allowed."""
     runs: dict[str, list[str]] = {}
     for info in repository.backend.list(layout.RECOVERIES):
         runs.setdefault(info.key.split("/")[1], []).append(info.key)
@@ -152,8 +171,11 @@ def _journals(repository: Repository) -> Iterator[Problem]:
         for key in entries:
             try:
                 data = repository.backend.read(key)
-                found = canonical.loads(data, what=key) if data.startswith(b"{") else objects.parse(
-                    data, key=key, public_keys=repository.public_keys).document
+                found = (
+                    canonical.loads(data, what=key)
+                    if data.startswith(b"{")
+                    else objects.parse(data, key=key, public_keys=repository.public_keys).document
+                )
                 if found.get("head", {}).get("key") != key:
                     raise errors.IntegrityError("it was moved or copied here")
             except (errors.IntegrityError, errors.KeyProblem) as exc:

@@ -63,14 +63,17 @@ def _open(
     try:
         text = decryptor.decrypt(repository.backend.read(key))
         text += decryptor.finish()
-        identity = encrypt.Identity.parse(text.decode().strip())
     except errors.KeyProblem as exc:
         raise errors.KeyProblem(
             f"no identity given opens {key}: {exc.message}",
             hint="give the identity file `kpbackup init` wrote (encryption.identity_file)",
         ) from exc
-    except (errors.IntegrityError, UnicodeDecodeError) as exc:
+    except errors.IntegrityError as exc:
         raise errors.IntegrityError(f"key object {key} is damaged: {exc}") from exc
+    try:
+        identity = encrypt.Identity.parse(text.decode().strip())
+    except (errors.KeyProblem, UnicodeDecodeError) as exc:
+        raise errors.IntegrityError(f"key object {key} holds no data key: {exc}") from exc
     if str(identity.recipient) != sealing.recipient:
         raise errors.IntegrityError(f"key object {key} holds another key than the signed manifest names")
     return identity

@@ -10,6 +10,7 @@ SEQ_DIGITS = 10
 TIMELINES = "timelines/"
 DATA = "data/"
 RECOVERIES = "recoveries/"
+LEASES = "leases/"
 LOGS = ("sets", "segments", "observations", "anchors", "tombstones")
 
 _LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones)/(\d{4}-\d{2})/(\d{10})$")
@@ -81,7 +82,7 @@ def key_object(key_id: str, number: int) -> str:
 
 
 def lease(role: str) -> str:
-    return f"leases/{role}"
+    return f"{LEASES}{role}"
 
 
 def recovery(run: str) -> str:

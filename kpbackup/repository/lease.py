@@ -1,17 +1,20 @@
 """Leases: one holder per role, by conditional writes on one small object.
 
 A lease only saves work; the fence is the create-only key of a manifest. Expiry is judged by the observer alone:
-an ETag that did not change for a whole time to live on its own monotonic clock. So no two clocks are compared.
+an ETag that did not change for a whole time to live on its own monotonic clock. So no two clocks are compared. ETags are
+hashes of the content in most stores, so every write carries a fresh `mark`: a renewal without one would look like silence.
 The fencing number only grows: release writes a released lease, it deletes nothing. After a crash the same holder
 name takes its lease back at once; anyone else waits one time to live.
 """
 
 from __future__ import annotations
 
+import math
+import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from kpbackup import errors
@@ -32,6 +35,7 @@ class LeaseState:
     fencing: int
     ttl_s: int
     held: bool
+    mark: str = ""
 
 
 class Lease:
@@ -62,8 +66,8 @@ class Lease:
         self._thread.join()
         if self._lost is None:
             try:
-                self._write(LeaseState(self.state.role, self.state.holder, self.state.fencing, self.state.ttl_s, False))
-            except errors.StorageError:
+                self._write(replace(self.state, held=False))
+            except (errors.StorageError, errors.LocalIOError):
                 return  # it expires by itself; the work is committed and must not fail for this
 
     def _renew_until_stopped(self) -> None:
@@ -75,7 +79,7 @@ class Lease:
             except errors.PreconditionFailed as exc:
                 self._lost = exc
                 return
-            except errors.StorageError as exc:
+            except (errors.StorageError, errors.LocalIOError) as exc:
                 if time.monotonic() - renewed > self.state.ttl_s:
                     self._lost = exc
                     return
@@ -99,7 +103,7 @@ def acquire(
         LeaseHeld: another holder renewed it meanwhile.
     """
     backend, key = repository.backend, layout.lease(role)
-    fresh = LeaseState(role, holder, 1, int(ttl_s), True)
+    fresh = LeaseState(role, holder, 1, math.ceil(ttl_s), True)
     for _ in range(3):
         try:
             return Lease(repository, fresh, backend.put_if_absent(key, _encode(fresh)).etag)
@@ -107,7 +111,7 @@ def acquire(
             state, etag = _observe(repository, role)
         if state.held and state.holder != holder:
             _watch(repository, state, etag, sleep)
-        mine = LeaseState(role, holder, state.fencing + 1, int(ttl_s), True)
+        mine = replace(fresh, fencing=state.fencing + 1)
         try:
             return Lease(repository, mine, backend.replace(key, _encode(mine), etag=etag).etag)
         except errors.PreconditionFailed:
@@ -147,4 +151,4 @@ def observe(repository: Repository, role: str) -> LeaseState | None:
 
 
 def _encode(state: LeaseState) -> bytes:
-    return canonical.dumps(codec.encode(state)) + b"\n"
+    return canonical.dumps(codec.encode(replace(state, mark=secrets.token_hex(8)))) + b"\n"

@@ -98,22 +98,12 @@ def read(
 def _read_head(backend: storage.Backend, key: str) -> bytes:
     """The object from its start to at least the end of its fifth line, or all of it."""
     data, wanted = b"", HEAD_BYTES
-    while wanted <= MANIFEST_LIMIT_BYTES:
-        data += (
-            b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
-            if not data
-            else _more(backend, key, data, wanted)
-        )
-        if data.count(b"\n", 0) >= 5 or len(data) < wanted:
+    while len(data) < MANIFEST_LIMIT_BYTES:
+        data += b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
+        if data.count(b"\n") >= 5 or len(data) < wanted:
             return data
-        wanted *= 8
+        wanted = min(wanted * 8, MANIFEST_LIMIT_BYTES)
     raise errors.IntegrityError(f"manifest {key} does not end within {MANIFEST_LIMIT_BYTES} bytes")
-
-
-def _more(backend: storage.Backend, key: str, data: bytes, wanted: int) -> bytes:
-    if backend.head(key).size_bytes <= len(data):
-        return b""  # a range past the end is an error of its own in S3
-    return b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
 
 
 def create(backend: storage.Backend, value: Any, key: sign.SigningKey, *, payload: bytes = b"") -> None:

@@ -42,8 +42,15 @@ class _Below:
     waiting: tuple[manifest.BinlogSegment, ...]
 
 
-def execute(repository: Repository, catalog: Catalog, plan: PrunePlan, policy: Policy, now: datetime, *,
-            check: Callable[[], None] = lambda: None) -> Pruned:
+def execute(
+    repository: Repository,
+    catalog: Catalog,
+    plan: PrunePlan,
+    policy: Policy,
+    now: datetime,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Pruned:
     """Releases what the plan says, then deletes what was released a grace period ago. `check` raises when the lease is lost.
 
     Raises:
@@ -54,7 +61,8 @@ def execute(repository: Repository, catalog: Catalog, plan: PrunePlan, policy: P
     if catalog.damaged:
         raise errors.RepositoryError(
             f"{len(catalog.damaged)} manifests of {repository.backend.name} are damaged: nothing is pruned",
-            hint="run `kpbackup check` and mend what it names first")
+            hint="run `kpbackup check` and mend what it names first",
+        )
     _refuse_stale(repository, catalog)
     below = {history.id: _below(repository, history, policy, now) for history in catalog.histories}
     in_use = {s.sealing.key_id for h in catalog.histories for s in h.segments}
@@ -99,8 +107,10 @@ def _refuse_stale(repository: Repository, catalog: Catalog) -> None:
         for log in ("tombstones", "anchors"):
             newest = max((_seq(key) for key in _keys(repository, history, log)), default=0)
             if newest != history.newest.get(log, (0, _NEVER))[0]:
-                raise errors.RepositoryError(f"{repository.backend.name} was pruned after this plan was made",
-                                             hint="make a new plan: run `kpbackup prune` again")
+                raise errors.RepositoryError(
+                    f"{repository.backend.name} was pruned after this plan was made",
+                    hint="make a new plan: run `kpbackup prune` again",
+                )
 
 
 def _bury(repository: Repository, backup_set: manifest.BackupSet, now: datetime) -> None:
@@ -111,8 +121,9 @@ def _bury(repository: Repository, backup_set: manifest.BackupSet, now: datetime)
     if all(tombstone.set_seq != backup_set.head.seq for tombstone in history.tombstones):
         seq, key = catalogs.next_place(history, "tombstones")
         head = repository.head("tombstone", key=key, created_at=_after(history, "tombstones", now), timeline=history.id, seq=seq)
-        repository.create(manifest.Tombstone(head=head, set_seq=backup_set.head.seq, keys=(*data, *key_objects),
-                                             reason="released by retention"))
+        repository.create(
+            manifest.Tombstone(head=head, set_seq=backup_set.head.seq, keys=(*data, *key_objects), reason="released by retention")
+        )
     if not is_newest:
         repository.backend.delete(backup_set.head.key)
 
@@ -140,7 +151,9 @@ def _below(repository: Repository, history: History, policy: Policy, now: dateti
     return _Below(tuple(s for s in segments if s.head.seq < over), tuple(s for s in segments if s.head.seq >= over))
 
 
-def _due(repository: Repository, history: History, below: _Below, in_use: set[str], policy: Policy, now: datetime) -> Iterator[str]:
+def _due(
+    repository: Repository, history: History, below: _Below, in_use: set[str], policy: Policy, now: datetime
+) -> Iterator[str]:
     """Keys whose grace period is over: data of tombstones, segments below the anchor, observations but the newest."""
     sets = _keys(repository, history, "sets")
     over = [t for t in history.tombstones if t.head.created_at + policy.grace_period <= now]

@@ -1,0 +1,65 @@
+"""Medians, ratios and whether the goals are met: pure functions of the runs, so that a test can compute them again."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SPEED_GOAL = 1.5  # times as fast as the faster of the two mariadb-dump pipelines
+MEMORY_GOAL_BYTES = 300 << 20
+GROWTH_GOAL = 0.20
+
+Runs = Sequence[Mapping[str, Any]]
+
+
+def summary(runs: Runs) -> dict[str, float]:
+    """The median of every figure of the runs; peaks are the highest."""
+    found = {name: statistics.median(run[name] for run in runs) for name in runs[0] if not name.startswith("peak_")}
+    return found | {name: max(run[name] for run in runs) for name in runs[0] if name.startswith("peak_")}
+
+
+def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """For each variant: its median wall time over kpbackup's. Above 1, kpbackup is faster."""
+    if "kpbackup" not in medians:
+        return {}
+    own = medians["kpbackup"]["wall_s"]
+    return {name: round(found["wall_s"] / own, 3) for name, found in medians.items()}
+
+
+def section(variants: Sequence[tuple[str, str, bool, Runs, Sequence[str]]]) -> dict[str, Any]:
+    """One direction of the document: (name, label, is_goal, runs, notes) of each variant in table order."""
+    medians = {name: summary(runs) for name, _, _, runs, _ in variants}
+    found = ratios(medians)
+    return {
+        name: {
+            "label": label, "is_goal": is_goal, "notes": list(notes), "runs": [dict(run) for run in runs],
+            "median": medians[name], "ratio": found.get(name),
+        }
+        for name, label, is_goal, runs, notes in variants
+    }
+
+
+def goals(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each goal that this document can judge: what, found, limit, met."""
+    judged = []
+    for direction in ("backup", "restore"):
+        peers = [found["ratio"] for found in document.get(direction, {}).values() if found["is_goal"] and found["ratio"] is not None]
+        if peers:
+            what = f"{direction}: times as fast as the fastest mariadb-dump pipeline"
+            judged.append(_goal(what, found=min(peers), limit=SPEED_GOAL, met=min(peers) >= SPEED_GOAL))
+    for direction in ("backup", "restore"):
+        peaks = document.get("memory", {}).get(direction)
+        if not peaks:
+            continue
+        once, twice = peaks["once"]["rss_bytes"], peaks["twice"]["rss_bytes"]
+        highest, growth = max(once, twice) / 2**20, abs(twice - once) / once
+        limit = MEMORY_GOAL_BYTES / 2**20
+        judged.append(_goal(f"{direction}: MiB of memory at most, all processes", found=highest, limit=limit, met=highest < limit))
+        what = f"{direction}: change of memory with twice the data, as a share"
+        judged.append(_goal(what, found=growth, limit=GROWTH_GOAL, met=growth <= GROWTH_GOAL))
+    return judged
+
+
+def _goal(what: str, *, found: float, limit: float, met: bool) -> dict[str, Any]:
+    return {"what": what, "found": round(found, 3), "limit": limit, "met": met}

@@ -1,0 +1,216 @@
+"""The story: backups while the application writes, an accident, the end of the source, two recoveries, and their judges."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from demo import accident, data, leaks, objects, stage, truth, writer
+from demo.narrator import Answer, DemoFailed, Narrator
+from tests.servers.database import Server
+
+_RECOVERY_POINT = re.compile(r"^restorable to: +(\S+)$", re.MULTILINE)
+ACCOUNTS = (*objects.PLANTED_ACCOUNTS, stage.BACKUP_ACCOUNT)
+
+
+class Story:
+    """One telling. `set_up()` first, then `tell()`; the writer must be ended by `close()`, whatever happens."""
+
+    def __init__(self, played: stage.Stage, narrator: Narrator, size: str) -> None:
+        self._stage = played
+        self._voice = narrator
+        self._size = size
+        self._writer = writer.Writer(played.source.port)
+        self._truth: truth.Truth = {}
+        self._accident: accident.Accident | None = None
+        self._summary: list[tuple[str, str]] = []
+
+    def close(self) -> None:
+        self._writer.abandon()
+
+    def set_up(self) -> None:
+        """Loads the database and creates the account kpbackup will use."""
+        with stage.root(self._stage.source) as connection:
+            data.load(connection, data.SIZES[self._size])
+            objects.create(connection)
+            stage.create_backup_account(connection, self._stage.backup)
+
+    def tell(self) -> None:
+        """Raises DemoFailed as soon as something is not as it must be."""
+        started = time.monotonic()
+        self._beginning()
+        self._full()
+        self._incrementals()
+        self._hit()
+        self._end_of_source()
+        self._recover_by_time()
+        self._recover_by_gtid()
+        self._refusal()
+        self._search()
+        self._end(time.monotonic() - started)
+
+    def _beginning(self) -> None:
+        self._voice.chapter("A source to protect")
+        with stage.root(self._stage.source) as connection, connection.cursor() as cursor:
+            query = "SELECT SUM(data_length + index_length) FROM information_schema.tables WHERE table_schema = %s"
+            cursor.execute(query, (data.DATABASE,))
+            (size_bytes,) = cursor.fetchone() or (0,)
+        self._voice.say(
+            f"MariaDB {self._stage.source.version} with a KubePolaris database of {int(size_bytes) / 1e6:.0f} MB, full of fake"
+            " credentials. The application begins to write now and will not stop. kpbackup logs in with an account that may read"
+            " and replicate, no more."
+        )
+        self._voice.show(stage.GRANT)
+        self._writer.start()
+        self._writer.wait_for(5)
+        self._stage.write_backup_settings()
+        self._voice.kpbackup(self._stage.backup, "init", "--keys", "keys")
+        self._stage.take_identity_away()
+        self._voice.say("As told, the private identity leaves this machine now: backups are made without it.")
+        if re.search(r"^ +doctor ", self._voice.verbs(self._stage.backup), re.MULTILINE):
+            self._voice.kpbackup(self._stage.backup, "doctor")
+
+    def _full(self) -> None:
+        self._voice.chapter("A full backup while the application writes")
+        before = self._writer.transactions
+        answer = self._voice.kpbackup(self._stage.backup, "backup", "full")
+        self._writer.check()
+        written = self._writer.transactions - before
+        self._voice.say(f"{answer.seconds:.1f} s; the application committed {written} transactions meanwhile.")
+        self._note("full backup", f"{answer.seconds:.1f} s")
+
+    def _incrementals(self) -> None:
+        self._voice.chapter("Two incremental backups of what was written since")
+        for _ in range(2):
+            self._writer.wait_for(25)
+            self._voice.kpbackup(self._stage.backup, "backup", "incremental")
+
+    def _hit(self) -> None:
+        self._voice.chapter("The accident")
+        self._writer.wait_for(25)
+        self._writer.pause()
+        try:
+            self._truth = self._read(self._stage.source, "truth.sql")
+            with stage.root(self._stage.source) as connection:
+                self._accident = accident.delete_cluster(connection, name=data.VICTIM)
+        finally:
+            self._writer.resume()
+        if self._truth[f"{data.DATABASE}.clusters rows"] == "0" or self._accident.rows < 10:
+            raise DemoFailed("the accident hit nothing")
+        self._voice.say(
+            f"Somebody deletes the cluster {data.VICTIM} and all that hangs on it: {self._accident.rows:,} rows deleted or"
+            f" changed in one transaction, {self._accident.gtid}. The application writes on. The instant before, the demo"
+            f" recorded the truth with its own SQL: {len(self._truth)} facts about {truth.rows_in(self._truth):,} rows."
+        )
+        self._writer.wait_for(25)
+        self._voice.kpbackup(self._stage.backup, "backup", "incremental")
+
+    def _end_of_source(self) -> None:
+        self._voice.chapter("The source dies")
+        point = _recovery_point(self._voice.transcript)
+        self._writer.wait_for(25)
+        self._stage.source.kill()
+        died = datetime.now(UTC)
+        self._writer.wait_end()
+        lost = (died - point).total_seconds()
+        if not 0 <= lost <= 600:
+            raise DemoFailed(f"the last recovery point {point} makes no sense at {died}")
+        self._voice.say(
+            f"kill -9, in the middle of its work. The newest recovery point is {lost:.1f} s old: that is the achieved RPO"
+            " (an hourly schedule promises 1 h). From here on only the bucket is left."
+        )
+        self._note("achieved RPO", f"{lost:.1f} s (promised: 1 h)")
+
+    def _recover_by_time(self) -> None:
+        self._voice.chapter("Recovery by time, on a machine that never saw the source")
+        target = self._stage.fresh_target()
+        self._voice.say("All it knows: the repository, the identity, whose signatures to believe, and an empty server.")
+        self._voice.show(self._stage.recovery.file("kpbackup.yaml").read_text())
+        moment = self._happened().moment_before.strftime("%Y-%m-%dT%H:%M:%SZ")
+        answer = self._voice.kpbackup(self._stage.recovery, "restore", "database", "--to", moment, "--yes")
+        self._judge(target, answer, "by time")
+
+    def _recover_by_gtid(self) -> None:
+        self._voice.chapter("The same by transaction, into another empty server")
+        target = self._stage.fresh_target()
+        gtid = self._happened().gtid
+        answer = self._voice.kpbackup(self._stage.recovery, "restore", "database", "--before-gtid", gtid, "--yes")
+        self._judge(target, answer, "by GTID")
+
+    def _judge(self, target: Server, answer: Answer, how: str) -> None:
+        found = self._read(target, "found.sql")
+        lines = truth.differences(self._truth, found)
+        dumps = self._dumps()
+        if dumps[0].exists():
+            text = truth.first_difference(*dumps)
+            lines += [text] if text else []
+        if lines:
+            self._voice.show("\n".join(lines))
+            raise DemoFailed(f"the database restored {how} differs from the truth in {len(lines)} facts")
+        more = f" and the text of mariadb-dump ({dumps[0].stat().st_size / 1e6:.0f} MB)" if dumps[0].exists() else ""
+        self._voice.say(f"Compared with the truth: all {len(found)} facts{more} agree. Measured RTO: {answer.seconds:.1f} s.")
+        self._note(f"measured RTO {how}", f"{answer.seconds:.1f} s (promised: 30 min)")
+
+    def _refusal(self) -> None:
+        self._voice.chapter("A moment that cannot be had")
+        early = datetime.now(UTC) - timedelta(days=1)
+        self._voice.kpbackup(
+            self._stage.recovery, "restore", "database", "--to", early.strftime("%Y-%m-%dT%H:%MZ"), "--dry-run", expect=22
+        )
+        self._voice.say("Refused with exit code 22; nothing was touched.")
+
+    def _search(self) -> None:
+        self._voice.chapter("What a thief of the bucket reads")
+        client = self._stage.store.client()
+        try:
+            forms = leaks.prove_search(client, stage.BUCKET)
+            searched, found = leaks.in_bucket(client, stage.BUCKET)
+        finally:
+            client.close()
+        found += [f"kpbackup's output: {form}" for form in leaks.forms_found(self._voice.transcript.encode())]
+        if found:
+            self._voice.show("\n".join(found))
+            raise DemoFailed(f"{len(found)} secrets are readable")
+        if not searched.sealed:
+            raise DemoFailed("the bucket holds no sealed object")
+        self._voice.say(
+            f"{searched.objects} objects, {searched.stored_bytes / 1e6:.1f} MB, {searched.sealed} of them sealed. None of the"
+            " planted secrets is in any of them, in their keys, or in what kpbackup printed; the search knows"
+            f" {forms} forms of writing and was first seen to find each."
+        )
+        self._note("in the bucket", f"{searched.stored_bytes / 1e6:.1f} MB in {searched.objects} objects")
+
+    def _end(self, seconds: float) -> None:
+        self._voice.chapter("The end")
+        self._note("this story", f"{seconds:.0f} s")
+        width = max(len(label) for label, _ in self._summary)
+        self._voice.show("\n".join(f"{label:<{width}}  {value}" for label, value in self._summary))
+
+    def _note(self, label: str, value: str) -> None:
+        self._summary.append((label, value))
+
+    def _read(self, server: Server, dump_name: str) -> truth.Truth:
+        with stage.root(server) as connection:
+            facts = truth.read(connection, accounts=ACCOUNTS)
+        program = shutil.which("mariadb-dump")
+        if program is not None and self._size in ("tiny", "small"):
+            truth.dump(program, server.socket, data.DATABASE, self._stage.directory / dump_name)
+        return facts
+
+    def _dumps(self) -> tuple[Path, Path]:
+        return self._stage.directory / "truth.sql", self._stage.directory / "found.sql"
+
+    def _happened(self) -> accident.Accident:
+        if self._accident is None:
+            raise DemoFailed("no accident has happened yet")
+        return self._accident
+
+
+def _recovery_point(transcript: str) -> datetime:
+    found = _RECOVERY_POINT.findall(transcript)
+    if not found:
+        raise DemoFailed("kpbackup did not say to which moment it can restore")
+    return datetime.fromisoformat(found[-1])

@@ -1,0 +1,45 @@
+"""`kpbackup doctor`: is everything set up so that backups work, and how to mend what is not."""
+
+from __future__ import annotations
+
+import typer
+
+from kpbackup import errors
+from kpbackup.cli import context, render
+
+ORDER = ("error", "warning", "ok")
+
+
+def doctor(ctx: typer.Context, json: context.JsonOption = False) -> None:
+    """Examine source, binlog settings, privileges, store, repository, keys and clock; say how to mend what is wrong.
+
+    Exits 29 when something must be mended; warnings alone exit 0.
+    """
+    room = context.of(ctx, json=json)
+    from kpbackup.service.doctor import examine
+
+    found = sorted(examine(room.settings), key=lambda one: ORDER.index(one.finding.severity))
+    wrong = [one for one in found if one.finding.severity == "error"]
+    document = {
+        "healthy": not wrong,
+        "findings": [
+            {
+                "severity": one.finding.severity,
+                "area": one.area,
+                "what": one.finding.what,
+                "why": one.finding.why,
+                "mend": one.finding.mend,
+            }
+            for one in found
+        ],
+    }
+    parts: list[render.Part] = []
+    for one in found:
+        parts.append(f"{one.finding.severity:<8}{one.area}: {one.finding.what}")
+        parts += [f"        {label}: {text}" for label, text in (("why", one.finding.why), ("mend", one.finding.mend)) if text]
+    room.printer.show(document, *parts)
+    if wrong:
+        raise errors.DoctorFailed(
+            f"{len(wrong)} of {len(found)} findings must be mended: {'; '.join(one.finding.what for one in wrong)}",
+            hint=wrong[0].finding.mend or "see the findings above",
+        )

@@ -1,0 +1,151 @@
+"""`kpbackup list`: what is stored and what can be restored from it: windows with their gaps, sets, the archive."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kpbackup import errors, quantities
+from kpbackup.cli import context, render
+from kpbackup.model import times
+
+if TYPE_CHECKING:
+    from kpbackup.model.catalog import Catalog
+    from kpbackup.plan.timeline import Window
+    from kpbackup.service.reading import State
+
+
+def list_(
+    ctx: typer.Context,
+    json: context.JsonOption = False,
+    warnings: Annotated[
+        str | None, typer.Option("--warnings", metavar="SET", help="Show the warnings of this set; needs the identity.")
+    ] = None,
+) -> None:
+    """List recoverable windows with their gaps, backup sets and the archive.
+
+    A set is `stored` when it was read back from the store, `proven` when a finished recovery restored it.
+    """
+    from kpbackup.service import opening, reading
+
+    room = context.of(ctx, json=json)
+    repository = opening.reading_repository(room.settings)
+    state = reading.Reader(repository).read()
+    if warnings is not None:
+        _show_warnings(room, state.catalog, warnings)
+        return
+    _show(room, state)
+
+
+def _show(room: context.Context, state: State) -> None:
+    from kpbackup.plan import timeline
+
+    catalog, zone = state.catalog, room.settings.zone
+    proven = {one.backup_set: one.run for one in state.recoveries}
+    windows = timeline.windows(catalog)
+    sets = [one for history in catalog.histories for one in history.sets]
+    document = {
+        "windows": [{"timeline": w.timeline, "start": w.start, "end": w.end, "sets": w.sets, "gap": _gap(w)} for w in windows],
+        "sets": [
+            {
+                "set": s.name,
+                "timeline": s.head.timeline,
+                "state": "proven" if s.name in proven else "stored",
+                "proven_by": proven.get(s.name),
+                "clock": s.clock,
+                "created_at": s.head.created_at,
+                "coordinates": str(s.coordinates),
+                "gtid": s.coordinates.gtid,
+                "databases": s.totals.databases,
+                "tables": s.totals.tables,
+                "rows": s.totals.rows,
+                "row_bytes": s.totals.row_bytes,
+                "stored_bytes": s.totals.stored_bytes,
+                "warnings": s.warnings,
+            }
+            for s in sets
+        ],
+        "archive": [
+            {
+                "timeline": h.id,
+                "reason": h.timeline.reason,
+                "parent": h.timeline.parent,
+                "segments": len(h.segments),
+                "first": str(h.segments[0].start) if h.segments else None,
+                "last": str(h.segments[-1].end) if h.segments else None,
+                "transactions": sum(s.transactions for s in h.segments),
+                "stored_bytes": sum(s.payload.bytes for s in h.segments),
+            }
+            for h in catalog.histories
+        ],
+        "damaged": [{"key": d.key, "reason": d.reason} for d in catalog.damaged],
+    }
+
+    def moment(at: datetime) -> str:
+        return times.format_moment(at.replace(microsecond=0), zone)
+
+    room.printer.show(
+        document,
+        "recoverable windows",
+        render.Table(
+            ("timeline", "from", "to", "sets", "then"),
+            [(w.timeline, moment(w.start), moment(w.end), len(w.sets), _gap(w) or "") for w in windows],
+            empty="none: there is no set",
+        ),
+        "\nbackup sets",
+        render.Table(
+            ("set", "state", "of", "rows", "stored", "warnings"),
+            [
+                (
+                    s.name,
+                    "proven" if s.name in proven else "stored",
+                    moment(s.clock),
+                    s.totals.rows,
+                    quantities.format_size(s.totals.stored_bytes),
+                    s.warnings,
+                )
+                for s in sets
+            ],
+            right=frozenset({"stored"}),
+        ),
+        "\narchive",
+        render.Table(
+            ("timeline", "started by", "segments", "from", "to", "stored"),
+            [
+                (
+                    h.id,
+                    h.timeline.reason,
+                    len(h.segments),
+                    h.segments[0].start if h.segments else None,
+                    h.segments[-1].end if h.segments else None,
+                    quantities.format_size(sum(s.payload.bytes for s in h.segments)),
+                )
+                for h in catalog.histories
+            ],
+            right=frozenset({"stored"}),
+        ),
+    )
+    if catalog.damaged:
+        room.printer.say("", f"{len(catalog.damaged)} manifests are damaged and left out: run `kpbackup check`")
+
+
+def _show_warnings(room: context.Context, catalog: Catalog, name: str) -> None:
+    from kpbackup.recovery import loading
+    from kpbackup.repository import keys
+    from kpbackup.service import opening
+
+    found = [s for history in catalog.histories for s in history.sets if s.name == name]
+    if not found:
+        raise errors.UsageError(
+            f"there is no set {name!r} in this repository", hint="`kpbackup list` shows their names, such as 0001-3"
+        )
+    repository = opening.reading_repository(room.settings)
+    data_key = keys.open_data_key(repository, found[0].sealing, opening.identities(room.settings))
+    warnings = loading.read_inventory(repository, found[0], data_key).warnings
+    room.printer.show({"set": name, "warnings": warnings}, *(warnings or ("no warnings",)))
+
+
+def _gap(window: Window) -> str | None:
+    return window.gap.reason if window.gap is not None else None

@@ -1,0 +1,61 @@
+"""`kpbackup prune`: releases what retention no longer needs, then deletes what was released a grace period ago."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kpbackup.cli import context, render
+from kpbackup.cli.backup import holder
+
+if TYPE_CHECKING:
+    from kpbackup.plan.retention import PrunePlan
+    from kpbackup.repository.prune import Pruned
+
+
+def prune(
+    ctx: typer.Context,
+    json: context.JsonOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every decision with its reason and stop.")] = False,
+) -> None:
+    """Release sets and segments that no kept recovery point needs, and delete what was released a grace period ago.
+
+    Needs the signing key, and credentials that may delete.
+    """
+    from kpbackup.plan import retention
+    from kpbackup.repository import catalog as catalogs
+    from kpbackup.repository import lease
+    from kpbackup.repository import prune as pruning
+    from kpbackup.service import opening, reading
+
+    room = context.of(ctx, json=json)
+    policy = reading.policy(room.settings)
+    if dry_run:
+        repository = opening.reading_repository(room.settings)
+        _show(room, retention.plan_prune(catalogs.read_catalog(repository), policy, datetime.now(UTC)), None)
+        return
+    repository = opening.writing_repository(room.settings)
+    with lease.acquire(repository, "prune", holder=holder()) as held:
+        catalog, now = catalogs.read_catalog(repository), datetime.now(UTC)
+        plan = retention.plan_prune(catalog, policy, now)
+        done = pruning.execute(repository, catalog, plan, policy, now, check=held.check)
+    _show(room, plan, done)
+
+
+def _show(room: context.Context, plan: PrunePlan, done: Pruned | None) -> None:
+    document = {
+        "dry_run": done is None,
+        "decisions": [{"what": one.name, "keep": one.keep, "reason": one.reason} for one in plan.decisions],
+        "released_sets": done.sets if done else None,
+        "released_segments": done.segments if done else None,
+        "deleted_objects": done.deleted if done else None,
+    }
+    told = (
+        f"released {done.sets} sets and {done.segments} segments; deleted {done.deleted} objects whose grace period is over"
+        if done
+        else "dry run: nothing was changed"
+    )
+    rows = [("keep" if one.keep else "release", one.name, one.reason) for one in plan.decisions]
+    room.printer.show(document, render.Table(("decision", "what", "reason"), rows, empty="nothing is stored yet"), told)

@@ -1,0 +1,223 @@
+"""The supervising process: decides what is due from the repository's own facts, runs it, shows the state, and ends in order.
+
+A full and an incremental backup may run side by side, each in a thread; the leases of their roles keep other processes from
+the same work. When an incremental finds that the archive cannot be continued, a full backup starts a new timeline at once.
+A failed job is repeated after 1, 2, 4 ... minutes, at most its schedule's period; what was missed while nobody ran is made up
+once.
+
+After a crash nothing has to be mended: what is due is decided anew from the repository, and a restarted daemon of the same
+name takes its leases back at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kpbackup import config, errors, logs
+from kpbackup.backup.archiver import run_incremental
+from kpbackup.backup.full import run_full
+from kpbackup.model.catalog import Catalog
+from kpbackup.plan import schedule
+from kpbackup.service import http, opening, pages, reading, status, watching
+from kpbackup.service.jobs import Ending, Job, Outcome
+from kpbackup.service.stopping import StoppableBackend
+
+if TYPE_CHECKING:
+    from kpbackup.repository.binding import Repository
+
+TICK_S = 0.25  # how soon a signal, a finished job or a due one is seen
+STOP_BOUND_S = 20.0  # below the 30 s that Kubernetes and systemd allow
+
+logger = logging.getLogger(__name__)
+
+
+def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
+    """Runs until `stop` is set. False when a thread did not end within STOP_BOUND_S and is still there.
+
+    Raises:
+        SettingsError: a setting is missing, or the address to listen on is taken.
+        RepositoryError, KeyProblem, StorageError: the repository cannot be opened at the start.
+        InternalError: a task died of a defect; the jobs that ran were stopped first.
+    """
+    repository = opening.writing_repository(settings)
+    endpoint = opening.source_endpoint(settings)
+    opening.recipients(settings)  # missing ones are told now, not at two in the morning
+    watch = watching.Watch(settings, repository, endpoint)
+    supervisor = Supervisor(settings, repository, watch)
+    shown = pages.Pages(watch, failures=supervisor.failures, running=supervisor.running)
+    with http.WebServer(settings.service.address, shown.routes()) as web:
+        supervisor.holder = f"{settings.service.instance}:{web.port}"
+        watch.start()
+        web.start()
+        logs.event(
+            logger,
+            "daemon_started",
+            repository=repository.backend.name,
+            source=endpoint.name,
+            holder=supervisor.holder,
+            listen=f"{settings.service.address[0]}:{web.port}",
+        )
+        try:
+            supervisor.run(stop, web)
+        finally:
+            watch.end()
+            ended = supervisor.end_jobs()
+        logs.event(logger, "daemon_stopped")
+    return ended and watch.has_ended()
+
+
+def run_exporter(settings: config.Settings, stop: threading.Event) -> bool:
+    """Shows the state of a repository until `stop` is set; runs no job and needs neither recipients nor a signing key.
+
+    False when a reading of the store is still under way at the end.
+
+    Raises: as run_daemon.
+    """
+    repository = opening.reading_repository(settings)
+    endpoint = opening.source_endpoint(settings) if settings.source is not None else None
+    watch = watching.Watch(settings, repository, endpoint)
+    with http.WebServer(settings.service.address, pages.Pages(watch).routes()) as web:
+        watch.start()
+        web.start()
+        logs.event(
+            logger, "exporter_started", repository=repository.backend.name, listen=f"{settings.service.address[0]}:{web.port}"
+        )
+        try:
+            while not stop.wait(TICK_S):
+                watch.check()
+                _check_web(web)
+        finally:
+            watch.end()
+        logs.event(logger, "exporter_stopped")
+    return watch.has_ended()
+
+
+class Supervisor:
+    """The loop and its jobs."""
+
+    def __init__(self, settings: config.Settings, repository: Repository, watch: watching.Watch) -> None:
+        self.holder = settings.service.instance
+        self._settings, self._repository, self._watch = settings, repository, watch
+        self._stopping = threading.Event()
+        timings = reading.timings(settings)
+        self._full = Job("full", timings["full"], self._run_full)
+        self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
+        self._jobs = (self._full, self._incremental)
+        self._forced: schedule.Due | None = None
+        self._is_mending = False  # a forced full backup runs
+        self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
+
+    def failures(self) -> dict[str, int]:
+        return {job.kind: job.failures for job in self._jobs}
+
+    def running(self) -> dict[str, bool]:
+        return {job.kind: job.is_running for job in self._jobs}
+
+    def run(self, stop: threading.Event, web: http.WebServer) -> None:
+        """Until `stop` is set. Raises InternalError when a task died."""
+        while not stop.wait(TICK_S):
+            self._watch.check()
+            _check_web(web)
+            for job in self._jobs:
+                if (outcome := job.take()) is not None:
+                    self._follow_up(job, outcome)
+            state = self._watch.repository.view.state
+            if state is not None and self._watch.repository.view.up:
+                self._start_due(state.catalog, datetime.now(UTC))
+
+    def end_jobs(self) -> bool:
+        """Stops running jobs at a safe point; True when all have ended, and so released their leases."""
+        self._stopping.set()
+        running = [job for job in self._jobs if job.is_running]
+        if running:
+            logs.event(logger, "daemon_stopping", running=[job.kind for job in running], bound_s=STOP_BOUND_S)
+        deadline = time.monotonic() + STOP_BOUND_S
+        ended = [job.join(deadline - time.monotonic()) for job in running]
+        for job, has_ended in zip(running, ended, strict=True):
+            if has_ended:
+                job.take()
+            else:
+                logs.event(
+                    logger,
+                    "job_abandoned",
+                    level=logging.WARNING,
+                    kind=job.kind,
+                    bound_s=STOP_BOUND_S,
+                    remark="nothing half-written is visible; its lease expires by itself",
+                )
+        return all(ended)
+
+    def _start_due(self, catalog: Catalog, now: datetime) -> None:
+        last = last_success(catalog)
+        if not self._full.is_running:
+            due = self._forced or self._full.due(now, last["full"])
+            if due is not None:
+                self._is_mending, self._forced = self._forced is not None, None
+                self._full.start(due)
+        if not self._incremental.is_running and self._can_archive(last):
+            due = self._incremental.due(now, last["incremental"])
+            if due is not None:
+                self._incremental.start(due)
+
+    def _can_archive(self, last: dict[str, datetime | None]) -> bool:
+        """Not while a full backup mends a broken chain; nor without a set on the current timeline, if this daemon makes any."""
+        if self._forced is not None or self._is_mending:
+            return False
+        return last["full"] is not None or self._settings.schedule.full is None
+
+    def _follow_up(self, job: Job, outcome: Outcome) -> None:
+        self._watch.repository.task.wake()
+        if outcome.ending is Ending.DIED:
+            raise errors.InternalError(
+                f"the {job.kind} job died: {type(outcome.error).__name__}: {outcome.error}",
+                hint="this is a defect of kpbackup: please report it",
+            ) from outcome.error
+        if job is self._full:
+            self._is_mending = False
+        if job is self._incremental and outcome.ending is Ending.DONE:
+            self._breaks = 0
+        elif job is self._incremental and outcome.ending is Ending.BROKEN:
+            self._breaks += 1
+            logs.event(
+                logger, "chain_broken", level=logging.ERROR, reason=str(outcome.error), consequence="a full backup starts now"
+            )
+            self._forced = schedule.Due("full", "the archive cannot be continued", outcome.ended)
+        elif job is self._full and outcome.ending is Ending.DONE and self._breaks == 1:
+            self._incremental.run_soon()  # once: if that breaks too, the growing delay of a failed job holds
+
+    def _run_full(self, due: schedule.Due) -> dict[str, object]:
+        since = due.since or datetime.min.replace(tzinfo=UTC)
+        request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since)
+        made = run_full(self._stoppable(), request)
+        return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
+
+    def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
+        made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))
+        return {
+            "segments": len(made.segments),
+            "transactions": sum(segment.transactions for segment in made.segments),
+            "recovery_point": made.observed.clock,
+        }
+
+    def _stoppable(self) -> Repository:
+        return replace(self._repository, backend=StoppableBackend(self._repository.backend, self._stopping))
+
+
+def last_success(catalog: Catalog) -> dict[str, datetime | None]:
+    """What schedules go by: successes on the current timeline. One that has no set yet needs a full backup now, not tonight."""
+    current = catalog.current
+    found = status.last_success(catalog)
+    return {
+        "full": max((one.head.created_at for one in current.sets), default=None) if current else None,
+        "incremental": found["incremental"],
+    }
+
+
+def _check_web(web: http.WebServer) -> None:
+    if not web.is_alive:
+        raise errors.InternalError("the web server's thread ended", hint="this is a defect of kpbackup: please report it")

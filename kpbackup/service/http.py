@@ -1,0 +1,133 @@
+"""The web server of daemon and exporter: it shows what is known and never starts work.
+
+It takes plain functions and imports neither recovery nor backup nor repository. Nothing secret is served, nothing is accepted but
+GET and HEAD; a client that is silent for REQUEST_TIMEOUT_S is hung up on. A crash of the process leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from kpbackup import errors, logs
+
+REQUEST_TIMEOUT_S = 10.0  # a probe or a scrape takes milliseconds; more is a client that hangs
+POLL_S = 0.2  # how soon the server sees that it is closed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one path says now."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Pages = Mapping[str, Callable[[], Answer]]
+
+
+def json_answer(status: int, document: Mapping[str, Any]) -> Answer:
+    return Answer(status, "application/json", json.dumps(document).encode() + b"\n")
+
+
+def text_answer(text: str) -> Answer:
+    return Answer(200, "text/plain; charset=utf-8", text.encode())
+
+
+class WebServer:
+    """Listens from the moment it is made; serves in threads of its own until closed. Use as a context manager."""
+
+    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
+        """Binds `address`; port 0 takes a free one.
+
+        Raises:
+            SettingsError: the address is taken, not allowed, or none of this machine.
+        """
+        try:
+            self._server = _server(address, pages)
+        except (OSError, OverflowError) as exc:
+            raise errors.SettingsError(
+                f"cannot listen on {address[0]}:{address[1]} (service.listen): {getattr(exc, 'strerror', None) or exc}",
+                hint="is another kpbackup running here? set service.listen to a free address, such as 127.0.0.1:8081",
+            ) from exc
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="http", daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> WebServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _server(address: tuple[str, int], pages: Pages) -> ThreadingHTTPServer:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        daemon_threads = True
+        block_on_close = False  # a silent client must not hold up the end
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            logger.debug("request_failed", exc_info=True)  # mostly a client that hung up
+
+    class Handler(_Handler):
+        known = pages
+
+    return Server(address, Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    known: Pages = {}
+    timeout = REQUEST_TIMEOUT_S
+    server_version = "kpbackup"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = self.path.partition("?")[0]
+        page = self.known.get(path)
+        if page is None:
+            answer = json_answer(404, {"error": "not found", "paths": sorted(self.known)})
+        else:
+            answer = page()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logs.event(logger, "request_answered", level=logging.DEBUG, client=self.client_address[0], request=format % args)

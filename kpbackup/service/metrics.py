@@ -1,0 +1,158 @@
+"""The metrics of `/metrics`: everything but the failure counters is read from the repository, so a restart falsifies nothing.
+
+The names are a contract (docs/metrics.md): more may be added, none renamed or removed. A value that is not known is left out,
+never shown as 0. Rates and ages move between two readings of the repository because they are computed when they are scraped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kpbackup import __version__
+from kpbackup.service.status import Status
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Samples = list[tuple[tuple[str, ...], float]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the contract. `labels` come beside `source`, which all have."""
+
+    help: str
+    labels: tuple[str, ...] = ()
+    counter: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "kpbackup_build_info": Metric("1, labelled with the version that runs", ("version",)),
+    "kpbackup_recovery_point_timestamp_seconds": Metric("Newest moment that can be restored, by the source's clock"),
+    "kpbackup_achieved_rpo_seconds": Metric("What would be lost now: the source's clock minus the recovery point"),
+    "kpbackup_objective_rpo_seconds": Metric("The promised RPO (objectives.rpo)"),
+    "kpbackup_objective_rto_seconds": Metric("The promised RTO (objectives.rto)"),
+    "kpbackup_last_success_timestamp_seconds": Metric("When a full, an incremental or a restore last ended well", ("kind",)),
+    "kpbackup_next_run_timestamp_seconds": Metric("When this kind of job is scheduled next", ("kind",)),
+    "kpbackup_job_failures_total": Metric("Jobs of this process that failed since it started", ("kind",), counter=True),
+    "kpbackup_job_running": Metric("1 while this process runs a job of this kind", ("kind",)),
+    "kpbackup_status_level": Metric("What `kpbackup status` exits with: 0 ok, 1 warning, 2 critical, 3 unknown"),
+    "kpbackup_chain_intact": Metric("1 when sets are stored, no chain has a gap and no manifest is damaged, else 0"),
+    "kpbackup_damaged_manifests": Metric("Manifests that do not verify"),
+    "kpbackup_backup_sets": Metric("Backup sets stored"),
+    "kpbackup_proven_sets": Metric("Backup sets that a finished recovery restored and read back"),
+    "kpbackup_binlog_segments": Metric("Binlog segments stored"),
+    "kpbackup_full_backup_duration_seconds": Metric("How long the newest full backup took"),
+    "kpbackup_newest_set_stored_bytes": Metric("Size of the newest backup set as stored: compressed and sealed"),
+    "kpbackup_newest_set_row_bytes": Metric("Size of the rows of the newest backup set before compression"),
+    "kpbackup_archive_stored_bytes": Metric("Size of all binlog segments as stored"),
+    "kpbackup_repository_stored_bytes": Metric("Size of all sets and segments as stored"),
+    "kpbackup_measured_rto_seconds": Metric("Duration of the newest recovery: restore (all steps) or database", ("kind",)),
+    "kpbackup_drill_last_success_timestamp_seconds": Metric("When a drill last succeeded; absent until there are drills"),
+    "kpbackup_certificate_expiry_timestamp_seconds": Metric("When an endpoint's certificate expires, where known", ("endpoint",)),
+    "kpbackup_source_up": Metric("1 when the source answered its last probe, else 0"),
+    "kpbackup_source_clock_skew_seconds": Metric("The source's clock minus this machine's"),
+    "kpbackup_store_up": Metric("1 when the repository was read at the last try, else 0: what is shown is older then"),
+    "kpbackup_state_timestamp_seconds": Metric("When the repository was last read"),
+}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is known at a scrape. `source_up` is None where no source is configured, `status` None before the first reading."""
+
+    source: str
+    now: datetime
+    status: Status | None = None
+    store_up: bool = False
+    source_up: bool | None = None
+    clock_skew: timedelta | None = None
+    read_at: datetime | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    running: Mapping[str, bool] = field(default_factory=dict)
+
+
+def exposition(observed: Observed) -> bytes:
+    """The metrics in the Prometheus text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(observed))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        values = samples(self._observed)
+        for name, metric in METRICS.items():
+            found = values.get(name)
+            if found is None:
+                continue
+            kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
+            family = kind(name, metric.help, labels=("source", *metric.labels))
+            for labels, value in found:
+                family.add_metric((self._observed.source, *labels), value)
+            yield family
+
+
+def samples(observed: Observed) -> dict[str, Samples]:
+    """Name -> (labels beside `source`, value) of everything that is known."""
+    found = dict(_process(observed))
+    if observed.status is not None:
+        found.update(_promises(observed.status, observed.now))
+        found.update(_stored(observed.status))
+    return found
+
+
+def _process(observed: Observed) -> Iterator[tuple[str, Samples]]:
+    yield "kpbackup_build_info", [((__version__,), 1)]
+    yield "kpbackup_store_up", _one(observed.store_up)
+    yield "kpbackup_job_failures_total", [((kind,), count) for kind, count in observed.failures.items()]
+    yield "kpbackup_job_running", [((kind,), running) for kind, running in observed.running.items()]
+    if observed.source_up is not None:
+        yield "kpbackup_source_up", _one(observed.source_up)
+    if observed.clock_skew is not None:
+        yield "kpbackup_source_clock_skew_seconds", _one(observed.clock_skew.total_seconds())
+    if observed.read_at is not None:
+        yield "kpbackup_state_timestamp_seconds", _one(observed.read_at.timestamp())
+
+
+def _promises(status: Status, now: datetime) -> Iterator[tuple[str, Samples]]:
+    yield "kpbackup_objective_rpo_seconds", _one(status.objectives.rpo.total_seconds())
+    yield "kpbackup_objective_rto_seconds", _one(status.objectives.rto.total_seconds())
+    yield "kpbackup_status_level", _one(status.level)
+    achieved = status.achieved_rpo_at(now)
+    if status.recovery_point is not None and achieved is not None:
+        yield "kpbackup_recovery_point_timestamp_seconds", _one(status.recovery_point.timestamp())
+        yield "kpbackup_achieved_rpo_seconds", _one(achieved.total_seconds())
+    yield "kpbackup_last_success_timestamp_seconds", _moments(status.last_success)
+    yield "kpbackup_next_run_timestamp_seconds", _moments(status.next_runs)
+    yield "kpbackup_measured_rto_seconds", [((kind,), one.measured_rto_s) for kind, one in status.measured_rto.items()]
+
+
+def _stored(status: Status) -> Iterator[tuple[str, Samples]]:
+    yield "kpbackup_chain_intact", _one(status.chain_intact)
+    yield "kpbackup_damaged_manifests", _one(status.damaged)
+    yield "kpbackup_backup_sets", _one(len(status.sets))
+    yield "kpbackup_proven_sets", _one(sum(1 for one in status.sets if one.proven_by))
+    yield "kpbackup_binlog_segments", _one(status.segments)
+    yield "kpbackup_archive_stored_bytes", _one(status.archive_bytes)
+    yield "kpbackup_repository_stored_bytes", _one(status.total_bytes)
+    if (newest := status.newest_set) is not None:
+        yield "kpbackup_newest_set_stored_bytes", _one(newest.stored_bytes)
+        yield "kpbackup_newest_set_row_bytes", _one(newest.row_bytes)
+        yield "kpbackup_full_backup_duration_seconds", _one(newest.duration.total_seconds())
+
+
+def _one(value: float) -> Samples:
+    return [((), float(value))]
+
+
+def _moments(moments: Mapping[str, datetime | None]) -> Samples:
+    return [((kind,), moment.astimezone(UTC).timestamp()) for kind, moment in moments.items() if moment is not None]

@@ -1,0 +1,85 @@
+"""What each path of the web server answers: health for probes, metrics for Prometheus, a few lines for people at `/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from kpbackup import __version__, quantities
+from kpbackup.model import times
+from kpbackup.service import http, metrics
+from kpbackup.service.status import Level, Status
+from kpbackup.service.watching import Watch
+
+Counts = Callable[[], Mapping[str, int]]
+Running = Callable[[], Mapping[str, bool]]
+
+
+class Pages:
+    """The pages of one process. `failures` and `running` tell of its jobs; an exporter has none."""
+
+    def __init__(self, watch: Watch, *, failures: Counts = dict, running: Running = dict) -> None:
+        self._watch, self._failures, self._running = watch, failures, running
+        self._started = datetime.now(UTC)
+
+    def routes(self) -> http.Pages:
+        return {"/": self.front, "/metrics": self.metrics, "/api/health": self.health, "/api/health/ready": self.ready}
+
+    def health(self) -> http.Answer:
+        """200 while the source answers, 503 when it does not. Where no source is configured, nothing can be away."""
+        source = self._watch.source
+        healthy = source.view.up or not source.is_configured
+        database = {True: "connected", False: "disconnected", None: "unknown"}[source.view.up]
+        document = {
+            "status": "healthy" if healthy else "unhealthy",
+            "database": database,
+            "uptime": uptime_text(datetime.now(UTC) - self._started),
+        }
+        return http.json_answer(200 if healthy else 503, document)
+
+    def ready(self) -> http.Answer:
+        """200 when the repository was read at the last try."""
+        view = self._watch.repository.view
+        if view.up:
+            return http.json_answer(200, {"ready": True})
+        return http.json_answer(503, {"ready": False, "reason": view.problem})
+
+    def metrics(self) -> http.Answer:
+        now = datetime.now(UTC)
+        store, source = self._watch.repository.view, self._watch.source.view
+        observed = metrics.Observed(
+            source=self._watch.source_label,
+            now=now,
+            status=self._watch.status(now),
+            store_up=store.up,
+            source_up=source.up,
+            clock_skew=source.clock_skew,
+            read_at=store.state.read_at if store.state else None,
+            failures=self._failures(),
+            running=self._running(),
+        )
+        return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
+
+    def front(self) -> http.Answer:
+        status = self._watch.status(datetime.now(UTC))
+        lines = [f"kpbackup {__version__}: {self._watch.source_label}", ""]
+        lines += _status_lines(status) if status is not None else [f"unknown: {self._watch.repository.view.problem}"]
+        return http.text_answer("\n".join([*lines, "", "/metrics  /api/health  /api/health/ready", ""]))
+
+
+def _status_lines(status: Status) -> list[str]:
+    point = times.utc_text(status.recovery_point) if status.recovery_point else "none"
+    return [
+        f"{status.level.name.lower()}; recovery point {point}",
+        *(f"- {reason.level.name.lower()}: {reason.text}" for reason in status.reasons if reason.level is not Level.OK),
+        f"{len(status.sets)} sets, {status.segments} segments, {quantities.format_size(status.total_bytes)} stored",
+    ]
+
+
+def uptime_text(uptime: timedelta) -> str:
+    """`10h30m`, `30m`, `12s`: hours are not split into days."""
+    seconds = int(uptime.total_seconds())
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m" if minutes else f"{seconds}s"

@@ -1,0 +1,93 @@
+"""The repository read once, for `status`, `list` and the metrics: catalog and finished recoveries, at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from kpbackup import config, errors
+from kpbackup.model.catalog import Catalog
+from kpbackup.plan import retention, schedule
+from kpbackup.recovery import journal
+from kpbackup.repository import catalog as catalogs
+from kpbackup.service import status as statuses
+
+if TYPE_CHECKING:
+    from kpbackup.repository.binding import Repository
+
+
+@dataclass(frozen=True)
+class State:
+    """What the repository says, read at `read_at`."""
+
+    catalog: Catalog
+    recoveries: tuple[statuses.Recovery, ...]
+    read_at: datetime
+
+
+class Reader:
+    """Reads a repository again and again. Manifests never change, so each journal of a finished run is read once."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._finished: dict[str, statuses.Recovery] = {}
+
+    def read(self) -> State:
+        """The state now.
+
+        Raises:
+            StorageError: the store is away.
+        """
+        catalog = catalogs.read_catalog(self.repository)
+        for run in journal.list_runs(self.repository):
+            if run not in self._finished and (found := _recovery(self.repository, run)) is not None:
+                self._finished[run] = found
+        recoveries = sorted(self._finished.values(), key=lambda one: one.finished_at)
+        return State(catalog, tuple(recoveries), datetime.now(UTC))
+
+
+def assess(settings: config.Settings, state: State, *, now: datetime, clock_skew: timedelta | None = None) -> statuses.Status:
+    """The status of a state by the promises and schedules of the settings."""
+    return statuses.assess(
+        state.catalog,
+        state.recoveries,
+        timings=timings(settings),
+        now=now,
+        clock_skew=clock_skew,
+        objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
+    )
+
+
+def policy(settings: config.Settings) -> retention.Policy:
+    kept = settings.retention
+    return retention.Policy(kept.days, kept.complete_chains, kept.grace_period)
+
+
+def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
+    """When each kind of job runs."""
+    every = settings.archive.interval if settings.archive.continuous else None
+    return {
+        "full": schedule.Timing(settings.zone, settings.schedule.full),
+        "incremental": schedule.Timing(settings.zone, settings.schedule.incremental, every),
+    }
+
+
+def _recovery(repository: Repository, run: str) -> statuses.Recovery | None:
+    """The finished recovery of this run that restored a database, else None. A damaged journal proves nothing."""
+    try:
+        entries = journal.open_journal(repository, run)
+    except errors.StorageError:
+        raise
+    except errors.KpbackupError:
+        return None  # `check` reports it
+    planned, finished = entries.last("planned"), entries.last("finished")
+    if planned is None or finished is None or entries.last("step_finished", step="database") is None:
+        return None
+    return statuses.Recovery(
+        run=run,
+        backup_set=planned.fields.get("set", ""),
+        finished_at=finished.at,
+        recovered=finished.fields.get("recovered") == "yes",
+        measured_rto_s=float(finished.fields.get("measured_rto_s", "0")),
+    )

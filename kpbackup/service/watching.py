@@ -1,0 +1,192 @@
+"""What daemon and exporter know: the repository read again every 15 s, the source probed every 10 s, each in its own thread.
+
+A store that is away leaves the last truth standing and says so; a source that is away is seen by the next probe. Nothing here
+is kept: after a restart the same numbers come from the same repository.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from kpbackup import config, errors, logs
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql import server
+from kpbackup.service import reading
+
+if TYPE_CHECKING:
+    from kpbackup.mysql.server import Endpoint
+    from kpbackup.repository.binding import Repository
+    from kpbackup.service.status import Status
+
+REFRESH_S = 15.0  # a scrape interval: more often only costs requests
+PROBE_S = 10.0  # how late a source that went away is noticed
+PROBE_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 2.0  # a reading that hangs in the network is left behind
+
+logger = logging.getLogger(__name__)
+
+
+class Task:
+    """A function called again and again in a thread, at most `every_s` apart, at once when woken.
+
+    It must not raise. If it does, the thread ends, `defect` says why, and the supervising loop ends the process.
+    """
+
+    def __init__(self, name: str, step: Callable[[], None], *, every_s: float) -> None:
+        self.name = name
+        self.defect: Exception | None = None
+        self._step, self._every_s = step, every_s
+        self._wake, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Lets the next step begin now."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """Asks it to end; a step under way is not waited for."""
+        self._end.set()
+        self._wake.set()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for its end; False when it did not end in time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._end.is_set():
+                self._wake.clear()
+                self._step()
+                self._wake.wait(self._every_s)
+        except Exception as exc:  # the task guard: handed to the supervising loop
+            self.defect = exc
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """The last state that could be read (None: never yet), and whether the last try succeeded, else why not."""
+
+    state: reading.State | None = None
+    up: bool = False
+    problem: str = "the repository was not read yet"
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """What the last probe found. `up` is None before it, or without a source; `clock_skew` is source minus ours."""
+
+    up: bool | None = None
+    clock_skew: timedelta | None = None
+    problem: str = ""
+
+
+class RepositoryWatch:
+    """Keeps `view` at most 15 s old while the store answers."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._reader = reading.Reader(repository)
+        self.view = StoreView()
+        self.task = Task("repository", self._refresh, every_s=REFRESH_S)
+
+    def _refresh(self) -> None:
+        before = self.view
+        try:
+            self.view = StoreView(self._reader.read(), True, "")
+        except errors.KpbackupError as exc:
+            self.view = StoreView(before.state, False, exc.message)
+            if before.up or before.state is None:
+                logs.event(logger, "store_lost", level=logging.ERROR, error=exc, hint=exc.hint)
+            return
+        if before.state is not None and not before.up:
+            logs.event(logger, "store_found_again")
+
+
+class SourceWatch:
+    """Keeps `view` of a source; without an endpoint it stays unknown."""
+
+    def __init__(self, endpoint: Endpoint | None) -> None:
+        self._endpoint = endpoint
+        self.view = SourceView()
+        self.task = Task("source", self._probe, every_s=PROBE_S)
+
+    @property
+    def is_configured(self) -> bool:
+        return self._endpoint is not None
+
+    def _probe(self) -> None:
+        if self._endpoint is None:
+            return
+        before = self.view
+        try:
+            self.view = SourceView(True, clock_skew(self._endpoint))
+        except errors.KpbackupError as exc:
+            self.view = SourceView(False, None, exc.message)
+            if before.up is not False:
+                logs.event(logger, "source_lost", level=logging.ERROR, error=exc, hint=exc.hint)
+            return
+        if before.up is False:
+            logs.event(logger, "source_found_again")
+
+
+def clock_skew(endpoint: Endpoint) -> timedelta:
+    """The source's clock minus this machine's, to within half of the round trip.
+
+    Raises:
+        ServerUnreachable: no answer.
+    """
+    with server.connect(endpoint, read_timeout_s=PROBE_TIMEOUT_S) as connection:
+        asked = datetime.now(UTC)
+        there = server_facts.clock(connection)
+        answered = datetime.now(UTC)
+    return there - (asked + (answered - asked) / 2)
+
+
+class Watch:
+    """Both views together, and the status they give."""
+
+    def __init__(self, settings: config.Settings, repository: Repository, endpoint: Endpoint | None) -> None:
+        self._settings = settings
+        self.source_label = repository.binding.source
+        self.repository, self.source = RepositoryWatch(repository), SourceWatch(endpoint)
+        self.tasks = (self.repository.task, self.source.task)
+
+    def start(self) -> None:
+        for task in self.tasks:
+            task.start()
+
+    def end(self) -> None:
+        for task in self.tasks:
+            task.end()
+
+    def has_ended(self) -> bool:
+        """Whether all threads are gone, waiting END_TIMEOUT_S for each."""
+        return all([task.join(END_TIMEOUT_S) for task in self.tasks])
+
+    def check(self) -> None:
+        """Raises InternalError when a thread of the watch has died."""
+        for task in self.tasks:
+            if not task.is_alive:
+                raise errors.InternalError(
+                    f"the task {task.name!r} ended: {type(task.defect).__name__}: {task.defect}",
+                    hint="this is a defect of kpbackup: please report it",
+                ) from task.defect
+
+    def status(self, now: datetime) -> Status | None:
+        """The status at `now` from the last reading; None before the first."""
+        view = self.repository.view
+        if view.state is None:
+            return None
+        return reading.assess(self._settings, view.state, now=now, clock_skew=self.source.view.clock_skew)

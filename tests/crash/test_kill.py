@@ -1,0 +1,281 @@
+"""kill -9 at seeded moments: nothing half-written counts, no process stays behind, the next run and --resume finish the work.
+
+A moment is a fraction of the time an undisturbed run takes, so the kills fall into every phase on a machine of any speed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import scenario
+from tests.integration.scenario import Ended, Scene
+from tests.servers.database import Server
+from tests.servers.mysql97 import mysql97_server
+
+SEED = 20261122
+KILLS = 4
+PATIENCE_S = 20.0
+
+SHOP = (
+    "CREATE DATABASE shop",
+    "USE shop",
+    "CREATE TABLE shop.a (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(80), w INT, KEY (v), KEY (w), UNIQUE (w, id))",
+    "CREATE TABLE shop.b LIKE shop.a",
+    "CREATE TABLE shop.keyless (v VARCHAR(80), w INT)",
+    "CREATE TABLE shop.old (id INT PRIMARY KEY, v VARCHAR(80)) ENGINE=MyISAM",
+    "INSERT INTO shop.a (v, w) SELECT CONCAT('value ', seq, REPEAT('x', 40)), seq FROM seq_1_to_30000",
+    "INSERT INTO shop.b (v, w) SELECT v, w FROM shop.a",
+    "INSERT INTO shop.keyless SELECT v, w FROM shop.a WHERE id <= 5000",
+    "INSERT INTO shop.old SELECT id, v FROM shop.a WHERE id <= 5000",
+    "CREATE VIEW shop.va AS SELECT * FROM shop.a",
+    "CREATE USER app@'%' IDENTIFIED BY 'x'",
+    "GRANT SELECT ON shop.* TO app@'%'",
+)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> Iterator[Scene]:
+    source, target = mariadb_pair
+    source.execute(*SHOP)
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    scene.ok("init", "--keys", str(scene.keys))
+    yield scene
+
+
+def _moments(whole_s: float, kills: int = KILLS) -> list[float]:
+    """One moment in each of `kills` equal stretches of a run, at a random place in it."""
+    place = random.Random(SEED)
+    return [whole_s * (stretch + place.random()) / kills for stretch in range(kills)]
+
+
+def _timed(scene: Scene, *words: str) -> float:
+    began = time.monotonic()
+    scene.ok(*words)
+    return time.monotonic() - began
+
+
+def _kill_after(scene: Scene, seconds: float, *words: str) -> Ended:
+    """Runs kpbackup and kills it, and only it, after so long; its workers must go by themselves."""
+    process = scene.start(*words)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        out, err = process.communicate()
+    _await_no_worker(scene)
+    return Ended(process.returncode, out, err)
+
+
+def _workers() -> dict[int, str]:
+    """Worker processes of kpbackup without a living parent of ours."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if "_worker" in command and "kpbackup." in command and _marked(entry):
+                found[int(entry.name)] = f"{command} (parent {parent})"
+    return found
+
+
+def _marked(entry: Path) -> bool:
+    """Whether the process comes from this test: others may run kpbackup on this machine."""
+    return f"KPB_TEST_MARK={os.getpid()}".encode() in (entry / "environ").read_bytes()
+
+
+def _await_no_worker(scene: Scene) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while left := _workers():
+        assert time.monotonic() < deadline, f"orphans: {left}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def _mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPB_TEST_MARK", str(os.getpid()))
+
+
+def _sets(scene: Scene) -> list[str]:
+    return [key for key in scene.manifests() if "/sets/" in key]
+
+
+def _segments(scene: Scene) -> list[str]:
+    return [key for key in scene.manifests() if "/segments/" in key]
+
+
+@pytest.mark.slow
+def test_full_and_incremental(scene: Scene, mariadb_pair: tuple[Server, Server]) -> None:
+    source, target = mariadb_pair
+    whole_s = _timed(scene, "backup", "full")
+    for moment in _moments(whole_s):
+        before = _sets(scene)
+        ended = _kill_after(scene, moment, "backup", "full")
+        made = len(_sets(scene)) - len(before)
+        assert made == (1 if ended.code == 0 else 0) or made == 1  # killed after the commit, before it said so
+        scene.release_leases()
+    for moment in _moments(_timed(scene, "backup", "incremental") + 0.3):
+        source.execute("INSERT INTO shop.a (v, w) SELECT v, w FROM shop.b LIMIT 5000", "FLUSH BINARY LOGS")
+        before = _segments(scene)
+        _kill_after(scene, moment, "backup", "incremental")
+        assert _segments(scene)[: len(before)] == before
+        scene.release_leases()
+    scene.ok("backup", "incremental")
+    done = scene.ok("backup", "full")
+    assert _sets(scene)[-1].endswith(f"{int(done['set'].split('-')[1]):010d}")
+    for words in (("--to", "latest"), ("--to-gtid", scenario.gtid(source))):
+        scene.restore(*words, *(("--overwrite", "shop") if scenario.databases(target) else ()))
+        assert scenario.truth(target) == scenario.truth(source)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_waited_out(scene: Scene) -> None:
+    """Without anybody's help: the lease of the dead runs out and the next run takes over."""
+    process = scene.start("backup", "full")
+    lease = scene.repository / "leases" / "full"
+    while not lease.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert _sets(scene) == []
+    scene.ok("backup", "full")
+    assert len(_sets(scene)) == 1
+
+
+def _resumed(scene: Scene, run: str, *words: str) -> None:
+    ended = scene.run("restore", *words, "--resume", run)
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.slow
+def test_restore_while_loading(scene: Scene, mariadb_pair: tuple[Server, Server]) -> None:
+    """Killed again and again at growing moments of the same run; each resume goes on where the one before stopped."""
+    source, target = mariadb_pair
+    scene.ok("backup", "full")
+    began = time.monotonic()
+    scene.restore("--to", "latest")
+    whole_s = time.monotonic() - began
+    words = ("restore", "database", "--to", "latest", "--yes", "--overwrite", "shop")
+    target.execute("DROP USER app@'%'")
+    known = {one["run"] for one in scene.ok("recoveries")["recoveries"]}
+    run = ""
+    for moment in _moments(whole_s):
+        _kill_after(scene, moment, *(words if not run else ("restore", "--resume", run)))
+        started = {one["run"]: one["state"] for one in scene.ok("recoveries")["recoveries"] if one["run"] not in known}
+        run = next(iter(started), "")
+        if run and started[run] != "finished":
+            assert "kpbackup_restore" in scenario.databases(target) or "shop" in scenario.databases(target)
+    assert run, "no kill came late enough to begin a run"
+    _resumed(scene, run)
+    assert scenario.truth(target) == scenario.truth(source)
+    assert scenario.databases(target) == ["shop"]
+    shown = "SHOW GRANTS FOR app@'%'"
+    assert scenario.rows(target, shown) == scenario.rows(source, shown)
+
+
+def _await_state(scene: Scene, process: subprocess.Popen[str], event: str) -> str:
+    """The run whose journal has reached `event`, read from the files: asking kpbackup would take too long."""
+    while True:
+        for entry in sorted((scene.repository / "recoveries").glob("*/*")):
+            if f'"event":"{event}"'.encode() in entry.read_bytes():
+                return entry.parent.name
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def _write_history(source: Server) -> None:
+    with source.connect() as connection:
+        connection.execute("USE shop")
+        for number in range(1, 2501):
+            connection.execute(f"INSERT INTO a (v, w) VALUES ('later {number}', {number})")
+            if number % 500 == 0:
+                connection.execute("FLUSH BINARY LOGS")
+                connection.execute(f"UPDATE b SET w = w + 1 WHERE id <= {number}")
+        connection.execute("CREATE TABLE after (i INT PRIMARY KEY)")
+        connection.execute("INSERT INTO after VALUES (1)")
+
+
+def _replay_killed(scene: Scene, source: Server, target: Server) -> None:
+    """The replay killed three times after it began, at random moments, then resumed; nothing missing, nothing twice."""
+    scene.ok("backup", "full")
+    _write_history(source)
+    scene.ok("backup", "incremental")
+    at = scenario.truth(source)
+    place, run = random.Random(SEED), ""
+    for _ in range(3):
+        words = ("restore", "--resume", run) if run else ("restore", "database", "--to", "latest", "--yes")
+        process = scene.start(*words)
+        run = _await_state(scene, process, "replay_started")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1.0 * place.random() + (0 if words[1] == "database" else 3.0))
+        process.kill()
+        process.communicate()
+        _await_no_worker(scene)
+    source.execute("INSERT INTO shop.after VALUES (2)", "FLUSH BINARY LOGS", "INSERT INTO shop.after VALUES (3)")
+    scene.ok("backup", "incremental")  # what is archived meanwhile is not the interrupted run's
+    _resumed(scene, run)
+    assert scenario.truth(target) == at
+
+
+@pytest.mark.slow
+def test_restore_while_replaying(scene: Scene, mariadb_pair: tuple[Server, Server]) -> None:
+    _replay_killed(scene, *mariadb_pair)
+
+
+@pytest.mark.slow
+def test_restore_while_replaying_anonymous_transactions(tmp_path: Path, mysql97_programs: Path) -> None:
+    """Without GTIDs only the channel knows how far the replay came; the target's own GTIDs say nothing."""
+    off = ("--gtid-mode=OFF", "--enforce-gtid-consistency=OFF")
+    with (
+        mysql97_server(tmp_path / "source", server_id=41, options=off) as source,
+        mysql97_server(tmp_path / "target", server_id=42) as target,
+    ):
+        source.execute(
+            "CREATE DATABASE shop", "CREATE TABLE shop.a (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(80), w INT)",
+            "CREATE TABLE shop.b LIKE shop.a", "INSERT INTO shop.b (v, w) VALUES ('b', 1)",
+        )
+        scene = Scene(tmp_path / "scene", source=source, target=target)
+        scene.ok("init", "--keys", str(scene.keys))
+        _replay_killed(scene, source, target)
+
+
+@pytest.mark.slow
+def test_the_target_crashes_while_replaying(tmp_path: Path, scene: Scene, mariadb_pair: tuple[Server, Server]) -> None:
+    source, target = mariadb_pair
+    source.execute("DROP TABLE shop.old")  # MyISAM does not survive a crash in the middle; nothing of ours could help it
+    scene.ok("backup", "full")
+    _write_history(source)
+    scene.ok("backup", "incremental")
+    process = scene.start("restore", "database", "--to", "latest", "--yes")
+    run = _await_state(scene, process, "replay_started")
+    target.kill()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode in (12, 26), err
+    scenario.assert_clear(err)
+    target.restart()
+    _resumed(scene, run)
+    assert scenario.truth(target) == scenario.truth(source)
+
+
+def test_overwrite_is_remembered_by_the_run(scene: Scene, mariadb_pair: tuple[Server, Server]) -> None:
+    """A kill between the plan and the end of the preparation: the resumed run still drops what it was told to drop."""
+    source, target = mariadb_pair
+    scene.ok("backup", "full")
+    target.execute("CREATE DATABASE shop", "CREATE TABLE shop.a (wrong INT)", "CREATE TABLE shop.stray (i INT)")
+    process = scene.start("restore", "database", "--to", "latest", "--yes", "--overwrite", "shop")
+    run = _await_state(scene, process, "planned")
+    process.kill()
+    process.communicate()
+    _resumed(scene, run)
+    assert scenario.truth(target) == scenario.truth(source)

@@ -1,0 +1,92 @@
+"""docs/performance.md says what docs/evidence/bench.json holds, and that holds what its runs say."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import tables, verdicts
+
+ROOT = Path(__file__).resolve().parents[2]
+DIRECTIONS = ("backup", "restore")
+
+
+@pytest.fixture
+def evidence() -> dict[str, Any]:
+    return json.loads(tables.EVIDENCE.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_made_of_the_evidence() -> None:
+    checked = subprocess.run(
+        [sys.executable, "-m", "bench.tables", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_another_figure_makes_another_page(evidence: dict[str, Any]) -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    changed = copy.deepcopy(evidence)
+    changed["backup"]["kpbackup"]["median"]["wall_s"] += 1
+    assert tables.renewed(page, evidence) == page != tables.renewed(page, changed)
+
+
+def test_a_page_without_markers_is_refused(evidence: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no markers"):
+        tables.renewed("# Performance\n", evidence)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_medians_and_ratios_follow_from_the_runs(evidence: dict[str, Any], direction: str) -> None:
+    section = evidence[direction]
+    assert {"kpbackup"} < set(section)
+    medians = {name: verdicts.summary(found["runs"]) for name, found in section.items()}
+    assert {name: found["median"] for name, found in section.items()} == medians
+    assert {name: found["ratio"] for name, found in section.items()} == verdicts.ratios(medians)
+    assert {len(found["runs"]) for found in section.values()} == {evidence["rounds"]}
+
+
+def test_verdicts_follow_from_the_figures(evidence: dict[str, Any]) -> None:
+    assert evidence["goals"] == verdicts.goals(evidence)
+    assert len(evidence["goals"]) == 6, "the evidence is of a whole run, not of a part"
+
+
+def test_the_evidence_can_be_made_again(evidence: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", evidence["commit"])
+    assert evidence["size"] == "medium"
+    assert evidence["rounds"] >= 3
+    assert {"mariadb", "mydumper", "kpbackup", "zstd", "age"} <= set(evidence["versions"])
+
+
+def runs(*walls: float) -> list[dict[str, float]]:
+    return [{"wall_s": wall, "peak_rss_bytes": wall * 10} for wall in walls]
+
+
+def test_the_median_is_compared_and_the_peak_is_the_highest() -> None:
+    section = verdicts.section(
+        [("kpbackup", "ours", False, runs(9, 2, 1), []), ("slow", "", True, runs(4, 4, 8), []), ("fast", "", True, runs(3, 3, 3), [])]
+    )
+    assert section["kpbackup"]["median"] == {"wall_s": 2, "peak_rss_bytes": 90}
+    assert (section["slow"]["ratio"], section["fast"]["ratio"]) == (2.0, 1.5)
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(1.5, True), (1.499, False)])
+def test_the_speed_goal_counts_the_fastest_peer_it_names(ratio: float, met: bool) -> None:
+    section = {
+        "kpbackup": {"is_goal": False, "ratio": 1.0}, "other": {"is_goal": False, "ratio": 0.5},
+        "slow": {"is_goal": True, "ratio": 9.0}, "fast": {"is_goal": True, "ratio": ratio},
+    }
+    (goal,) = verdicts.goals({"backup": section})
+    assert (goal["found"], goal["met"]) == (ratio, met)
+
+
+@pytest.mark.parametrize(("once_mib", "twice_mib", "met"), [(200, 230, [True, True]), (200, 250, [True, False]), (290, 300, [False, True])])
+def test_the_memory_goals(once_mib: int, twice_mib: int, met: list[bool]) -> None:
+    peaks = {"once": {"rss_bytes": once_mib << 20}, "twice": {"rss_bytes": twice_mib << 20}}
+    assert [goal["met"] for goal in verdicts.goals({"memory": {"restore": peaks}})] == met

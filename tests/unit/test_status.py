@@ -1,0 +1,155 @@
+"""The status of small histories: levels with their reasons, and the numbers behind them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpbackup.model.catalog import Catalog, Damaged
+from kpbackup.plan.schedule import Timing
+from kpbackup.service import metrics
+from kpbackup.service.status import Level, Objectives, Recovery, Status, assess
+from tests.unit.histories import Source, catalog, when
+
+OBJECTIVES = Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30))
+TIMINGS = {"full": Timing(UTC, "0 2 * * *"), "incremental": Timing(UTC, "0 * * * *")}
+
+
+def nightly(days: int = 2) -> Source:
+    """A full each night at two, the archive up to two o'clock of the day after the last."""
+    source = Source()
+    for day in range(days):
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 26)
+    return source
+
+
+def judged(found: Catalog, now: datetime, recoveries: tuple[Recovery, ...] = (), **more: Any) -> Status:
+    return assess(found, recoveries, objectives=OBJECTIVES, timings=TIMINGS, now=now, **more)
+
+
+def texts(status: Status, level: Level) -> str:
+    return "; ".join(one.text for one in status.reasons if one.level is level)
+
+
+def test_everything_as_promised() -> None:
+    status = judged(catalog(nightly().history()), when(51))
+    assert status.level is Level.OK and status.chain_intact
+    assert (status.recovery_point, status.achieved_rpo) == (when(50), timedelta(hours=1))
+    assert status.last_success == {
+        "full": when(26) + timedelta(minutes=10),
+        "incremental": when(50) + timedelta(minutes=1),
+        "restore": None,
+    }
+    assert status.next_runs == {"full": when(74), "incremental": when(52)}
+    assert status.newest_set is not None and status.newest_set.duration == timedelta(minutes=10)
+    assert (status.segments, status.archive_bytes, status.total_bytes) == (4, 200, 400)
+    assert [one.proven_by for one in status.sets] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("hours", "level"), [(1, Level.OK), (2, Level.OK), (3, Level.WARNING), (4, Level.WARNING), (5, Level.CRITICAL)]
+)
+def test_rpo_against_the_objective(hours: int, level: Level) -> None:
+    status = judged(catalog(nightly().history()), when(50 + hours))
+    assert status.level is level
+    assert f"achieved RPO {hours}h, promised 4h" in texts(status, level)
+
+
+def test_an_observation_moves_the_recovery_point() -> None:
+    source = nightly()
+    source.observe(60)
+    status = judged(catalog(source.history()), when(61))
+    assert status.recovery_point == when(60) and status.level is Level.OK
+    assert status.last_success["incremental"] == when(60)
+
+
+def test_no_set_is_critical() -> None:
+    empty = Source().history()
+    for found in (catalog(), catalog(empty)):
+        status = judged(found, when(1))
+        assert status.level is Level.CRITICAL and "no backup set" in texts(status, Level.CRITICAL)
+        assert (status.recovery_point, status.achieved_rpo, status.chain_intact) == (None, None, False)
+
+
+def test_a_gap_is_critical() -> None:
+    status = judged(catalog(nightly().history(without_segments=[2])), when(51))
+    assert status.level is Level.CRITICAL and not status.chain_intact
+    assert "segments 2 to 2 are missing" in texts(status, Level.CRITICAL)
+    assert [(window.start, window.sets) for window in status.windows] == [(when(2), ("0001-1",)), (when(26), ("0001-2",))]
+
+
+def test_a_damaged_manifest_is_critical() -> None:
+    history = nightly().history(damaged=[Damaged("somewhere", "flipped")])
+    status = judged(catalog(history), when(51))
+    assert status.level is Level.CRITICAL and "1 manifests are damaged" in texts(status, Level.CRITICAL)
+
+
+def test_a_set_the_archive_has_not_reached_is_no_gap() -> None:
+    source = nightly()
+    source.full(52)
+    status = judged(catalog(source.history()), when(53))
+    assert status.chain_intact and status.recovery_point == when(52)
+
+
+def test_two_missed_full_backups_are_a_warning() -> None:
+    source = nightly()
+    for end in (51, 73, 75, 99):
+        source.archive(end)
+        level = Level.WARNING if end > 74 else Level.OK  # at 74 the second of two passed
+        assert judged(catalog(source.history()), when(end)).level is level, end
+    assert "passed twice since" in texts(judged(catalog(source.history()), when(99)), Level.WARNING)
+
+
+def test_a_recovery_proves_its_set_and_measures_the_rto() -> None:
+    runs = (
+        Recovery("r1", "0001-1", when(30), True, 600.0),
+        Recovery("r2", "0001-2", when(40), False, 60.0),
+        Recovery("r3", "0001-1", when(45), True, 2400.0),
+    )
+    status = judged(catalog(nightly().history()), when(51), runs)
+    assert [one.proven_by for one in status.sets] == ["r3", "r2"]
+    assert {kind: one.measured_rto_s for kind, one in status.measured_rto.items()} == {"restore": 2400.0, "database": 60.0}
+    assert status.last_success["restore"] == when(45)
+    assert status.level is Level.WARNING and "measured RTO 40m" in texts(status, Level.WARNING)
+
+
+def test_clocks_that_disagree_are_told() -> None:
+    found = catalog(nightly().history())
+    status = judged(found, when(49))
+    assert status.level is Level.WARNING and "cannot be told" in texts(status, Level.WARNING)
+    known = judged(found, when(49), clock_skew=timedelta(hours=2))
+    assert known.level is Level.OK and known.achieved_rpo == timedelta(hours=1)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.sets(st.integers(1, 12)), st.integers(0, 200))
+def test_numbers_agree_with_one_another(steps: list[int], lost: set[int], later: int) -> None:
+    source, hour = Source(), 1
+    source.full(hour)
+    for step in steps:
+        hour += step
+        source.archive(hour)
+    status = judged(catalog(source.history(without_segments=lost)), when(hour + later))
+    assert status.achieved_rpo is not None and status.recovery_point is not None
+    assert status.recovery_point == max(window.end for window in status.windows)
+    assert status.achieved_rpo >= timedelta(hours=later)
+    assert (status.level is Level.CRITICAL) == (bool(status.gaps) or status.achieved_rpo > OBJECTIVES.rpo)
+    assert {one.level for one in status.reasons} & {status.level}
+
+
+def test_the_metrics_show_what_the_status_says() -> None:
+    run = Recovery("r1", "0001-2", when(40), True, 61.5)
+    status = judged(catalog(nightly().history()), when(51), (run,))
+    observed = metrics.Observed("shop-db", when(52), status, store_up=True, failures={"full": 3}, running={"full": True})
+    text = metrics.exposition(observed).decode()
+    assert 'kpbackup_achieved_rpo_seconds{source="shop-db"} 7200.0' in text  # an hour later than the reading
+    assert 'kpbackup_measured_rto_seconds{kind="restore",source="shop-db"} 61.5' in text
+    assert 'kpbackup_job_failures_total{kind="full",source="shop-db"} 3.0' in text
+    assert 'kpbackup_proven_sets{source="shop-db"} 1.0' in text
+    assert "kpbackup_source_up" not in text and "kpbackup_certificate" not in text  # not known, so not shown
+    before = metrics.exposition(metrics.Observed("shop-db", when(52))).decode()
+    assert 'kpbackup_store_up{source="shop-db"} 0.0' in before and "achieved_rpo" not in before
