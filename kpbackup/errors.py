@@ -9,7 +9,8 @@
     ├── StorageError              15  the store refused, failed or is out of reach
     │   ├── ObjectMissing         15  an object that must be there is not
     │   ├── ObjectExists          15  put-if-absent met an object (the fence)
-    │   └── PreconditionFailed    15  a conditional write lost against another writer
+    │   ├── PreconditionFailed    15  a conditional write lost against another writer
+    │   └── NotSupported          15  the store does not know the asked operation
     ├── RepositoryError           16  no repository here, a foreign one, or a format this version cannot read
     ├── IntegrityError            17  stored bytes are not what was written: flipped, cut, swapped, forged
     ├── KeyProblem                18  an identity, recipient or signing key is missing or wrong
@@ -84,6 +85,10 @@ class ObjectExists(StorageError):
 
 
 class PreconditionFailed(StorageError):
+    pass
+
+
+class NotSupported(StorageError):
     pass
 
 

@@ -174,8 +174,8 @@ class Source:
     def restored(self, number: int, *, wait: float = 1.0) -> Source:
         """Another server that goes on after transaction `number`: the next timeline."""
         return Source(
-            self.flavour, f"{int(self.timeline) + 1:04d}", self.server_id + 1, self.now + timedelta(seconds=wait), self.repository, 1,
-            number, (self.server_id, number),
+            self.flavour, f"{int(self.timeline) + 1:04d}", self.server_id + 1, self.now + timedelta(seconds=wait),
+            repository=self.repository, number=number, before=(self.server_id, number),
         )
 
     # -- inside

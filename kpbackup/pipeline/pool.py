@@ -2,7 +2,8 @@
 
 A task is a function of a worker; it talks to it until the work is done and may return further tasks (an index to
 build once a table is loaded, say). The first error stops everybody. Only the parent touches the store, so store
-credentials stay in one process and memory does not grow with the data. When the parent dies, the workers' stdin closes and they end.
+credentials stay in one process and memory does not grow with the data. When the parent dies, the workers' stdin closes
+and they end.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from kpbackup import errors
-from kpbackup.storage.backend import Backend, Capabilities, NotSupported, ObjectInfo, validate_key
+from kpbackup.storage.backend import Backend, Capabilities, ObjectInfo, validate_key
 
-__all__ = ["Backend", "Capabilities", "NotSupported", "ObjectInfo", "open_backend"]
+__all__ = ["Backend", "Capabilities", "ObjectInfo", "open_backend"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HINT = "use s3://bucket/prefix or file:///absolute/path"

@@ -40,10 +40,6 @@ class Capabilities:
     checksums: bool
 
 
-class NotSupported(errors.StorageError):
-    """The store does not know the asked operation (HTTP 501)."""
-
-
 class Backend(Protocol):
     """A store of objects. Threads may share one instance.
 

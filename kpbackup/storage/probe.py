@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 
 from kpbackup import errors
-from kpbackup.storage.backend import Backend, Capabilities, NotSupported
+from kpbackup.storage.backend import Backend, Capabilities
 
 PREFIX = "probes/"
 
@@ -37,7 +37,7 @@ def _puts_conditionally(backend: Backend, key: str) -> bool:
         backend.put_if_absent(key, b"must not be stored")
     except errors.ObjectExists:
         return True
-    except NotSupported:
+    except errors.NotSupported:
         pass
     return False
 
@@ -52,6 +52,6 @@ def _replaces_conditionally(backend: Backend, key: str) -> bool:
         backend.replace(key, b"must not be stored", etag=first.etag)
     except errors.PreconditionFailed:
         return backend.read(key) == b"replaced once"
-    except NotSupported:
+    except errors.NotSupported:
         pass
     return False

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from kpbackup import errors
 from kpbackup.storage import s3_errors
-from kpbackup.storage.backend import NotSupported
 from kpbackup.storage.retry import RetryPolicy
 
 PIECE_BYTES = 256 << 10
@@ -67,7 +66,7 @@ class Download:
         body = answer["Body"]
         if "Range" in wanted and answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
             body.close()
-            raise NotSupported(f"cannot {self._doing} at {self._store}: the store ignores byte ranges")
+            raise errors.NotSupported(f"cannot {self._doing} at {self._store}: the store ignores byte ranges")
         try:
             while piece := body.read(PIECE_BYTES):  # raises IncompleteReadError if less came than was announced
                 self._position += len(piece)

@@ -10,7 +10,6 @@ import botocore.exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from kpbackup import errors
-from kpbackup.storage.backend import NotSupported
 
 FAILURES = (boto.ClientError, boto.BotoCoreError, ResponseParserError)
 
@@ -125,7 +124,8 @@ def _refusal(exc: boto.ClientError, doing: str, store: str) -> errors.StorageErr
     if is_precondition(exc):
         return errors.PreconditionFailed(f"{where}: another writer has changed or deleted it")
     if status == 501 or code == "NotImplemented":
-        return NotSupported(f"{where}: the store does not support this", hint="run `kpbackup doctor`; use a store that does")
+        hint = "run `kpbackup doctor`; use a store that does"
+        return errors.NotSupported(f"{where}: the store does not support this", hint=hint)
     if known := _CAUSES.get(_SAME_CAUSE.get(code, code)):
         return errors.StorageError(f"{where}: {known[0]} ({code})", hint=known[1])
     said = str(exc.response.get("Error", {}).get("Message", ""))[:200]

@@ -54,7 +54,8 @@ signing: {{key_file: {keys}/signing.key, public_keys_file: {keys}/signing.pub}}
 
 def write_before(source: pymysql.cursors.Cursor) -> None:
     source.execute("CREATE DATABASE shop")
-    source.execute("CREATE TABLE shop.orders (id INT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(80), price FLOAT, note BLOB, KEY (who))")
+    columns = "id INT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(80), price FLOAT, note BLOB, KEY (who)"
+    source.execute(f"CREATE TABLE shop.orders ({columns})")
     rows = [(f"管理员 {n}", n / 3, bytes(range(256))) for n in range(700)]
     source.executemany("INSERT INTO shop.orders (who, price, note) VALUES (%s, %s, %s)", rows)
     source.execute("CREATE TABLE shop.kinds (kind ENUM('', 'a;b', 'DELIMITER') NOT NULL, j JSON)")
@@ -96,7 +97,9 @@ def test_the_documented_commands_bring_the_same_database_back(
         assert definition(source, what) == definition(target, what)
 
 
-def test_the_documented_commands_refuse_a_changed_object(tmp_path: Path, mariadb_pair: tuple[Server, Server], kpbackup: Callable[..., None]) -> None:
+def test_the_documented_commands_refuse_a_changed_object(
+    tmp_path: Path, mariadb_pair: tuple[Server, Server], kpbackup: Callable[..., None]
+) -> None:
     write_before(session(mariadb_pair[0]))
     kpbackup("backup", "full")
     (stored,) = (tmp_path / "repository" / "data").glob("*/*/000000")

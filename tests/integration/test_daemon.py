@@ -141,9 +141,8 @@ def test_two_daemons_do_the_work_once(tmp_path: Path, mariadb: Server) -> None:
     made = deploy(tmp_path / "deployment", mariadb)
     order(mariadb, "one transaction")
     with running(made, name="one") as one, running(made, name="two") as two:
-        for daemon in (one, two):
-            until(lambda daemon=daemon: daemon.last_success("incremental"), what="an incremental")
-            until(lambda daemon=daemon: not daemon.is_busy, what="the end of its jobs")
+        until(lambda: one.last_success("incremental") and two.last_success("incremental"), what="an incremental")
+        until(lambda: not one.is_busy and not two.is_busy, what="the end of their jobs")
         assert sets(made) == ["0001-1"]
         assert segments(made) <= 1
         assert (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kpbackup import errors
-from kpbackup.storage import NotSupported, open_backend
+from kpbackup.storage import open_backend
 from kpbackup.storage.probe import probe
 from kpbackup.storage.retry import RetryPolicy
 from kpbackup.storage.s3 import S3Backend
@@ -187,7 +187,7 @@ def test_refusals_are_explained_and_not_retried(
 
 def test_a_store_without_conditional_writes_is_told_apart(store: S3Backend, proxy: FaultyProxy) -> None:
     proxy.plan([Fault(b"PUT", answer=refusal(501, "NotImplemented"))])
-    assert "doctor" in caught(lambda: store.put_if_absent("o", b"x"), NotSupported).hint
+    assert "doctor" in caught(lambda: store.put_if_absent("o", b"x"), errors.NotSupported).hint
 
 
 # -- transient failures

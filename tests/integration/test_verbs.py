@@ -167,7 +167,8 @@ def test_check_finds_missing_objects(copy: Deployment) -> None:
         path.unlink()
     found = problems(copy)
     assert {"it is missing", "the key object is missing", "entry 1 is missing", "it or its signature is missing"} <= {
-        one["what"] for one in found}
+        one["what"] for one in found
+    }
     assert all(one["costs"] for one in found)
 
 

@@ -64,7 +64,7 @@ def complete(found: Catalog) -> int:
     return sum(one.gap is None for history in found.histories for one in chain.chains(history))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(catalogs(), st.integers(1, 6), st.integers(1, 3), st.integers(0, 100))
 def test_nothing_promised_is_lost(made: tuple[Catalog, int], days: int, chains: int, later: int) -> None:
     found, end = made
