@@ -24,12 +24,12 @@ EXIT_GOAL_MISSED, EXIT_FAILED = 1, 2
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="kpbackup beside mariadb-dump and mydumper, in one run")
-    parser.add_argument("--size", choices=("tiny", "small", "medium"), default="medium", help="of the data (default: medium, 1.6 GB)")
+    parser.add_argument("--size", choices=("tiny", "small", "medium"), default="medium", help="of the data (default: medium)")
     parser.add_argument("--rows-mb", type=int, metavar="N", help="about so many megabytes of data instead of a named size")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each variant (default: 3)")
     parser.add_argument("--only", choices=ONLY, help="one part alone")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave a variant out; repeat for more")
-    parser.add_argument("--write", action="store_true", help="keep a whole run as docs/evidence/bench.json and renew docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="keep a whole run: docs/evidence/bench.json, docs/performance.md")
     parser.add_argument("--json", metavar="FILE", help="write the document to FILE as well")
     arguments = parser.parse_args(argv)
     known = {variant.name for variant in (*variants.BACKUPS, *variants.RESTORES)} - {"kpbackup"}
@@ -55,7 +55,9 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         opened.new_repository(variants.REPOSITORY)
         sizes = opened.tables(opened.source)
         document["data"] = {
-            "tables": len(sizes), "rows": sum(rows for rows, _ in sizes.values()), "table_bytes": sum(size for _, size in sizes.values()),
+            "tables": len(sizes),
+            "rows": sum(rows for rows, _ in sizes.values()),
+            "table_bytes": sum(size for _, size in sizes.values()),
         }
         document["versions"] = machine.versions(server=opened.source.version, store=opened.store.version)
         _say(f"data    {document['data']['table_bytes'] / 1e6:.0f} MB in {time.monotonic() - began:.0f} s")

@@ -45,8 +45,9 @@ def versions(*, server: str, store: str) -> dict[str, str]:
 
 def commit() -> dict[str, Any]:
     """The checkout's commit, and whether files differ from it."""
-    status = _output(["git", "--no-optional-locks", "-C", str(_ROOT), "status", "--porcelain", "--", "kpbackup", "bench", "demo"])
-    return {"commit": _output(["git", "-C", str(_ROOT), "rev-parse", "HEAD"]).strip(), "uncommitted_changes": bool(status.strip())}
+    git = ["git", "--no-optional-locks", "-C", str(_ROOT)]
+    status = _output([*git, "status", "--porcelain", "--", "kpbackup", "bench", "demo"])
+    return {"commit": _output([*git, "rev-parse", "HEAD"]).strip(), "uncommitted_changes": bool(status.strip())}
 
 
 def _output(argv: list[str]) -> str:

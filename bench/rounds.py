@@ -55,7 +55,8 @@ def restores(stage: Stage, chosen: Sequence[Variant], rounds: int, say: Say) -> 
         for variant in rotated(chosen, number):
             made, differs = restore_once(stage, variant, expected)
             results.add(variant, made)
-            say(f"restore round {number + 1}  {variant.name:<17} {made.wall_s:8.2f} s{'  differs from the source' if differs else ''}")
+            told = "  differs from the source" if differs else ""
+            say(f"restore round {number + 1}  {variant.name:<17} {made.wall_s:8.2f} s{told}")
             if differs:
                 results.notes[variant.name] = [f"not as on the source: {', '.join(differs)}"]
     return results

@@ -58,7 +58,8 @@ def _direction(section: Mapping[str, Any], direction: str) -> Iterator[str]:
     yield f"### {direction.capitalize()}"
     yield ""
     stored = direction == "backup"
-    yield f"| | median s | all runs, s | kpbackup is | CPU s: client, server, store |{' stored MB |' if stored else ''} peak MiB |"
+    more = " stored MB |" if stored else ""
+    yield f"| | median s | all runs, s | kpbackup is | CPU s: client, server, store |{more} peak MiB |"
     yield f"|---|---|---|---|---|{'---|' if stored else ''}---|"
     for name, found in section.items():
         median = found["median"]
@@ -66,7 +67,8 @@ def _direction(section: Mapping[str, Any], direction: str) -> Iterator[str]:
         ratio = "-" if name == "kpbackup" or found["ratio"] is None else f"{found['ratio']:.2f}x as fast"
         cpu = f"{median['client_cpu_s']:.1f}, {median['server_cpu_s']:.1f}, {median['store_cpu_s']:.1f}"
         size = f" {median['output_bytes'] / _MB:,.1f} |" if stored else ""
-        yield f"| {found['label']} | {median['wall_s']:.1f} | {runs} | {ratio} | {cpu} |{size} {median['peak_rss_bytes'] / _MIB:.0f} |"
+        peak = f"{median['peak_rss_bytes'] / _MIB:.0f}"
+        yield f"| {found['label']} | {median['wall_s']:.1f} | {runs} | {ratio} | {cpu} |{size} {peak} |"
     yield ""
     for found in section.values():
         for note in found["notes"]:
@@ -82,7 +84,8 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[str]:
     yield "| | RSS MiB | at twice the data | PSS MiB | at twice the data |"
     yield "|---|---|---|---|---|"
     for direction in ("backup", "restore"):
-        cells = [f"{memory[direction][size][kind] / _MIB:.0f}" for kind in ("rss_bytes", "pss_bytes") for size in ("once", "twice")]
+        peaks = memory[direction]
+        cells = [f"{peaks[size][kind] / _MIB:.0f}" for kind in ("rss_bytes", "pss_bytes") for size in ("once", "twice")]
         yield f"| {direction} | {' | '.join(cells)} |"
     yield ""
 

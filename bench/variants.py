@@ -25,7 +25,7 @@ Build = Callable[[Stage, database.Server], Programs]
 
 @dataclass(frozen=True)
 class Variant:
-    """`is_goal` marks the pipelines the goal is measured against. `programs` must be installed."""
+    """`is_goal` marks what the goal is measured against: `mariadb-dump | zstd | age` at zstd's own level, 3, and its restore."""
 
     name: str
     label: str
@@ -105,14 +105,13 @@ BACKUPS = (
     ),
     Variant(
         "dump-zstd1", "`mariadb-dump \\| zstd -1 -T0 \\| age` to a file", _piped_dump(1), ("mariadb-dump", "zstd", "age"),
-        is_goal=True,
     ),
     Variant("mydumper", f"`mydumper --compress -t {THREADS}` to files, not encrypted", _mydumper, ("mydumper",)),
 )
 RESTORES = (
     Variant("kpbackup", "`kpbackup restore database`, read back and compared", _kpbackup_restore),
     Variant("zstd-mariadb", "`zstd -d \\| mariadb`", _plain_load, ("mariadb", "zstd"), is_goal=True),
-    Variant("age-zstd-mariadb", "`age -d \\| zstd -d \\| mariadb`", _sealed_load, ("mariadb", "zstd", "age"), is_goal=True),
+    Variant("age-zstd-mariadb", "`age -d \\| zstd -d \\| mariadb`", _sealed_load, ("mariadb", "zstd", "age")),
     Variant("myloader", f"`myloader -t {THREADS}`, not encrypted", _myloader, ("myloader",)),
 )
 
@@ -141,5 +140,7 @@ def installed(variants: Sequence[Variant], without: Sequence[str]) -> list[Varia
     for variant in kept:
         for program in variant.programs:
             if shutil.which(program) is None:
-                raise BenchFailed(f"{program} is not installed: run `make setup-bench`, or leave it out with --without {variant.name}")
+                raise BenchFailed(
+                    f"{program} is not installed: run `make setup-bench`, or leave it out with --without {variant.name}"
+                )
     return kept

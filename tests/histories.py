@@ -78,11 +78,13 @@ class Source:
     def wait(self, seconds: float = 0.0) -> None:
         self.now += timedelta(seconds=seconds, microseconds=1)
 
-    def commit(self, size: int = 10) -> Txn:
+    def commit(self, size: int = 10, *, stamp: datetime | None = None) -> Txn:
+        """`stamp` is a time set by the session, which need not be the clock's."""
         self.wait()
         self.number += 1
         file = self.files[-1]
-        stamp = self.now if self.flavour == "mysql" else self.now.replace(microsecond=0)
+        stamp = stamp or self.now
+        stamp = stamp if self.flavour == "mysql" else stamp.replace(microsecond=0)
         start = len(file.data)
         file.data += self._gtid_event(stamp) + self._event(events.XID, b"\0" * 8 + b"x" * size, stamp)
         done = Txn(self.number, file.name, start, len(file.data), self.gtid(self.number), stamp)

@@ -10,6 +10,7 @@ The watching reads the head of CREATE EVENT and ALTER EVENT, up to DO, without q
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -37,12 +38,15 @@ _ENABLE = re.compile(r"\bENABLE\b", re.IGNORECASE)
 
 
 class EventWatch:
-    """Knows which events should be enabled: from what the target had, and the statements that pass."""
+    """Knows which events should be enabled: from what the target had, and the statements that pass.
 
-    def __init__(self, target: Connection) -> None:
-        rows = target.rows("SELECT event_schema, event_name, status FROM information_schema.events")
-        self._is_enabled = {_key(str(schema), str(name)): status == "ENABLED" for schema, name, status in rows}
-        self._before = disabled_by_replication(target)
+    `before` is the text of `states` from before the replay, for a replay that was interrupted and goes on.
+    """
+
+    def __init__(self, target: Connection, *, before: str = "") -> None:
+        rows = json.loads(before or states(target))
+        self._is_enabled = {_key(schema, name): status == "ENABLED" for schema, name, status in rows}
+        self._before = frozenset((schema, name) for schema, name, status in rows if status in _BY_REPLICATION)
 
     def watch(self, stream: Iterator[StreamEvent]) -> Iterator[StreamEvent]:
         """The same events; the statements among them are noted."""
@@ -83,6 +87,12 @@ class EventWatch:
         if renamed := _RENAME.search(head):
             fresh = _key(_plain(renamed["schema"]) or database, _plain(renamed["name"]))
             self._is_enabled[fresh] = self._is_enabled.pop(key, False)
+
+
+def states(connection: Connection) -> str:
+    """Every event of the server and its state, as text for `EventWatch`."""
+    rows = connection.rows("SELECT event_schema, event_name, status FROM information_schema.events")
+    return json.dumps([[str(value) for value in row] for row in rows], ensure_ascii=False)
 
 
 def disabled_by_replication(connection: Connection) -> frozenset[EventName]:

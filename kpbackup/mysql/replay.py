@@ -50,9 +50,13 @@ class ReplayResult:
 
 def replay(
     target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int = 4,
-    set_gtid_state: bool = True, on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S,
+    set_gtid_state: bool = True, keep_channel: bool = False, watch: event_states.EventWatch | None = None,
+    on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S,
 ) -> ReplayResult:
     """Everything `read_from(start.file, start.position)` gives, executed on the target; `start.gtid` is the state before.
+
+    `keep_channel`: the channel is only stopped at the end, so that it can be asked how far it came; also after an error.
+    `watch` knows the scheduled events of a replay that goes on after an interruption; None makes one.
 
     Raises:
         PrivilegeMissing, TargetRefused: before anything was changed.
@@ -68,19 +72,23 @@ def replay(
             f"{target.endpoint.name} has gtid_mode=OFF and cannot execute transactions with GTIDs",
             hint="set gtid_mode=ON and enforce_gtid_consistency=ON on the target",
         )
-    watch = event_states.EventWatch(target)
+    watch = watch or event_states.EventWatch(target)
     replica_channel.remove(target, facts)
     if set_gtid_state:
         gtid_state.set_state(target, facts, start.gtid)
     if first is None:
         return ReplayResult(0, 0, start, ())
     done = _run(
-        target, facts, read_from=lambda file, position: watch.watch(read_from(file, position)), start=start,
-        workers=workers, gtid_mode=gtid_mode, waiting=_Waiting(on_progress, stall_timeout_s),
+        target, facts, read_from=_watched(read_from, watch), start=start,
+        workers=workers, gtid_mode=gtid_mode, keep_channel=keep_channel, waiting=_Waiting(on_progress, stall_timeout_s),
     )
     enabled = watch.settle(target)
     end = Coordinates(done.file or start.file, done.position or start.position, gtid_state.read_state(target, facts))
     return ReplayResult(done.transactions, done.sent_bytes, end, enabled)
+
+
+def _watched(read_from: ReadFrom, watch: event_states.EventWatch) -> ReadFrom:
+    return lambda file, position: watch.watch(read_from(file, position))
 
 
 def check_privileges(target: server.Connection, facts: ServerFacts, *, set_gtid_state: bool = True) -> None:
@@ -113,7 +121,7 @@ class _Waiting:
 
 def _run(
     target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int, gtid_mode: str,
-    waiting: _Waiting,
+    keep_channel: bool, waiting: _Waiting,
 ) -> Progress:
     """The replay proper, between settings changed and put back."""
     persona = Persona(
@@ -128,8 +136,11 @@ def _run(
         source = undo.enter_context(
             ReplicationSource(host=own.getsockname()[0], family=own.family, persona=persona, read_from=read_from)
         )
-        undo.callback(replica_channel.remove, target, facts)
+        if not keep_channel:
+            undo.callback(replica_channel.remove, target, facts)
         replica_channel.configure(target, facts, source, start, assign_gtids=gtid_mode == "OFF" and facts.gtid_mode == "ON")
+        if keep_channel:
+            undo.callback(replica_channel.stop, target, facts)
         replica_channel.refuse_filters(target, facts)
         replica_channel.start(target, facts)
         return _wait(target, facts, source, waiting)

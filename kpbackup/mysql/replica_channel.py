@@ -174,6 +174,11 @@ def executed(target: server.Connection, facts: ServerFacts) -> Coordinates | Non
     """
     if CHANNEL not in _all_channels(target, facts):
         return None
-    target.execute(f"STOP SLAVE '{CHANNEL}'" if facts.mariadb else f"STOP REPLICA FOR CHANNEL '{CHANNEL}'")
+    stop(target, facts)
     status = Status.read(target, facts)
     return Coordinates(status.file, status.position)
+
+
+def stop(target: server.Connection, facts: ServerFacts) -> None:
+    """Stops the channel, which stays as it is; its workers finish the transactions they have begun."""
+    target.execute(f"STOP SLAVE '{CHANNEL}'" if facts.mariadb else f"STOP REPLICA FOR CHANNEL '{CHANNEL}'")

@@ -116,7 +116,8 @@ def connect(endpoint: Endpoint, *, database: str | None = None, read_timeout_s: 
     """
     try:
         raw = pymysql.connect(
-            host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password.encode(),  # as text pymysql would send it in latin1
+            host=endpoint.host, port=endpoint.port, user=endpoint.user,
+            password=endpoint.password.encode(),  # given text, pymysql would send it in latin1
             database=database, charset="utf8mb4", autocommit=True, connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=int(read_timeout_s), write_timeout=int(read_timeout_s), ssl=_tls_context(endpoint.tls),
             max_allowed_packet=1 << 30, init_command="SET time_zone='+00:00'",

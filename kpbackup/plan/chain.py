@@ -103,7 +103,7 @@ def _chain(
             if found.segments:
                 return found
             reached = reached or found  # this run ends right at the set; a later one may begin there
-    return reached or Chain(backup_set, (), _gap_beside(backup_set, unbroken))
+    return reached or Chain(backup_set, (), _gap_beside(backup_set, unbroken, gaps))
 
 
 def _following(backup_set: BackupSet, run: Sequence[BinlogSegment], place: int) -> int | None:
@@ -126,14 +126,17 @@ def _gap_after(segment: BinlogSegment, gaps: Sequence[Gap]) -> Gap | None:
     return next((gap for gap in gaps if gap.after == segment.end), None)
 
 
-def _gap_beside(backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]]) -> Gap | None:
+def _gap_beside(
+    backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]], gaps: Sequence[Gap]
+) -> Gap | None:
     """None when the archive simply has not come as far as the set yet."""
     if not unbroken:
         return None
     newest, at = unbroken[-1][-1], backup_set.coordinates
     if _place(newest.end) <= _place(at):
         return None
-    return Gap(at, None, "no stored segment continues from this set")
+    known = (gap.reason for gap in gaps if gap.before is not None and _place(gap.before) >= _place(at))
+    return Gap(at, None, next(known, "no stored segment continues from this set"))
 
 
 def _place(at: Coordinates) -> tuple[int, int]:

@@ -111,8 +111,6 @@ def plan_restore(catalog: Catalog, target: Target) -> RestorePlan:
             f"cannot restore to {target}: there is no backup set in this repository", hint="run `kpbackup backup full` first"
         )
     for history, chain in sorted(reversed(candidates), key=lambda found: not _is_of_writer(found[1], target)):
-        if target.latest and not _newest(history, catalog):
-            continue
         point = recovery_point(history, chain)
         if _reaches(chain, target, point):
             if target.latest:
@@ -129,7 +127,8 @@ def _refuse_hidden_end(catalog: Catalog, history: History, chain: chains.Chain, 
     hint = f"`--to {canonical.time_text(point)}` is the last point that can be reached; run `kpbackup check`"
     newest = chain.segments or history.segments
     end = newest[-1].head.seq if newest else 0
-    hidden = [one for one in history.damaged if _is_behind(one.key, history.id, end)]
+    after = 0 if chain.gap is not None else end
+    hidden = [one for one in history.damaged if _is_behind(one.key, history.id, after)]
     hidden += [one for one in catalog.damaged if one.key.endswith("/timeline") and one.key.split("/")[1] > history.id]
     _refuse_damaged(hidden, Target(latest=True), hint)
     reason = chain.gap.reason if chain.gap is not None else ""
@@ -152,10 +151,6 @@ def _refuse_damaged(damaged: Sequence[Damaged], target: Target, hint: str) -> No
             f"cannot restore to {target}: {told}",
             hint=hint or "run `kpbackup check`; another copy of the repository may be whole",
         )
-
-
-def _newest(history: History, catalog: Catalog) -> bool:
-    return history is next(h for h in reversed(catalog.histories) if h.sets)
 
 
 def _reaches(chain: chains.Chain, target: Target, point: datetime) -> bool:

@@ -13,6 +13,8 @@ from kpbackup.pipeline import encrypt, stream
 from kpbackup.repository import keys
 from kpbackup.repository.binding import Repository
 
+_HINT = "run `kpbackup check`; restore to a point before this segment, or from another copy of the repository"
+
 
 class SegmentReader:
     """Opens segments of one repository; data keys are unwrapped once each."""
@@ -35,6 +37,8 @@ class SegmentReader:
             for piece in stream.unseal(sealed, (self._identity(segment.sealing),)):
                 plain += len(piece)
                 yield piece
+        except errors.ObjectMissing as exc:
+            raise errors.ObjectMissing(exc.message, hint=exc.hint or _HINT) from exc
         except (errors.IntegrityError, errors.KeyProblem) as exc:
             if segment.sealing.key_id not in self._opened:
                 raise  # the data key's own trouble, told as such
@@ -61,5 +65,5 @@ def _damaged(segment: manifest.BinlogSegment, why: str) -> errors.IntegrityError
     where = f" (payload {segment.payload.key})" if segment.payload.key else ""
     return errors.IntegrityError(
         f"segment {segment.head.key}{where} is damaged: {why}",
-        hint="run `kpbackup check`; restore to a point before this segment, or from another copy of the repository",
+        hint=_HINT,
     )

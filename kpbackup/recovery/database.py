@@ -14,8 +14,8 @@ from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import BinlogSegment
+from kpbackup.mysql import event_states, gtid_state, load, replay, replica_channel, schema, server
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import gtid_state, load, replay, replica_channel, schema, server
 from kpbackup.mysql.events import StreamEvent
 from kpbackup.mysql.serve import Progress
 from kpbackup.recovery import cut as cuts
@@ -26,6 +26,7 @@ from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import RecoveryRequest
 
 REPLAY_THREADS = 4
+_EVENT_STATES = f"{load.SCRATCH_SCHEMA}.event_states"  # as they were before the replay: a resumed one needs them
 
 
 def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[str, str]:
@@ -36,12 +37,13 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[
     """
     with server.connect(request.endpoint) as connection:
         facts = server_facts.read_facts(connection)
-        replay.check_privileges(connection, facts)
-        replica_channel.refuse_other_replication(connection, facts)
     figures: dict[str, str] = {}
     if journal.last("loaded") is None:
         figures |= _load(plan, request, journal)
-    figures |= _replay(plan, request, journal, facts)
+    if journal.last("replayed") is None:
+        figures |= _replay(plan, request, journal, facts)
+    with server.connect(request.endpoint) as connection:
+        replica_channel.remove(connection, facts)  # after the entry: while it may be resumed, the channel knows how far it came
     _check_end(plan, request, facts)
     loading.drop_scratch(request.endpoint)
     return figures
@@ -65,26 +67,46 @@ def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dic
 
 def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: server_facts.ServerFacts) -> dict[str, str]:
     started = time.monotonic()
+    stream = _Stream(plan, SegmentReader(request.repository, request.identities))
     with server.connect(request.endpoint) as target:
-        if journal.last("replay_started") is not None:
-            start = _executed(plan, request, target, facts)
+        if journal.last("replay_started") is None:
+            start = _begin_replay(plan, journal, target, facts)
+            watch = event_states.EventWatch(target)
         else:
-            start = plan.backup_set.coordinates
-            replica_channel.remove(target, facts)
-            # set before the entry: a resumed run believes this state, so it must not be one from before this restore
-            gtid_state.set_state(target, facts, start.gtid)
-            journal.write("replay_started", {"from": start, "to": plan.cut.at})
-        stream = _Stream(plan, SegmentReader(request.repository, request.identities))
+            start = _executed(plan, request, journal, target, facts)
+            watch = event_states.EventWatch(target, before=str(target.value(f"SELECT states FROM {_EVENT_STATES}")))
+            for _ in watch.watch(stream.before(start)):
+                pass  # what the interrupted replay executed: it may have touched scheduled events
+            # the replay removes the old channel before it makes its own: in between only this entry knows
+            journal.write("replay_resumed", {"file": start.file, "position": start.position})
         done = replay.replay(
             target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(request),
-            set_gtid_state=False,
+            set_gtid_state=False, keep_channel=True, watch=watch,
         )
-    return {
+    figures = {
         "transactions": str(done.transactions),
         "replayed_bytes": str(done.sent_bytes),
         "replay_s": f"{time.monotonic() - started:.3f}",
         "gtid": done.end.gtid,
     }
+    journal.write("replayed", figures)
+    return figures
+
+
+def _begin_replay(
+    plan: RecoveryPlan, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts
+) -> Coordinates:
+    start = plan.backup_set.coordinates
+    replica_channel.remove(target, facts)
+    # set before the entry: a resumed run believes this state, so it must not be one from before this restore
+    gtid_state.set_state(target, facts, start.gtid)
+    with server.connect(target.endpoint) as connection:  # on the target and not in the journal, which anybody may read
+        load.prepare_session(connection, write_binlog=False)
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {_EVENT_STATES} (states LONGTEXT CHARACTER SET utf8mb4) ENGINE=InnoDB")
+        connection.execute(f"DELETE FROM {_EVENT_STATES}")
+        connection.execute(f"INSERT INTO {_EVENT_STATES} VALUES (%s)", (event_states.states(target),))
+    journal.write("replay_started", {"from": start, "to": plan.cut.at})
+    return start
 
 
 def _report(request: RecoveryRequest) -> replay.OnProgress | None:
@@ -118,6 +140,15 @@ class _Stream:
                     return
                 yield event
 
+    def before(self, end: Coordinates) -> Iterator[StreamEvent]:
+        """The events from the set to `end`."""
+        start = self._plan.backup_set.coordinates
+        for event in self.read_from(start.file, start.position):
+            if self._order.is_at_or_after(event.file, event.start, end):
+                return
+            if self._order.is_at_or_after(event.file, event.start, start):
+                yield event
+
     def _from(self, at: Coordinates) -> Iterator[BinlogSegment]:
         """The segments that end at or after `at`: the first may have nothing but the format description to give."""
         for segment in self._plan.cut.segments:
@@ -126,25 +157,17 @@ class _Stream:
 
 
 def _executed(
-    plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection, facts: server_facts.ServerFacts
+    plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts
 ) -> Coordinates:
-    """Where a replay that was cut off goes on.
-
-    Raises:
-        TargetRefused: it cannot be told, so nothing may be replayed twice.
-    """
+    """Where a replay that was cut off goes on, so that nothing is replayed twice."""
     channel = replica_channel.executed(target, facts)  # first: it stops the appliers, which outlive a killed run
-    at = plan.backup_set.coordinates
-    if plan.cut.last_included is None:
-        return at
-    if plan.cut.last_included.gtid:
+    last = plan.cut.last_included
+    if last is not None and last.gtid:
         return _executed_by_gtid(plan, request, gtid_state.read_state(target, facts), facts)
     if channel is not None:
         return channel
-    raise errors.TargetRefused(
-        f"cannot tell how far the interrupted replay into {target.endpoint.name} came: the server has no GTIDs and no channel",
-        hint="start a new restore with --overwrite for the databases that are there",
-    )
+    before = journal.last("replay_resumed")  # no channel: nothing was executed since it was to be made
+    return Coordinates(before.fields["file"], int(before.fields["position"])) if before else plan.backup_set.coordinates
 
 
 def _executed_by_gtid(

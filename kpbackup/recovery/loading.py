@@ -75,6 +75,8 @@ def naming(key: str) -> Iterator[None]:
     """Errors of sealed bytes that cannot be opened name the object: a flipped byte is met by age or zstd before its hash."""
     try:
         yield
+    except errors.ObjectMissing as exc:
+        raise errors.ObjectMissing(exc.message, hint=exc.hint or DAMAGED_HINT) from exc
     except (errors.IntegrityError, errors.KeyProblem) as exc:
         if key in exc.message:
             raise

@@ -15,7 +15,7 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, preflight, privileges, schema, server
+from kpbackup.mysql import load, preflight, privileges, replay, replica_channel, schema, server
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import chain, timeline
 from kpbackup.recovery import cut as cuts
@@ -126,6 +126,8 @@ def _target_state(
                 f"cannot restore set {backup_set.name} into {request.endpoint.name}: {finding.what}: {finding.why}",
                 hint=finding.mend,
             )
+    replay.check_privileges(connection, facts)
+    replica_channel.refuse_other_replication(connection, facts)
     overwritten: tuple[str, ...] = ()
     if target is Found.FRESH:
         overwritten = tuple(sorted(set(there) & set(request.overwrite)))

@@ -74,6 +74,11 @@ def open_repository(
         RepositoryError: there is none.
         IntegrityError, KeyProblem: its binding is damaged or signed by a key that is not trusted.
     """
+    if signing_key is not None and public_keys and signing_key.public_key not in public_keys:
+        raise errors.KeyProblem(
+            f"the signing key {signing_key.public_key} is not among the trusted public keys: what it signs, nobody would believe",
+            hint="add it to signing.public_keys (or signing.public_keys_file), or give the signing key that belongs to them",
+        )
     keys = tuple(public_keys) + ((signing_key.public_key,) if signing_key else ())
     if not keys:
         raise errors.KeyProblem(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ def _server(address: tuple[str, int], pages: Pages) -> ThreadingHTTPServer:
         block_on_close = False  # a silent client must not hold up the end
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            logger.debug("request_failed", exc_info=True)  # mostly a client that hung up
+            exc = sys.exc_info()[1]
+            hung_up = isinstance(exc, OSError)  # resets and time-outs are everyday; anything else is a defect of a page
+            logs.event(logger, "request_failed", level=logging.DEBUG if hung_up else logging.ERROR, error=exc)
 
     class Handler(_Handler):
         known = pages

@@ -15,6 +15,7 @@ import pytest
 from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model import manifest as m
+from kpbackup.model.coordinates import Coordinates
 from kpbackup.pipeline import encrypt, sign
 from kpbackup.plan import chain
 from kpbackup.recovery import journal
@@ -98,7 +99,7 @@ def test_a_damaged_binding(repository: Repository, damage: Callable[[bytes], byt
 
 def observation(repository: Repository, key: str, created_at: datetime, seq: int = 1) -> m.ObservationManifest:
     head = repository.head("observation", key=key, created_at=created_at, timeline="0001", seq=seq)
-    return m.ObservationManifest(head, m.Observation(created_at, m.Coordinates("b", 4)), 0, "00" * 32)
+    return m.ObservationManifest(head, m.Observation(created_at, Coordinates("b", 4)), 0, "00" * 32)
 
 
 def timeline(repository: Repository, created_at: datetime = CREATED) -> None:
@@ -220,10 +221,6 @@ def test_two_timelines_are_listed_oldest_first(repository: Repository) -> None:
 def flip(data: bytes) -> bytes:
     place = data.index(b'"created_at"') + 20
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-
-
-def of_another_key(repository: Repository) -> Callable[[m.BinlogSegment], bytes]:
-    return lambda segment: objects.assemble(segment, sign.SigningKey.generate())
 
 
 DAMAGES: dict[str, Callable[[Repository, m.BinlogSegment, bytes], bytes]] = {
@@ -431,7 +428,8 @@ def test_a_journal_with_a_gap_or_a_foreign_entry_is_refused(repository: Reposito
     made = written(repository, "planned", "step", "step")
     second = layout.recovery_entry(made.run, 2)
     data = repository.backend.read(second)
-    for replaced in (flip(data), repository.backend.read(layout.recovery_entry(made.run, 3)), _line(made.entries[2].record), b"{}\n", b""):
+    third = repository.backend.read(layout.recovery_entry(made.run, 3))
+    for replaced in (flip(data), third, _line(made.entries[2].record), b"{}\n", b""):
         repository.backend.put(second, [replaced])
         with pytest.raises(errors.IntegrityError):
             journal.open_journal(repository, made.run)

@@ -24,6 +24,7 @@ from tests.servers.mysql97 import mysql97_server
 SEED = 20261122
 KILLS = 4
 PATIENCE_S = 20.0
+EVENTS = "SELECT event_name, status FROM information_schema.events ORDER BY 1"
 
 SHOP = (
     "CREATE DATABASE shop",
@@ -197,6 +198,8 @@ def _await_state(scene: Scene, process: subprocess.Popen[str], event: str) -> st
 def _write_history(source: Server) -> None:
     with source.connect() as connection:
         connection.execute("USE shop")
+        connection.execute("CREATE EVENT awake ON SCHEDULE EVERY 1 DAY DO DELETE FROM b WHERE id < 0")
+        connection.execute("CREATE EVENT asleep ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM b WHERE id < 0")
         for number in range(1, 2501):
             connection.execute(f"INSERT INTO a (v, w) VALUES ('later {number}', {number})")
             if number % 500 == 0:
@@ -211,7 +214,7 @@ def _replay_killed(scene: Scene, source: Server, target: Server) -> None:
     scene.ok("backup", "full")
     _write_history(source)
     scene.ok("backup", "incremental")
-    at = scenario.truth(source)
+    at, states = scenario.truth(source), scenario.rows(source, EVENTS)
     place, run = random.Random(SEED), ""
     for _ in range(3):
         words = ("restore", "--resume", run) if run else ("restore", "database", "--to", "latest", "--yes")
@@ -226,6 +229,7 @@ def _replay_killed(scene: Scene, source: Server, target: Server) -> None:
     scene.ok("backup", "incremental")  # what is archived meanwhile is not the interrupted run's
     _resumed(scene, run)
     assert scenario.truth(target) == at
+    assert scenario.rows(target, EVENTS) == states
 
 
 @pytest.mark.slow
@@ -245,6 +249,7 @@ def test_restore_while_replaying_anonymous_transactions(tmp_path: Path, mysql97_
             "CREATE DATABASE shop", "CREATE TABLE shop.a (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(80), w INT)",
             "CREATE TABLE shop.b LIKE shop.a", "INSERT INTO shop.b (v, w) VALUES ('b', 1)",
         )
+        target.execute("SET GLOBAL event_scheduler = OFF")
         scene = Scene(tmp_path / "scene", source=source, target=target)
         scene.ok("init", "--keys", str(scene.keys))
         _replay_killed(scene, source, target)

@@ -32,8 +32,8 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
 
 
 PROMISED = (
-    "recovery_point_timestamp_seconds achieved_rpo_seconds last_success_timestamp_seconds job_failures_total chain_intact source_up "
-    "measured_rto_seconds drill_last_success_timestamp_seconds certificate_expiry_timestamp_seconds"
+    "recovery_point_timestamp_seconds achieved_rpo_seconds last_success_timestamp_seconds job_failures_total chain_intact "
+    "source_up measured_rto_seconds drill_last_success_timestamp_seconds certificate_expiry_timestamp_seconds"
 )
 
 

@@ -70,7 +70,11 @@ def runs(*walls: float) -> list[dict[str, float]]:
 
 def test_the_median_is_compared_and_the_peak_is_the_highest() -> None:
     section = verdicts.section(
-        [("kpbackup", "ours", False, runs(9, 2, 1), []), ("slow", "", True, runs(4, 4, 8), []), ("fast", "", True, runs(3, 3, 3), [])]
+        [
+            ("kpbackup", "ours", False, runs(9, 2, 1), []),
+            ("slow", "", True, runs(4, 4, 8), []),
+            ("fast", "", True, runs(3, 3, 3), []),
+        ]
     )
     assert section["kpbackup"]["median"] == {"wall_s": 2, "peak_rss_bytes": 90}
     assert (section["slow"]["ratio"], section["fast"]["ratio"]) == (2.0, 1.5)
@@ -86,7 +90,9 @@ def test_the_speed_goal_counts_the_fastest_peer_it_names(ratio: float, met: bool
     assert (goal["found"], goal["met"]) == (ratio, met)
 
 
-@pytest.mark.parametrize(("once_mib", "twice_mib", "met"), [(200, 230, [True, True]), (200, 250, [True, False]), (290, 300, [False, True])])
+@pytest.mark.parametrize(
+    ("once_mib", "twice_mib", "met"), [(200, 230, [True, True]), (200, 250, [True, False]), (290, 300, [False, True])]
+)
 def test_the_memory_goals(once_mib: int, twice_mib: int, met: list[bool]) -> None:
     peaks = {"once": {"rss_bytes": once_mib << 20}, "twice": {"rss_bytes": twice_mib << 20}}
     assert [goal["met"] for goal in verdicts.goals({"memory": {"restore": peaks}})] == met

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from kpbackup import config
+from kpbackup import config as configuration
 from kpbackup.repository.binding import Repository
 from kpbackup.service import opening
 from tests.servers.database import Server
@@ -69,8 +69,8 @@ class Deployment:
         with log.open("ab") as output:
             return subprocess.Popen(argv, cwd=ROOT, env=self.environment, stdout=output, stderr=output)
 
-    def load(self) -> config.Settings:
-        return config.load(self.config, {})
+    def load(self) -> configuration.Settings:
+        return configuration.load(self.config, {})
 
     def open(self) -> Repository:
         return opening.reading_repository(self.load())

@@ -102,6 +102,7 @@ def segments(made: Deployment) -> int:
     return sum(int(one["segments"]) for one in made.json("list")["archive"])
 
 
+@pytest.mark.slow
 def test_it_catches_up_shows_the_state_and_ends_in_order(tmp_path: Path, mariadb: Server, s3: S3Server, s3_bucket: str) -> None:
     made = deploy(
         tmp_path / "deployment", mariadb, url=f"s3://{s3_bucket}/shop", endpoint_url=s3.endpoint_url, environ=s3.environ()
@@ -194,6 +195,7 @@ def test_sigterm_in_the_middle_of_a_full_backup(tmp_path: Path) -> None:
         assert made.json("check", "--all")["intact"]
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away(tmp_path: Path, mariadb: Server) -> None:
     with s3_server(tmp_path / "s3") as own:
         own.create_bucket("kpb-away")

@@ -35,7 +35,7 @@ def test_to_a_time_and_latest(tmp_path: Path, mysql97_programs: Path, gtid_mode:
     ):
         scene = Scene(tmp_path / "scene", source=source, target=target)
         source.execute(USER, "GRANT ALL ON *.* TO kpb@'%'", *SHOP)
-        target.execute(USER, "GRANT ALL ON *.* TO kpb@'%' WITH GRANT OPTION")
+        target.execute(USER, "GRANT ALL ON *.* TO kpb@'%' WITH GRANT OPTION", "SET GLOBAL event_scheduler = OFF")
         for login in (scene.settings["source"], scene.settings["recovery"]["target"]):
             login["user"] = "kpb"
         scene.environ |= {"KPBACKUP_SOURCE__PASSWORD": PASSWORD, "KPBACKUP_RECOVERY__TARGET__PASSWORD": PASSWORD}

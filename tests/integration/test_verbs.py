@@ -18,6 +18,7 @@ from kpbackup.repository import check as checks
 from kpbackup.repository import lease, prune
 from kpbackup.service import opening
 from tests.integration.deployment import Deployment, deploy, order
+from tests.servers import ports
 from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
 
@@ -81,6 +82,16 @@ def test_status_exit_codes(stocked: tuple[Deployment, Server], tmp_path: Path) -
     assert critical.returncode == 2 and "achieved RPO" in critical.stdout
     nothing = made.run("--set", f"repository.url={(tmp_path / 'nothing').as_uri()}", "status")
     assert nothing.returncode == 16 and "no kpbackup repository" in nothing.stderr
+
+
+@pytest.mark.slow
+def test_status_is_unknown_while_the_store_is_away(stocked: tuple[Deployment, Server], aws_environment: None) -> None:
+    made, _ = stocked
+    away = ("--set", "repository.url=s3://bucket/shop", "--set", f"repository.endpoint_url=http://127.0.0.1:{ports.free_port()}")
+    ended = made.run(*away, "status", "--json", timeout_s=300)
+    assert ended.returncode == 3
+    found = json.loads(ended.stdout)
+    assert (found["level"], found["reasons"][0]["level"]) == ("unknown", "unknown") and "s3://bucket/shop" in found["reasons"][0]["text"]
 
 
 def test_status_without_a_set_is_critical(tmp_path: Path, mariadb: Server) -> None:

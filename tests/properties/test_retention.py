@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kpbackup import errors
 from kpbackup.model.catalog import Catalog
 from kpbackup.plan import chain, retention, timeline
-from tests.unit.histories import Source, catalog, pruned, when
+from tests.unit.plain_histories import Source, catalog, pruned, when
 
 STEPS = st.lists(st.tuples(st.sampled_from(["full", "archive", "nothing"]), st.integers(1, 30)), max_size=14)
 

@@ -138,6 +138,20 @@ def test_a_set_at_a_boundary_goes_on_with_the_next_segment() -> None:
     assert [s.head.seq for s in second.segments] == [2]
 
 
+def test_a_set_right_behind_a_break_goes_on_with_what_begins_there() -> None:
+    source = Source()
+    source.back_up()
+    source.commit()
+    source.archive()
+    source.back_up()
+    source.commit()
+    source.archive()
+    foreign = relinked(dataclasses.replace(source.segments[1], link_before="33" * 32))
+    first, second = chain.chains(dataclasses.replace(source.history(), segments=(source.segments[0], foreign)))
+    assert first.segments == (source.segments[0],) and first.gap is not None
+    assert second.segments == (foreign,) and second.gap is None
+
+
 def test_a_set_at_the_end_of_a_file_goes_on_with_the_next_file() -> None:
     source = Source()
     source.back_up()

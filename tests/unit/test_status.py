@@ -13,7 +13,7 @@ from kpbackup.model.catalog import Catalog, Damaged
 from kpbackup.plan.schedule import Timing
 from kpbackup.service import metrics
 from kpbackup.service.status import Level, Objectives, Recovery, Status, assess
-from tests.unit.histories import Source, catalog, when
+from tests.unit.plain_histories import Source, catalog, when
 
 OBJECTIVES = Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30))
 TIMINGS = {"full": Timing(UTC, "0 2 * * *"), "incremental": Timing(UTC, "0 * * * *")}

@@ -158,6 +158,17 @@ def test_an_unknown_gtid_is_unreachable(flavour: str, unknown: str) -> None:
         timeline.plan_restore(catalog(archived(flavour)), Target(gtid=unknown))
 
 
+def test_a_position_before_a_set_in_the_same_segment_needs_the_older_set() -> None:
+    source = archived()
+    set_2, after = source.sets[1].coordinates, source.transactions[4]
+    assert source.segments[2].start.position < set_2.position < source.segments[2].end.position
+    for position, wanted in [(set_2.position - 1, 1), (set_2.position, 2), (after.end, 2)]:
+        plan = timeline.plan_restore(catalog(source), Target(position=Coordinates(set_2.file, position)))
+        assert plan.backup_set.head.seq == wanted
+    with pytest.raises(errors.UnreachableTarget, match="no chain of segments contains it"):
+        timeline.plan_restore(catalog(source), Target(position=Coordinates(set_2.file, 4)))
+
+
 def test_a_gtid_in_a_lost_segment_is_unreachable() -> None:
     source = archived()
     for number in (6, 7):  # 7 is in set 3
