@@ -76,8 +76,8 @@ def replay(
     replica_channel.remove(target, facts)
     if set_gtid_state:
         gtid_state.set_state(target, facts, start.gtid)
-    if first is None:
-        return ReplayResult(0, 0, start, ())
+    if first is None:  # also when an interrupted replay had executed everything
+        return ReplayResult(0, 0, start, watch.settle(target))
     done = _run(
         target, facts, read_from=_watched(read_from, watch), start=start,
         workers=workers, gtid_mode=gtid_mode, keep_channel=keep_channel, waiting=_Waiting(on_progress, stall_timeout_s),

@@ -131,6 +131,14 @@ def test_the_same_holder_takes_it_back_at_once(repository: Repository) -> None:
     before.release()
 
 
+def test_a_holder_learns_at_its_next_renewal_that_another_took_over(repository: Repository) -> None:
+    before = acquire(repository, "pod-a")
+    with acquire(repository, "pod-a", never) as mine:  # a second process of the same name, while the first one runs
+        wait_for(lambda: lost(before))
+        before.release()
+        mine.check()
+
+
 def test_a_released_lease_stays_as_an_object_and_is_free_at_once(repository: Repository) -> None:
     acquire(repository, "pod-a").release()
     state = lease.observe(repository, "archive")

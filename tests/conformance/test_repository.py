@@ -228,7 +228,9 @@ DAMAGES: dict[str, Callable[[Repository, m.BinlogSegment, bytes], bytes]] = {
     "cut": lambda repository, segment, data: data[:300],
     "empty": lambda repository, segment, data: b"",
     "not text": lambda repository, segment, data: b"\xff\xfe" * 200 + b"\n" * 9,
-    "moved": lambda repository, segment, data: repository.backend.read(layout.timeline("0001")),
+    "moved": lambda repository, segment, data: repository.backend.read(
+        layout.log_entry("0001", "segments", month_of=CREATED, seq=1)
+    ),
     "foreign key": lambda repository, segment, data: objects.assemble(segment, sign.SigningKey.generate()),
     "foreign repository": lambda repository, segment, data: objects.assemble(
         dataclasses.replace(segment, head=dataclasses.replace(segment.head, repository="another")), repository.need_signing_key()
@@ -429,7 +431,9 @@ def test_a_journal_with_a_gap_or_a_foreign_entry_is_refused(repository: Reposito
     second = layout.recovery_entry(made.run, 2)
     data = repository.backend.read(second)
     third = repository.backend.read(layout.recovery_entry(made.run, 3))
-    for replaced in (flip(data), third, _line(made.entries[2].record), b"{}\n", b""):
+    elsewhere = dataclasses.replace(made.entries[1].record.head, key=layout.recovery_entry("20260101T000000Z-abcdef", 2))
+    moved = _line(dataclasses.replace(made.entries[1].record, head=elsewhere))
+    for replaced in (flip(data), third, moved, b"{}\n", b""):
         repository.backend.put(second, [replaced])
         with pytest.raises(errors.IntegrityError):
             journal.open_journal(repository, made.run)

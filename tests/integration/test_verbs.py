@@ -91,7 +91,8 @@ def test_status_is_unknown_while_the_store_is_away(stocked: tuple[Deployment, Se
     ended = made.run(*away, "status", "--json", timeout_s=300)
     assert ended.returncode == 3
     found = json.loads(ended.stdout)
-    assert (found["level"], found["reasons"][0]["level"]) == ("unknown", "unknown") and "s3://bucket/shop" in found["reasons"][0]["text"]
+    assert found["level"] == found["reasons"][0]["level"] == "unknown"
+    assert "s3://bucket/shop" in found["reasons"][0]["text"]
 
 
 def test_status_without_a_set_is_critical(tmp_path: Path, mariadb: Server) -> None:
