@@ -1,10 +1,11 @@
-"""`python -m bench`: runs, prints the tables, exits 1 when a goal is missed and 2 when there is no result."""
+"""`python -m bench`: runs, prints the tables, exits 1 when a goal is missed, 2 when there is no result, 130 when interrupted."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from bench.measure import BenchFailed
 from bench.rounds import Results
 
 ONLY = ("backup", "restore", "memory")
-EXIT_GOAL_MISSED, EXIT_FAILED = 1, 2
+EXIT_GOAL_MISSED, EXIT_FAILED, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,8 +102,11 @@ def _keep(document: dict[str, Any], arguments: argparse.Namespace) -> None:
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     if arguments.json:
         Path(arguments.json).write_text(text, encoding="utf-8")
+    share = verdicts.other_share(document)
     if arguments.write and not _is_evidence(arguments):
         _say("docs/evidence/bench.json is left as it is: evidence is a whole run at size medium with 3 rounds or more")
+    elif arguments.write and share > verdicts.BUSY_SHARE:
+        _say(f"docs/evidence/bench.json is left as it is: other programs took {share:.0%} of the machine; run it on a quiet one")
     elif arguments.write:
         tables.EVIDENCE.parent.mkdir(parents=True, exist_ok=True)
         tables.EVIDENCE.write_text(text, encoding="utf-8")
@@ -119,11 +123,15 @@ def _is_evidence(arguments: argparse.Namespace) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     directory = Path(tempfile.mkdtemp(prefix="kpbench-"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and the directory go away then, too
     try:
         document = _measure(arguments, directory)
     except BenchFailed as exc:
         print(f"bench: {exc}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     _keep(document, arguments)

@@ -17,12 +17,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 SAMPLE_INTERVAL_S = 0.05
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_CORES = os.sysconf("SC_NPROCESSORS_ONLN")
 
 
 class BenchFailed(Exception):
@@ -31,7 +32,11 @@ class BenchFailed(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What one run took. `client_cpu_s` is of the programs, `server_cpu_s` and `store_cpu_s` of the servers they talked to."""
+    """What one run took. `client_cpu_s` is of the programs, `server_cpu_s` and `store_cpu_s` of the servers they talked to.
+
+    `other_share` is what everybody else took of the machine's processor time meanwhile, from 0 to 1: figures made on a busy
+    machine are worth nothing, and this shows it.
+    """
 
     wall_s: float
     client_cpu_s: float
@@ -39,6 +44,7 @@ class Run:
     store_cpu_s: float
     peak_rss_bytes: int
     peak_pss_bytes: int
+    other_share: float
     output_bytes: int = 0
 
 
@@ -57,7 +63,7 @@ def run(programs: Programs, *, environ: Mapping[str, str], log: Path, server_pid
     Raises:
         BenchFailed: a program ended with an error; with the end of what it said.
     """
-    children_before, server_before, store_before = _children_cpu_s(), cpu_s(server_pid), cpu_s(store_pid)
+    before = _Used.now(server_pid, store_pid)
     started = time.monotonic()
     with log.open("wb") as errors, _started(programs, environ, errors) as children, _Sampler([c.pid for c in children]) as peaks:
         codes = [child.wait() for child in children]
@@ -65,14 +71,44 @@ def run(programs: Programs, *, environ: Mapping[str, str], log: Path, server_pid
     for argv, code in zip(programs.argvs, codes, strict=True):
         if code:
             raise BenchFailed(f"{' '.join(argv)[:300]} ended with {code}: {log.read_text('utf-8', 'replace')[-2000:]}")
+    used = _Used.now(server_pid, store_pid).since(before)
+    ours = used.programs_s + used.server_s + used.store_s + used.bench_s
     return Run(
         wall_s=wall_s,
-        client_cpu_s=_children_cpu_s() - children_before,
-        server_cpu_s=cpu_s(server_pid) - server_before,
-        store_cpu_s=cpu_s(store_pid) - store_before,
+        client_cpu_s=used.programs_s,
+        server_cpu_s=used.server_s,
+        store_cpu_s=used.store_s,
         peak_rss_bytes=peaks.rss_bytes,
         peak_pss_bytes=peaks.pss_bytes,
+        other_share=max(0.0, used.machine_s - ours) / (wall_s * _CORES),
     )
+
+
+@dataclass(frozen=True)
+class _Used:
+    """Processor time used so far, in seconds."""
+
+    programs_s: float
+    server_s: float
+    store_s: float
+    bench_s: float
+    machine_s: float
+
+    @classmethod
+    def now(cls, server_pid: int, store_pid: int) -> _Used:
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, _read("/proc/stat").split()[1:9])
+        return cls(
+            programs_s=children.ru_utime + children.ru_stime,
+            server_s=cpu_s(server_pid),
+            store_s=cpu_s(store_pid),
+            bench_s=own.ru_utime + own.ru_stime,
+            machine_s=(user + nice + system + irq + softirq + steal) / _TICKS_PER_S,
+        )
+
+    def since(self, before: _Used) -> _Used:
+        return _Used(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
 
 
 @contextlib.contextmanager
@@ -141,11 +177,6 @@ def cpu_s(pid: int) -> float:
     """Processor time a process has used, all its threads."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
-
-
-def _children_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _rss_bytes(pid: int) -> int:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import verdicts
+
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "bench.json"
 PAGE = ROOT / "docs" / "performance.md"
@@ -42,7 +44,8 @@ def _circumstances(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB memory, Linux"
-        f" {machine['kernel']}, load {machine['load_1min']} before the run. Source, target, store and client share it."
+        f" {machine['kernel']}, load {machine['load_1min']} before the run. Source, target, store and client share it;"
+        f" other programs took {verdicts.other_share(document):.0%} of it meanwhile."
     )
     yield ""
     yield f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."

@@ -10,6 +10,8 @@ SPEED_GOAL = 1.5  # times as fast as the mariadb-dump pipeline (the variants wit
 MEMORY_GOAL_BYTES = 300 << 20
 GROWTH_GOAL = 0.20
 
+BUSY_SHARE = 0.10  # of the machine used by others: more than that and the figures are no evidence
+
 Runs = Sequence[Mapping[str, Any]]
 
 
@@ -61,6 +63,13 @@ def goals(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         what = f"{direction}: change of memory with twice the data, as a share"
         judged.append(_goal(what, found=growth, limit=GROWTH_GOAL, met=growth <= GROWTH_GOAL))
     return judged
+
+
+def other_share(document: Mapping[str, Any]) -> float:
+    """The mean share of the machine that other programs took during the runs, 0 to 1, each run weighed by its length."""
+    runs = [run for direction in ("backup", "restore") for found in document.get(direction, {}).values() for run in found["runs"]]
+    wall_s = sum(run["wall_s"] for run in runs)
+    return sum(run["other_share"] * run["wall_s"] for run in runs) / wall_s if runs else 0.0
 
 
 def _goal(what: str, *, found: float, limit: float, met: bool) -> dict[str, Any]:

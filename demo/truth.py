@@ -6,7 +6,8 @@ CRC-32 over its exact values, and the sum of SHA-2 over whole rows, which also n
 depend on the order of rows. Beside them the text of every definition and the grants.
 
 Limits: the server must be quiet while it is read. Times at which an object was made are no part of the truth. Accounts are
-those named by the caller. CHECKSUM TABLE is left out where a column is generated. Row-format details that no query can see are not compared.
+those named by the caller. CHECKSUM TABLE is left out where a column is generated. Row-format details that no query can see
+are not compared.
 """
 
 from __future__ import annotations

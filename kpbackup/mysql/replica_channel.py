@@ -92,7 +92,8 @@ class Status:
 
 def _hint(text: str) -> str:
     if "Operation CREATE USER failed" in text or "Operation CREATE ROLE failed" in text:
-        return "the account is on the target already: DROP USER (or ROLE) it there if nothing needs it, then resume"
+        # written to the binlog, the statement would take a GTID that a transaction still to come has
+        return "the account is on the target already: unless it is needed, SET sql_log_bin=0; DROP USER (or ROLE) it; resume"
     return "does the target hold exactly the backup set's data? restore again into an empty target"
 
 

@@ -61,6 +61,7 @@ def test_the_evidence_can_be_made_again(evidence: dict[str, Any]) -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", evidence["commit"])
     assert evidence["size"] == "medium"
     assert evidence["rounds"] >= 3
+    assert verdicts.other_share(evidence) <= verdicts.BUSY_SHARE, "made on a machine that others kept busy"
     assert {"mariadb", "mydumper", "kpbackup", "zstd", "age"} <= set(evidence["versions"])
 
 
@@ -78,6 +79,12 @@ def test_the_median_is_compared_and_the_peak_is_the_highest() -> None:
     )
     assert section["kpbackup"]["median"] == {"wall_s": 2, "peak_rss_bytes": 90}
     assert (section["slow"]["ratio"], section["fast"]["ratio"]) == (2.0, 1.5)
+
+
+def test_what_others_took_of_the_machine_is_weighed_by_the_length_of_the_runs() -> None:
+    section = {"kpbackup": {"runs": [{"wall_s": 30.0, "other_share": 0.0}, {"wall_s": 10.0, "other_share": 0.4}]}}
+    assert verdicts.other_share({"backup": section}) == pytest.approx(0.1)
+    assert verdicts.other_share({"goals": []}) == 0
 
 
 @pytest.mark.parametrize(("ratio", "met"), [(1.5, True), (1.499, False)])
