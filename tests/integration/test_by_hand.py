@@ -83,7 +83,9 @@ def test_the_documented_commands_bring_the_same_database_back(
     checksums = {table: checksum(source, table) for table in TABLES}
     time.sleep(1.1)  # the source stamps whole seconds: what follows must be in a later one
     source.execute("SELECT UTC_TIMESTAMP()")
-    until = str(source.fetchone()[0])
+    row = source.fetchone()
+    assert row is not None
+    until = str(row[0])
     source.execute("DELETE FROM shop.orders")
     kpbackup("backup", "incremental")
 
