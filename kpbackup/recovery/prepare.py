@@ -21,4 +21,4 @@ def run(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
         # the progress goes last: while a database of the old content is there, so is the sign that the target is not whole
         for name in (*plan.target.overwritten, load.SCRATCH_SCHEMA):
             connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")
-    return {"dropped": ", ".join(plan.target.overwritten)} if plan.target.overwritten else {}
+    return {"databases_dropped": str(len(plan.target.overwritten))} if plan.target.overwritten else {}

@@ -7,6 +7,8 @@ measured RTO is the time from 'planned' to the end of the last step before the s
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 
 from kpbackup import errors
 from kpbackup.model import canonical
+from kpbackup.pipeline import encrypt
 from kpbackup.recovery import database, drivers, planning, prepare, verify
 from kpbackup.recovery.journal import Journal
 from kpbackup.recovery.planning import RecoveryPlan
@@ -57,11 +60,28 @@ def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps:
             "into": request.endpoint.name,
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
-            "overwrite": "".join(f"{name}\n" for name in plan.target.overwritten),
+            "overwrite": _sealed(plan.target.overwritten, request),
             "replace_users": "yes" if request.replace_users else "no",
             "steps": ",".join(steps),
         },
     )
+
+
+def _sealed(names: Sequence[str], request: RecoveryRequest) -> str:
+    """Names of databases for the journal, which lies in the plain part of the repository: only the identity opens them."""
+    owners = [identity.recipient for identity in request.identities if isinstance(identity, encrypt.Identity)]
+    if not names or not owners:
+        return ""
+    encryptor = encrypt.Encryptor(owners)
+    return base64.b64encode(encryptor.encrypt(canonical.dumps(list(names))) + encryptor.flush()).decode()
+
+
+def _unsealed(text: str, request: RecoveryRequest) -> tuple[str, ...]:
+    if not text:
+        return ()
+    decryptor = encrypt.Decryptor(request.identities)
+    data = decryptor.decrypt(base64.b64decode(text)) + decryptor.finish()
+    return tuple(json.loads(data))
 
 
 def carry_out(
@@ -100,7 +120,7 @@ def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryReques
         journal.write("step_waiting", {"step": step, "reason": exc.message})
         raise
     except errors.KpbackupError as exc:
-        journal.write("step_failed", {"step": step, "error": exc.message})
+        journal.write("step_failed", {"step": step, "error": type(exc).__name__, "exit_code": exc.exit_code})
         raise
     journal.write("step_finished", {"step": step, "driven": driven, "seconds": f"{time.monotonic() - started:.3f}", **results})
 
@@ -190,7 +210,7 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
         )
     return replace(
         request,
-        overwrite=tuple(planned.fields["overwrite"].splitlines()),
+        overwrite=_unsealed(planned.fields["overwrite"], request),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
     )
 

@@ -113,13 +113,16 @@ def create_repository(
     )
     binding = manifest.RepositoryBinding(head=head, source=source, flavour=flavour)
     repository = Repository(backend, binding, (signing_key.public_key,), signing_key)
+    exists = errors.RepositoryError(
+        f"there is a repository at {backend.name} already", hint="use another prefix for another source; nothing was changed"
+    )
+    if any(info.key == layout.BINDING for info in backend.list(layout.BINDING)):
+        raise exists
+    store_reader(repository)  # before the binding, which is what makes a repository exist
     try:
         repository.create(binding)
     except errors.ObjectExists as exc:
-        raise errors.RepositoryError(
-            f"there is a repository at {backend.name} already", hint="use another prefix for another source; nothing was changed"
-        ) from exc
-    store_reader(repository)
+        raise exists from exc
     return repository
 
 
@@ -132,4 +135,12 @@ def store_reader(repository: Repository) -> None:
         try:
             repository.backend.put_if_absent(name, data)
         except errors.ObjectExists:
-            continue  # written by the run that made the repository
+            continue  # left by an interrupted init: good if it is by the same key
+    stored = repository.backend.read(key), repository.backend.read(layout.signature(key)).decode(errors="replace")
+    try:
+        sign.verify(*stored, (repository.need_signing_key().public_key,))
+    except (errors.IntegrityError, errors.KeyProblem) as exc:
+        raise errors.RepositoryError(
+            f"{key} at {repository.backend.name} is another key's: {exc.message}",
+            hint="an init with other keys was interrupted here: run it with those keys, or use another prefix",
+        ) from exc
