@@ -7,7 +7,7 @@ alone can be run (again) with --resume RUN.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,100 +43,50 @@ ReplaceUsers = Annotated[
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
 
 
-def restore(
-    ctx: typer.Context,
-    to: To = None,
-    to_gtid: ToGtid = None,
-    before_gtid: BeforeGtid = None,
-    to_position: ToPosition = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = None,
-    resume: Resume = None,
-    replace_users: ReplaceUsers = False,
-    confirm: Confirm = None,
-    json: context.JsonOption = False,
-) -> int:
-    """Recover: prepare, database, deploy, verify, switch. Shows the plan and asks before anything is changed."""
-    room = context.of(ctx, json=json)
-    asked = _asked(room, to, to_gtid, before_gtid, to_position, resume)
-    from kpbackup.recovery.steps import Step
+def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
+    """A verb that plans a run of these steps, asks, and carries them out; all such verbs take the same options."""
 
-    return _restore(
-        room,
-        asked,
-        tuple(Step),
-        yes=yes,
-        dry_run=dry_run,
-        overwrite=tuple(overwrite or ()),
-        resume=resume,
-        replace_users=replace_users,
-        confirm=tuple(confirm or ()),
-    )
+    def begin(
+        ctx: typer.Context,
+        to: To = None,
+        to_gtid: ToGtid = None,
+        before_gtid: BeforeGtid = None,
+        to_position: ToPosition = None,
+        yes: Yes = False,
+        dry_run: DryRun = False,
+        overwrite: Overwrite = None,
+        resume: Resume = None,
+        replace_users: ReplaceUsers = False,
+        confirm: Confirm = None,
+        json: context.JsonOption = False,
+    ) -> int:
+        from kpbackup.recovery.steps import Step
 
+        room = context.of(ctx, json=json)
+        return _restore(
+            room,
+            _asked(room, to, to_gtid, before_gtid, to_position, resume),
+            tuple(map(Step, steps)),
+            yes=yes,
+            dry_run=dry_run,
+            overwrite=tuple(overwrite or ()),
+            resume=resume,
+            replace_users=replace_users,
+            confirm=tuple(confirm or ()),
+        )
 
-def prepare(
-    ctx: typer.Context,
-    to: To = None,
-    to_gtid: ToGtid = None,
-    before_gtid: BeforeGtid = None,
-    to_position: ToPosition = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = None,
-    resume: Resume = None,
-    replace_users: ReplaceUsers = False,
-    confirm: Confirm = None,
-    json: context.JsonOption = False,
-) -> int:
-    """Step 1: judge the plan and the target, and make the target ready."""
-    room = context.of(ctx, json=json)
-    asked = _asked(room, to, to_gtid, before_gtid, to_position, resume)
-    from kpbackup.recovery.steps import Step
-
-    return _restore(
-        room,
-        asked,
-        (Step.PREPARE,),
-        yes=yes,
-        dry_run=dry_run,
-        overwrite=tuple(overwrite or ()),
-        resume=resume,
-        replace_users=replace_users,
-        confirm=tuple(confirm or ()),
-    )
+    begin.__doc__ = help_text
+    return begin
 
 
-def database(
-    ctx: typer.Context,
-    to: To = None,
-    to_gtid: ToGtid = None,
-    before_gtid: BeforeGtid = None,
-    to_position: ToPosition = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = None,
-    resume: Resume = None,
-    replace_users: ReplaceUsers = False,
-    confirm: Confirm = None,
-    json: context.JsonOption = False,
-) -> int:
-    """Steps 1 and 2: bring the database back, prove it by reading it back, and stop there."""
-    room = context.of(ctx, json=json)
-    asked = _asked(room, to, to_gtid, before_gtid, to_position, resume)
-    from kpbackup.recovery.steps import Step
-
-    return _restore(
-        room,
-        asked,
-        (Step.PREPARE, Step.DATABASE),
-        yes=yes,
-        dry_run=dry_run,
-        overwrite=tuple(overwrite or ()),
-        resume=resume,
-        replace_users=replace_users,
-        confirm=tuple(confirm or ()),
-    )
+restore = _beginning(
+    "Recover: prepare, database, deploy, verify, switch. Shows the plan and asks before anything is changed.",
+    ("prepare", "database", "deploy", "verify", "switch"),
+)
+prepare = _beginning("Step 1: judge the plan and the target, and make the target ready.", ("prepare",))
+database = _beginning(
+    "Steps 1 and 2: bring the database back, prove it by reading it back, and stop there.", ("prepare", "database")
+)
 
 
 def deploy(ctx: typer.Context, resume: Resume = None, confirm: Confirm = None, json: context.JsonOption = False) -> int:
