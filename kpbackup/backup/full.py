@@ -47,6 +47,7 @@ class FullRequest:
     level: int = 1
     max_wait_s: float = 60.0
     bytes_per_second: int | None = None
+    check: Callable[[], None] = lambda: None
     progress: Callable[[int, int], None] | None = None
     unless_since: datetime | None = None
 
@@ -185,12 +186,17 @@ class _Full:
             self.connection, self.facts, self.rights, inventory.tables, max_wait_s=self.request.max_wait_s
         ) as point:
             point.settle(lambda: workers.ask_all({"snapshot": True}))
-            workers.run(under_lock)
+            workers.run(under_lock, check=self._check)
             released = point.release()
         file = follow.file_identity(self.request.endpoint, flavour=self.facts.flavour, file=released.coordinates.file)
-        workers.run(free)
+        workers.run(free, check=self._check)
         how = manifest.Snapshot(rung=point.rung, locked_ms=round(released.locked_s * 1000))
         return _Point(released.coordinates, released.clock, how, file)
+
+    def _check(self) -> None:
+        """Raises when the lease is lost or the caller wants to end; workers may be waiting, so they cannot notice."""
+        self.held.check()
+        self.request.check()
 
     def _tasks(self, pairs: Sequence[tuple[Table, ChunkBounds]], *, first: int, total_rows: int) -> list[pool.Task]:
         groups = list(enumerate(rows.group_jobs(pairs), start=first))

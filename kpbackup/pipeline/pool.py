@@ -76,10 +76,10 @@ class WorkerPool:
         for worker in self.workers:
             worker.receive()
 
-    def run(self, tasks: Iterable[Task]) -> None:
-        """Carries out all tasks and those they return.
+    def run(self, tasks: Iterable[Task], *, check: Callable[[], None] = lambda: None) -> None:
+        """Carries out all tasks and those they return; `check` is called several times a second and may raise to end it.
 
-        Raises the first error a task had, after every thread has stopped.
+        Raises the first error a task or `check` had, after every thread has stopped.
         """
         board = _Board(tasks)
         threads = [threading.Thread(target=self._work, args=(worker, board), daemon=True) for worker in self.workers]
@@ -89,6 +89,7 @@ class WorkerPool:
             while any(thread.is_alive() for thread in threads):
                 for thread in threads:
                     thread.join(timeout=JOIN_S)
+                check()
         except BaseException:
             self.kill()
             for thread in threads:

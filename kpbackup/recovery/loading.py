@@ -144,8 +144,8 @@ class _Load:
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
             self.deferred[name] = deferral.statements
             creating.append(Definition("table", table.schema, table.name, (deferral.create_sql,)))
+        load.prepare_progress(connection)  # first: while it is there, the target is not whole
         warnings = definitions.create(connection, self.inventory.databases)
-        load.prepare_progress(connection)
         return warnings + definitions.create(connection, self._missing(connection, [*self.inventory.sequences, *creating]))
 
     def _missing(self, connection: server.Connection, wanted: Sequence[Definition]) -> list[Definition]:

@@ -25,7 +25,7 @@ from kpbackup.model.catalog import Catalog
 from kpbackup.plan import schedule
 from kpbackup.service import http, opening, pages, reading, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
-from kpbackup.service.stopping import StoppableBackend
+from kpbackup.service.stopping import StoppableBackend, Stopped
 
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
@@ -192,9 +192,13 @@ class Supervisor:
 
     def _run_full(self, due: schedule.Due) -> dict[str, object]:
         since = due.since or datetime.min.replace(tzinfo=UTC)
-        request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since)
+        request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since, check=self._stop_point)
         made = run_full(self._stoppable(), request)
         return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
+
+    def _stop_point(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped
 
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
         made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))

@@ -5,8 +5,8 @@ parts are as small as the size announced allows. Once more has come than was ann
 is just so large that parts growing by that same ratio would reach 5 TiB with the 10,000th: the
 limit is never met, whatever the hint said.
 
-Limits: without a hint, parts stay at 8 MiB up to 10 GiB; a stream of 100 GiB ends at 70 MiB, one of
-1 TiB at 700 MiB. With the right hint those are 26 MiB and 263 MiB. Pure: no I/O.
+Limits: without a hint, parts stay at 5 MiB up to 6 GiB; a stream of 100 GiB ends at 78 MiB, one of
+1 TiB at 793 MiB. With the right hint those are 26 MiB and 263 MiB. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MIB = 1 << 20
-SMALLEST_PART = 8 * MIB
+SMALLEST_PART = 5 * MIB
 LARGEST_PART = 5 << 30
 LARGEST_OBJECT = 5 << 40
 MOST_PARTS = 10_000

@@ -52,10 +52,10 @@ def test_parts_stay_small_when_the_hint_is_right(total: int) -> None:
 def test_parts_without_a_hint_grow_as_documented() -> None:
     assert max(plan(10 * GIB, 0)) == 8 * parts.MIB
     assert max(plan(100 * GIB, 0)) <= 80 * parts.MIB
-    assert max(plan(TIB, 0)) <= 750 * parts.MIB
+    assert max(plan(TIB, 0)) <= 800 * parts.MIB
 
 
-EDGE = 8 * parts.MIB
+EDGE = parts.SMALLEST_PART
 
 
 @pytest.mark.parametrize("total", [0, 1, EDGE - 1, EDGE, EDGE + 1, 2 * EDGE, 2 * EDGE + 5])
