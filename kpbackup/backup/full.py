@@ -146,8 +146,8 @@ class _Full:
         self.chunks: dict[int, list[ChunkRecord]] = {}
 
     def run(self) -> manifest.BackupSet:
-        inventory = self._read_definitions()
         with pool.WorkerPool(DUMP_WORKER, self._start_message(), workers=self.request.workers) as workers:
+            inventory = self._read_definitions()
             point = self._dump(workers, inventory)
         after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
         changed = definitions.compare(inventory, after, values=False)

@@ -54,23 +54,30 @@ class _Board:
 
 
 class WorkerPool:
-    """Workers of one module that were given `start_message` and answered it. Leaving the context ends them."""
+    """Workers of one module, given `start_message`; their answer is awaited when they are first needed, so that they
+    start while the caller does something else. Leaving the context ends them."""
 
     def __init__(self, module: str, start_message: dict[str, Any], *, workers: int) -> None:
         self.workers: list[WorkerProcess] = []
+        self._are_ready = False
         try:
             for _ in range(workers):
                 self.workers.append(WorkerProcess(module))
             for worker in self.workers:
                 worker.send(start_message)
-            for worker in self.workers:
-                worker.receive()
         except BaseException:
             self.kill()
             raise
 
+    def _await_ready(self) -> None:
+        if not self._are_ready:
+            for worker in self.workers:
+                worker.receive()
+            self._are_ready = True
+
     def ask_all(self, message: dict[str, Any]) -> None:
         """Sends every worker the same message and waits for all answers."""
+        self._await_ready()
         for worker in self.workers:
             worker.send(message)
         for worker in self.workers:
@@ -81,6 +88,7 @@ class WorkerPool:
 
         Raises the first error a task or `check` had, after every thread has stopped.
         """
+        self._await_ready()
         board = _Board(tasks)
         threads = [threading.Thread(target=self._work, args=(worker, board), daemon=True) for worker in self.workers]
         for thread in threads:
