@@ -6,6 +6,7 @@ data without a manifest, which does not exist for anybody; the next prune remove
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -199,7 +200,11 @@ class _Full:
         self.request.check()
 
     def _tasks(self, pairs: Sequence[tuple[Table, ChunkBounds]], *, first: int, total_rows: int) -> list[pool.Task]:
+        """One task an object; their numbers keep neighbours in different tables (the load goes by them), but the largest
+        come first, so that the small ones fill the time in which the last large ones end."""
+        pieces = Counter(table for table, _ in pairs)
         groups = list(enumerate(rows.group_jobs(pairs), start=first))
+        groups.sort(key=lambda entry: -sum(table.estimated_bytes // pieces[table] for table, _ in entry[1]))
         return [partial(self._dump_object, number=number, group=group, total_rows=total_rows) for number, group in groups]
 
     def _dump_object(
