@@ -35,6 +35,7 @@ from typing import IO, Any, TypeAlias, cast
 
 from kpbackup import errors
 
+PIPE_BYTES = 1 << 20  # a whole message fits, so the two sides need not take turns within one
 FRAME_LIMIT_BYTES = 256 << 20
 STDERR_TAIL_BYTES = 4096
 
@@ -123,6 +124,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                pipesize=PIPE_BYTES,
                 start_new_session=True,
             )
         except OSError as exc:
