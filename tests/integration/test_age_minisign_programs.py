@@ -207,7 +207,7 @@ def test_we_accept_minisigns_signature_and_key(minisign: str, tmp_path: Path, le
     run(minisign, "-S", *legacy, "-W", "-s", secret, "-t", "hello", "-m", document)
     text = (tmp_path / "document.minisig").read_text()
     trusted = sign.PublicKey.parse(public.read_text())
-    assert trusted.key_id in public.read_text()
+    assert trusted.key_id.lstrip("0") in public.read_text()  # minisign leaves leading zeros out
     assert sign.verify(b"some data", text, [trusted]) == "hello"
     with pytest.raises(errors.IntegrityError):
         sign.verify(b"some dat", text, [trusted])

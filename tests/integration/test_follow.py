@@ -264,7 +264,7 @@ def test_purged_and_unknown_files(mariadb: Server, mysql97: Server) -> None:
     for source in (mariadb, mysql97):
         source.execute("CREATE DATABASE shop", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
         until = end_of(source)
-        source.execute(f"PURGE BINARY LOGS TO '{until.file}'")
+        source.purge_binlogs(before=until.file)
         with pytest.raises(errors.ChainBroken, match="binlog") as caught:
             capture(source, start=Coordinates(FIRST, 4), until=until)
         assert "full backup" in caught.value.hint

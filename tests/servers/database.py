@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from kpbackup.mysql import server
 from tests.servers import exercised, ports
 from tests.servers.process import ServerFailed, ServerProcess
 
+PURGE_TIMEOUT_S = 30.0
 START_ATTEMPTS = 3  # a port can be taken between looking and listening
 
 CommandLine = Callable[["Paths", int], list[str]]
@@ -92,6 +94,21 @@ class Server:
         with self.connect(database=database) as connection:
             for statement in statements:
                 connection.execute(statement)
+
+    def purge_binlogs(self, *, before: str) -> None:
+        """PURGE BINARY LOGS TO `before`, until they are gone: MariaDB keeps a file, with a warning alone, while recovery from
+        a crash would still need it or a dump thread that has lost its reader still holds it.
+
+        Raises:
+            ServerFailed: they are still there after PURGE_TIMEOUT_S.
+        """
+        deadline = time.monotonic() + PURGE_TIMEOUT_S
+        with self.connect() as connection:
+            while connection.rows("SHOW BINARY LOGS")[0][0] != before:
+                if time.monotonic() > deadline:
+                    raise ServerFailed(f"{self.product} does not purge its binlogs up to {before}")
+                connection.execute(f"PURGE BINARY LOGS TO '{before}'")
+                time.sleep(0.02)
 
     def start(self) -> None:
         """Starts the server and returns when root can log in.
