@@ -1,7 +1,8 @@
 """`kpbackup init`: keys on this machine, an empty repository in the store.
 
 Order: keys first (create-only files), then the repository, so that no repository exists whose keys were never written.
-Run again after a failure, it takes up the keys that are there.
+Run again after a failure, it takes up the keys that are there. What the settings name already (recipients, a signing key) is
+used and not made: a second source, or keys that came from a Secret.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kpbackup.pipeline import encrypt, sign
 from kpbackup.service import opening
 
 if TYPE_CHECKING:
+    from kpbackup.config import Settings
     from kpbackup.storage.backend import Backend
 
 IDENTITY, RECIPIENTS, SIGNING, PUBLIC = "identity.txt", "recipients.txt", "signing.key", "signing.pub"
@@ -28,9 +30,12 @@ IDENTITY, RECIPIENTS, SIGNING, PUBLIC = "identity.txt", "recipients.txt", "signi
 
 @dataclass(frozen=True)
 class _Keys:
+    """`identity_file` is None when the settings name recipients: then their identities are the user's matter."""
+
     signing: sign.SigningKey
-    recipient: str
-    directory: Path
+    signing_file: Path
+    recipients: tuple[str, ...]
+    identity_file: Path | None
 
 
 def init(
@@ -42,13 +47,14 @@ def init(
 
     Writes four files into the directory of --keys unless they are there: identity.txt (private, opens every
     backup), recipients.txt (its public half), signing.key (private, signs what is written) and signing.pub.
+    Recipients or a signing key that the settings name already are used instead of new ones.
     """
     room = context.of(ctx, json=json)
     backend = opening.backend(room.settings)
     source = room.settings.need_source()
     flavour = _flavour(room)
     _try_store(backend)
-    made = _keys(Path(keys))
+    made = _keys(room.settings, Path(keys))
     from kpbackup.repository import binding
 
     repository = binding.create_repository(
@@ -76,21 +82,40 @@ def _try_store(backend: Backend) -> None:
         )
 
 
-def _keys(directory: Path) -> _Keys:
+def _keys(settings: Settings, directory: Path) -> _Keys:
+    """Keys from the settings where those name some, else new ones. A file named there that is to be made here is made."""
+    recipients_file, signing_file = settings.encryption.recipients_file, settings.signing.key_file
+    has_recipients = settings.encryption.recipients or (recipients_file and not _is_in(directory, recipients_file, RECIPIENTS))
+    has_signing_key = signing_file and not _is_in(directory, signing_file, SIGNING)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        identity = encrypt.Identity.parse(_key_line(_kept(directory / IDENTITY, _new_identity, private=True)))
-        recipient = str(identity.recipient)
-        _kept(directory / RECIPIENTS, lambda: f"{recipient}\n", private=False)
-        signing = sign.SigningKey.parse(_kept(directory / SIGNING, lambda: sign.SigningKey.generate().reveal(), private=True))
-        _kept(
-            directory / PUBLIC, lambda: f"untrusted comment: kpbackup signing public key\n{signing.public_key}\n", private=False
-        )
+        if not (has_recipients and has_signing_key):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        signing = opening.signing_key(settings) if has_signing_key else _new_signing_key(directory)
+        place = Path(signing_file) if has_signing_key and signing_file else directory / SIGNING
+        if has_recipients:
+            return _Keys(signing, place, settings.need_recipients(), None)
+        return _Keys(signing, place, (_new_recipient(directory),), directory / IDENTITY)
     except OSError as exc:
         raise errors.LocalIOError(
             f"cannot write keys to {directory}: {exc.strerror}", hint="give a directory of your own with --keys"
         ) from exc
-    return _Keys(signing, recipient, directory)
+
+
+def _is_in(directory: Path, file: str, name: str) -> bool:
+    return Path(file).resolve() == (directory / name).resolve()
+
+
+def _new_signing_key(directory: Path) -> sign.SigningKey:
+    signing = sign.SigningKey.parse(_kept(directory / SIGNING, lambda: sign.SigningKey.generate().reveal(), private=True))
+    _kept(directory / PUBLIC, lambda: f"untrusted comment: kpbackup signing public key\n{signing.public_key}\n", private=False)
+    return signing
+
+
+def _new_recipient(directory: Path) -> str:
+    identity = encrypt.Identity.parse(_key_line(_kept(directory / IDENTITY, _new_identity, private=True)))
+    recipient = str(identity.recipient)
+    _kept(directory / RECIPIENTS, lambda: f"{recipient}\n", private=False)
+    return recipient
 
 
 def _new_identity() -> str:
@@ -120,24 +145,31 @@ def _kept(path: Path, make: Callable[[], str], *, private: bool) -> str:
 
 
 def _report(room: context.Context, made: _Keys, repository: str, url: str) -> None:
-    where = made.directory.resolve()
+    identity = made.identity_file.resolve() if made.identity_file else None
+    signing_file = made.signing_file.resolve()
     document = {
         "repository": repository,
         "url": url,
-        "keys": str(where),
-        "recipient": made.recipient,
+        "recipient": made.recipients[0],
+        "recipients": made.recipients,
         "public_key": str(made.signing.public_key),
-        "identity_file": str(where / IDENTITY),
-        "signing_key_file": str(where / SIGNING),
+        "identity_file": str(identity) if identity else None,
+        "signing_key_file": str(signing_file),
     }
+    known = "the holders of the recipients in the settings"
     room.printer.show(
         document,
         render.Fields(
-            [("repository", f"{repository} at {url}"), ("identity", where / IDENTITY), ("signing key", where / SIGNING)]
+            [("repository", f"{repository} at {url}"), ("identity", identity or known), ("signing key", signing_file)]
         ),
-        f"\nThe identity {where / IDENTITY} opens every backup, and nothing else does. Copy it to two safe places\n"
-        "away from this machine and delete it here: making backups does not need it, restoring does.\n\n"
+        *([_KEEP_IT.format(identity)] if identity else []),
         "Put into the settings:\n\n"
-        f"encryption:\n  recipients: [{made.recipient}]\n"
-        f"signing:\n  key_file: {where / SIGNING}\n  public_keys: [{made.signing.public_key}]",
+        f"encryption:\n  recipients: [{', '.join(made.recipients)}]\n"
+        f"signing:\n  key_file: {signing_file}\n  public_keys: [{made.signing.public_key}]",
     )
+
+
+_KEEP_IT = """
+The identity {} opens every backup, and nothing else does. Copy it to two safe places
+away from this machine and delete it here: making backups does not need it, restoring does.
+"""

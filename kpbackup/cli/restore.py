@@ -264,6 +264,7 @@ def _request(
         drivers={step: Driver(c.driver, tuple(c.command), c.timeout.total_seconds()) for step, c in configured.items()},
         overwrite=overwrite,
         replace_users=replace_users,
+        workers=settings.need_target().max_connections,
         sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in recovery.verify.sql),
         ask_manual=_ask_manual if sys.stdin.isatty() else None,
         progress=report,

@@ -14,6 +14,10 @@ from kpbackup.config.groups import Group, Login
 class TargetSettings(Login):
     """The server restored into. Its account needs all privileges on what is restored."""
 
+    max_connections: values.Whole = pydantic.Field(default=4, ge=1, le=64)
+    """Connections a restore loads with at the same time; each has a second one for reading back. More than the server has
+    cores gain little."""
+
 
 class StepSettings(Group):
     """What every step of a recovery can have."""

@@ -8,9 +8,11 @@ and events come last, so that none of them can touch a row. Nothing here trusts 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kpbackup import errors
@@ -23,6 +25,7 @@ from kpbackup.mysql.quoting import identifier
 from kpbackup.pipeline import encrypt, stream
 from kpbackup.pipeline.pool import Task, WorkerPool
 from kpbackup.pipeline.process import WorkerProcess
+from kpbackup.recovery import load_order
 from kpbackup.repository.binding import Repository
 
 LOAD_WORKER = "kpbackup.recovery.load_worker"
@@ -34,7 +37,7 @@ class LoadRequest:
     """`progress(phase, done_rows, total_rows)` is called from threads; phases are 'load' and 'read back'."""
 
     endpoint: server.Endpoint
-    workers: int = 2
+    workers: int = 4
     replace_users: bool = False
     write_binlog: bool = False
     progress: Callable[[str, int, int], None] | None = None
@@ -95,6 +98,9 @@ def load_set(
     return _Load(repository, backup_set, inventory, data_key, request).run()
 
 
+_Work = Callable[[WorkerProcess], int]
+
+
 class _Load:
     def __init__(
         self,
@@ -112,6 +118,8 @@ class _Load:
         self.total = sum(chunk.rows for chunk in inventory.chunks)
         self.done = {"load": 0, "read back": 0}
         self.deferred: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.to_index: deque[_Work] = deque()
+        self.to_read_back: deque[_Work] = deque()
 
     def run(self) -> LoadResult:
         warnings: list[str] = []
@@ -123,7 +131,7 @@ class _Load:
             "session": {"write_binlog": self.request.write_binlog},
         }
         with WorkerPool(LOAD_WORKER, start, workers=self.request.workers) as workers:
-            workers.run(self._load_tasks())
+            workers.run([self._next] * self._work())
         with self._session() as connection:
             warnings += definitions.create(connection, self._missing(connection, self.inventory.after_rows))
             warnings += self._create_accounts(connection)
@@ -153,7 +161,8 @@ class _Load:
         there = {(kind, schema, name) for kind, schema, name in connection.rows(_OBJECTS)}
         return [d for d in wanted if (_OBJECT_KINDS.get(d.kind, d.kind), d.schema, d.name) not in there]
 
-    def _load_tasks(self) -> list[Task]:
+    def _work(self) -> int:
+        """Plans the loading; the number of works that wait."""
         stored = {entry.key: entry for entry in self.backup_set.objects}
         by_object: dict[str, list[ChunkRecord]] = {}
         for chunk in self.inventory.chunks:
@@ -163,55 +172,66 @@ class _Load:
             raise errors.IntegrityError(
                 f"the inventory of set {self.backup_set.name} names objects its manifest does not: {sorted(unknown)[0]}"
             )
-        tasks = [self._task_load(stored[key], sorted(chunks, key=lambda c: c.ordinal)) for key, chunks in by_object.items()]
-        return tasks
+        self.objects = {key: (stored[key], sorted(chunks, key=lambda c: c.ordinal)) for key, chunks in by_object.items()}
+        later_keys = {name: sum(s.count("ADD ") for s in statements) for name, statements in self.deferred.items()}
+        self.order = load_order.LoadOrder((_piece(key, chunks) for key, chunks in by_object.items()), later_keys=later_keys)
+        return len(self.objects)
 
-    def _task_load(self, stored: StoredObject, chunks: list[ChunkRecord]) -> Task:
-        def run(worker: WorkerProcess) -> Sequence[Task]:
-            tables = [self.tables[chunk.schema, chunk.table] for chunk in chunks]
-            with naming(stored.key):
-                worker.send(
-                    {"load": {"tables": [codec.encode(t) for t in tables], "chunks": [codec.encode(c) for c in chunks]}}
-                )
-                for piece in verified_object(self.repository, stored):
-                    worker.send_bytes(piece)
-                worker.send({"end": True})
-                worker.receive()
-            self._count("load", sum(chunk.rows for chunk in chunks))
-            return [task for chunk in chunks for task in self._after_chunk(chunk)]
-
-        return run
-
-    def _after_chunk(self, chunk: ChunkRecord) -> Sequence[Task]:
-        """Once a table's last chunk is in: its indexes, then the reading back of all its chunks."""
-        name = (chunk.schema, chunk.table)
+    def _next(self, worker: WorkerProcess) -> Sequence[Task]:
+        """One work: indexes first, for everybody may have to wait for them; then loading; reading back last."""
         with self.lock:
-            self.left[name] -= 1
-            if self.left[name]:
-                return ()
-        return (self._task_finish_table(self.tables[name]),)
+            piece = None if self.to_index else self.order.take()
+            queue = self.to_index or self.to_read_back
+            work = partial(self._load_object, piece=piece) if piece else queue.popleft()
+        return [self._next] * work(worker)
 
-    def _task_finish_table(self, table: Table) -> Task:
-        def run(worker: WorkerProcess) -> Sequence[Task]:
-            statements = self.deferred[table.schema, table.name]
-            worker.send({"indexes": {"table": codec.encode(table), "statements": list(statements)}})
+    def _load_object(self, worker: WorkerProcess, *, piece: load_order.Piece) -> int:
+        """Loads one object; as all works do, returns how many more there are now."""
+        stored, chunks = self.objects[piece.object_key]
+        tables = [self.tables[chunk.schema, chunk.table] for chunk in chunks]
+        with naming(stored.key):
+            worker.send({"load": {"tables": [codec.encode(t) for t in tables], "chunks": [codec.encode(c) for c in chunks]}})
+            for part in verified_object(self.repository, stored):
+                worker.send_bytes(part)
+            worker.send({"end": True})
             worker.receive()
-            worker.send({"analyze": codec.encode(table)})
-            worker.receive()
-            return [
-                self._task_read_back(table, c) for c in self.inventory.chunks if (c.schema, c.table) == (table.schema, table.name)
-            ]
+        self._count("load", sum(chunk.rows for chunk in chunks))
+        with self.lock:
+            self.order.loaded(piece)
+            return sum(self._after_chunk(chunk) for chunk in chunks)
 
-        return run
+    def _after_chunk(self, chunk: ChunkRecord) -> int:
+        """Once a table's last chunk is in: its indexes, and the reading back of all its chunks."""
+        name = (chunk.schema, chunk.table)
+        self.left[name] -= 1
+        if self.left[name]:
+            return 0
+        table = self.tables[name]
+        self.to_index.append(partial(self._finish_table, table=table))
+        # an index added in place leaves the rows alone, so they are read back meanwhile; FULLTEXT may build the table anew
+        return 1 + (0 if self._is_rebuilt(table) else self._plan_read_back(table))
 
-    def _task_read_back(self, table: Table, chunk: ChunkRecord) -> Task:
-        def run(worker: WorkerProcess) -> Sequence[Task]:
-            worker.send({"read_back": {"table": codec.encode(table), "chunk": codec.encode(chunk)}})
-            worker.receive()
-            self._count("read back", chunk.rows)
-            return ()
+    def _is_rebuilt(self, table: Table) -> bool:
+        return any("ADD FULLTEXT " in statement for statement in self.deferred[table.schema, table.name])
 
-        return run
+    def _plan_read_back(self, table: Table) -> int:
+        chunks = [c for c in self.inventory.chunks if (c.schema, c.table) == (table.schema, table.name)]
+        self.to_read_back.extend(partial(self._read_back, table=table, chunk=chunk) for chunk in chunks)
+        return len(chunks)
+
+    def _finish_table(self, worker: WorkerProcess, *, table: Table) -> int:
+        worker.send({"indexes": {"table": codec.encode(table), "statements": list(self.deferred[table.schema, table.name])}})
+        worker.receive()
+        worker.send({"analyze": codec.encode(table)})
+        worker.receive()
+        with self.lock:
+            return self._plan_read_back(table) if self._is_rebuilt(table) else 0
+
+    def _read_back(self, worker: WorkerProcess, *, table: Table, chunk: ChunkRecord) -> int:
+        worker.send({"read_back": {"table": codec.encode(table), "chunk": codec.encode(chunk)}})
+        worker.receive()
+        self._count("read back", chunk.rows)
+        return 0
 
     def _count(self, phase: str, rows: int) -> None:
         with self.lock:
@@ -274,6 +294,12 @@ class _Load:
                 f" {'; '.join(differences[:5])}",
                 hint="compare the servers' versions and settings; the target is not to be used",
             )
+
+
+def _piece(key: str, chunks: Sequence[ChunkRecord]) -> load_order.Piece:
+    tables = {(chunk.schema, chunk.table) for chunk in chunks}
+    table = tables.pop() if len(tables) == 1 else ("", key)
+    return load_order.Piece(key, table, sum(c.rows for c in chunks), sum(c.row_bytes for c in chunks))
 
 
 _OBJECT_KINDS = {"table": "table", "sequence": "table", "view": "table"}

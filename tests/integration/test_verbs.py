@@ -52,6 +52,29 @@ def copy(stocked: tuple[Deployment, Server], tmp_path: Path) -> Deployment:
     return found
 
 
+def test_init_takes_the_keys_that_the_settings_name(stocked: tuple[Deployment, Server], tmp_path: Path) -> None:
+    """A second repository, or keys from a Secret: nothing new is made, and the first backup is sealed and signed with them."""
+    made, _ = stocked
+    second = Deployment(tmp_path, made.settings | {"repository": {"url": (tmp_path / "repository").as_uri()}})
+    second.write()
+    report = second.json("init", "--keys", str(tmp_path / "unused"))
+    assert not (tmp_path / "unused").exists()
+    assert report["identity_file"] is None
+    assert [report["recipient"]] == report["recipients"] == made.settings["encryption"]["recipients"]
+    assert report["signing_key_file"] == made.settings["signing"]["key_file"]
+    assert second.json("backup", "full")["set"] == "0001-1"
+    assert second.json("check")["intact"] is True
+
+
+def test_init_refuses_a_named_signing_key_that_is_not_there(stocked: tuple[Deployment, Server], tmp_path: Path) -> None:
+    made, _ = stocked
+    signing = made.settings["signing"] | {"key_file": str(tmp_path / "not-mounted.key")}
+    second = Deployment(tmp_path, made.settings | {"signing": signing, "repository": {"url": (tmp_path / "repository").as_uri()}})
+    second.write()
+    assert "not-mounted.key" in second.json("init", "--keys", str(tmp_path / "keys"), code=18)["error"]["message"]
+    assert not (tmp_path / "keys").exists() or not (tmp_path / "keys" / "signing.key").exists()
+
+
 def test_list_shows_windows_sets_and_archive(stocked: tuple[Deployment, Server]) -> None:
     made, _ = stocked
     listed = made.json("list")

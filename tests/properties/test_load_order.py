@@ -1,0 +1,97 @@
+"""The order of a load: everything once, the longest table first, workers apart where they can be, and all of them done early."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpbackup.recovery.load_order import INDEX_ENTRY_US, LoadOrder, Piece
+
+Name = tuple[str, str]
+ROW_BYTES = 500
+NAMES = st.sampled_from([("shop", name) for name in "abcdef"])
+
+
+def piece(table: Name, number: int, rows: int) -> Piece:
+    return Piece(f"data/{table[1]}-{number}", table, rows, rows * ROW_BYTES)
+
+
+pieces = st.lists(st.tuples(NAMES, st.integers(0, 250_000)), max_size=40).map(
+    lambda found: [piece(table, number, rows) for number, (table, rows) in enumerate(found)]
+)
+later = st.dictionaries(NAMES, st.integers(0, 8))
+
+
+def play(found: Sequence[Piece], keys: Mapping[Name, int], workers: int) -> tuple[list[str], float]:
+    """(objects in the order they were taken, when the last row and index is in) with workers as fast as the estimate says."""
+    order = LoadOrder(found, later_keys=keys)
+    left = {p.table: sum(q.table == p.table for q in found) for p in found}
+    rows = {p.table: sum(q.rows for q in found if q.table == p.table) for p in found}
+    taken: list[str] = []
+    to_index: list[Name] = []
+    now = 0.0
+    running: list[tuple[float, int, Piece | None]] = [(0.0, number, None) for number in range(workers)]
+    while running:
+        now, number, ended = heapq.heappop(running)
+        if ended is not None:
+            order.loaded(ended)
+            left[ended.table] -= 1
+            if not left[ended.table]:
+                to_index.append(ended.table)
+        if to_index:
+            table = to_index.pop(0)
+            heapq.heappush(running, (now + rows[table] * keys.get(table, 0) * INDEX_ENTRY_US, number, None))
+        elif (chosen := order.take()) is not None:
+            taken.append(chosen.object_key)
+            heapq.heappush(running, (now + chosen.load_us, number, chosen))
+    return taken, now
+
+
+@given(pieces, later, st.integers(1, 5))
+def test_every_object_is_taken_once_and_those_of_a_table_in_their_order(
+    found: list[Piece], keys: dict[Name, int], workers: int
+) -> None:
+    taken, _ = play(found, keys, workers)
+    assert sorted(taken) == sorted(p.object_key for p in found)
+    for table in {p.table for p in found}:
+        own = [p.object_key for p in found if p.table == table]
+        assert [key for key in taken if key in own] == own
+
+
+@given(pieces, later)
+def test_the_first_object_is_of_the_table_that_takes_longest(found: list[Piece], keys: dict[Name, int]) -> None:
+    order = LoadOrder(found, later_keys=keys)
+    first = order.take()
+    assert (first is None) == (not found)
+
+    def whole_us(table: Name) -> float:
+        own = [p for p in found if p.table == table]
+        return sum(p.load_us for p in own) + sum(p.rows for p in own) * keys.get(table, 0) * INDEX_ENTRY_US
+
+    assert first is None or whole_us(first.table) == max(whole_us(p.table) for p in found)
+
+
+def test_workers_go_to_different_tables_of_the_same_size() -> None:
+    order = LoadOrder([piece(("s", t), n, 100_000) for t in "abc" for n in range(4)], later_keys={})
+    assert len({p.table for p in (order.take(), order.take(), order.take()) if p}) == 3
+
+
+def test_all_help_with_a_table_whose_indexes_would_come_last() -> None:
+    big = [piece(("s", "big"), n, 250_000) for n in range(6)]
+    small = [piece(("s", "small"), 9, 50_000)]
+    order = LoadOrder([*small, *big], later_keys={("s", "big"): 8})
+    assert [order.take(), order.take()] == big[:2]
+
+
+def test_the_indexes_of_the_largest_table_are_built_while_others_load() -> None:
+    """Its last row is in early enough that the end is not later than its own work and its index, with the rest beside it."""
+    big = [piece(("s", "big"), n, 250_000) for n in range(6)]
+    rest = [piece(("s", name), n, 200_000) for name in "abcd" for n in range(2)]
+    keys = {("s", "big"): 8}
+    _, ended = play([*rest, *big], keys, 2)
+    alone = sum(p.load_us for p in big) / 2 + 1_500_000 * 8 * INDEX_ENTRY_US
+    everything = (sum(p.load_us for p in (*big, *rest)) + 1_500_000 * 8 * INDEX_ENTRY_US) / 2
+    assert ended <= max(alone, everything) * 1.1
