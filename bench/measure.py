@@ -35,7 +35,8 @@ class Run:
     """What one run took. `client_cpu_s` is of the programs, `server_cpu_s` and `store_cpu_s` of the servers they talked to.
 
     `other_share` is what everybody else took of the machine's processor time meanwhile, from 0 to 1: figures made on a busy
-    machine are worth nothing, and this shows it.
+    machine are worth nothing, and this shows it. `read_back_share` is of a restore by kpbackup: the workers' time for reading
+    back over that for loading and indexes.
     """
 
     wall_s: float
@@ -46,6 +47,7 @@ class Run:
     peak_pss_bytes: int
     other_share: float
     output_bytes: int = 0
+    read_back_share: float = 0.0
 
 
 @dataclass(frozen=True)

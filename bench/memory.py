@@ -10,22 +10,15 @@ from bench.measure import Run
 from bench.rounds import Results, Say
 from bench.stage import Stage
 
-BACKUP, RESTORE = variants.BACKUPS[0], variants.RESTORES[0]
+BACKUP, RESTORE = variants.UPLOADS[0], variants.RESTORE_FROM_S3  # S3 takes more memory than files
 
 
-def measure(stage: Stage, backups: Results, restores: Results, say: Say) -> dict[str, Any]:
-    """Peaks as {"backup": {"once": ..., "twice": ...}, "restore": ...}; what the rounds have measured is not run again."""
-    once = {"backup": backups.runs.get("kpbackup", []), "restore": restores.runs.get("kpbackup", [])}
-    if not once["backup"]:
-        once["backup"] = [rounds.back_up_once(stage, BACKUP)]
-    if not once["restore"]:
-        once["restore"] = [rounds.restore_once(stage, RESTORE, stage.fingerprint(stage.source))[0]]
+def measure(stage: Stage, backups: Results, say: Say) -> dict[str, Any]:
+    """Peaks as {"backup": {"once": ..., "twice": ...}, "restore": ...}; backups that were measured are not repeated."""
+    once = {"backup": backups.runs.get("kpbackup") or [rounds.back_up_once(stage, BACKUP)], "restore": [_restored(stage)]}
     say("memory  copying the big tables")
     copied = stage.double()
-    twice = {
-        "backup": [rounds.back_up_once(stage, BACKUP)],
-        "restore": [rounds.restore_once(stage, RESTORE, stage.fingerprint(stage.source))[0]],
-    }
+    twice = {"backup": [rounds.back_up_once(stage, BACKUP)], "restore": [_restored(stage)]}
     found: dict[str, Any] = {"copied_tables": copied}
     for what in ("backup", "restore"):
         found[what] = {"once": _peak(once[what]), "twice": _peak(twice[what])}
@@ -35,6 +28,10 @@ def measure(stage: Stage, backups: Results, restores: Results, say: Say) -> dict
         )
     found["twice_runs"] = {what: [asdict(made) for made in runs] for what, runs in twice.items()}
     return found
+
+
+def _restored(stage: Stage) -> Run:
+    return rounds.restore_once(stage, RESTORE, stage.fingerprint(stage.source))[0]
 
 
 def _peak(runs: list[Run]) -> dict[str, int]:

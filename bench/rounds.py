@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from bench import variants
 from bench.measure import BenchFailed, Programs, Run, run
-from bench.stage import Stage
+from bench.stage import FILES, Stage
 from bench.variants import Variant
 
 Say = Callable[[str], None]
@@ -35,14 +35,14 @@ def rotated(chosen: Sequence[Variant], number: int) -> list[Variant]:
     return [*chosen[start:], *chosen[:start]]
 
 
-def backups(stage: Stage, chosen: Sequence[Variant], rounds: int, say: Say) -> Results:
+def backups(stage: Stage, chosen: Sequence[Variant], rounds: int, say: Say, *, what: str = "backup") -> Results:
     """Backs up with every variant, `rounds` times; the last output of each stays for the restores."""
     results = Results()
     for number in range(rounds):
         for variant in rotated(chosen, number):
             made = back_up_once(stage, variant)
             results.add(variant, made)
-            say(f"backup  round {number + 1}  {variant.name:<17} {made.wall_s:8.2f} s  {made.output_bytes / 1e6:8.1f} MB")
+            say(f"{what:<9} round {number + 1}  {variant.name:<17} {made.wall_s:8.2f} s  {made.output_bytes / 1e6:8.1f} MB")
     return results
 
 
@@ -56,7 +56,7 @@ def restores(stage: Stage, chosen: Sequence[Variant], rounds: int, say: Say) -> 
             made, differs = restore_once(stage, variant, expected)
             results.add(variant, made)
             told = "  differs from the source" if differs else ""
-            say(f"restore round {number + 1}  {variant.name:<17} {made.wall_s:8.2f} s{told}")
+            say(f"restore   round {number + 1}  {variant.name:<17} {made.wall_s:8.2f} s{told}")
             if differs:
                 results.notes[variant.name] = [f"not as on the source: {', '.join(differs)}"]
     return results
@@ -76,6 +76,8 @@ def restore_once(stage: Stage, variant: Variant, expected: dict[str, str]) -> tu
     with stage.target() as target:
         made = _run(stage, variant.build(stage, target), target.pid)
         found = stage.fingerprint(target)
+    if variant.name == "kpbackup":
+        made = replace(made, read_back_share=variants.read_back_share(stage))
     differs = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if differs and variant.name == "kpbackup":
         raise BenchFailed(f"kpbackup did not bring back what is on the source: {', '.join(differs)}")
@@ -86,9 +88,9 @@ def prepare_restores(stage: Stage, chosen: Sequence[Variant]) -> None:
     """Makes the inputs that no backup round has left; the unencrypted dump is always made here."""
     names = {variant.name for variant in chosen}
     by_name = {variant.name: variant for variant in variants.BACKUPS}
-    if "kpbackup" in names and not variants.answer(stage).exists():
+    if "kpbackup" in names and not list((stage.directory / FILES).rglob("sets/*/*")):
         back_up_once(stage, by_name["kpbackup"])
-    if "myloader" in names and not (stage.directory / "mydumper").exists():
+    if "myloader" in names and not variants.mydumper_folder(stage, compress=True).exists():
         back_up_once(stage, by_name["mydumper"])
     sealed = variants.dump_file(stage, 3)
     if names & {"zstd-mariadb", "age-zstd-mariadb"}:

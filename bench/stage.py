@@ -19,12 +19,14 @@ from pathlib import Path
 
 import pymysql
 
+from bench import shapes
 from bench.measure import BenchFailed
 from demo import data, objects
 from tests.servers import database, mariadb, s3
 
 SEED = 42  # of demo.data.Generator
 BUCKET = "bench"
+STORE, FILES = "in-s3", "in-files"  # kpbackup's two repositories
 SERVER_OPTIONS = (
     "--innodb-buffer-pool-size=2G",  # the data fits, as on a server of its own
     "--innodb-log-file-size=1G",
@@ -67,6 +69,7 @@ class Stage:
         with self.session(self.source) as connection:
             data.load(connection, size)
             objects.create(connection)
+            shapes.load(connection, size.log_copies / data.SIZES["medium"].log_copies)
             with connection.cursor() as cursor:
                 for table in self.tables(self.source):
                     cursor.execute(f"ANALYZE TABLE `{data.DATABASE}`.`{table}`")
@@ -126,7 +129,7 @@ class Stage:
             yield connection
 
     def new_repository(self, name: str) -> Path:
-        """A repository with keys of its own; the settings file of the machine that makes backups."""
+        """The repository STORE or FILES, with keys of its own; the settings file of the machine that makes backups."""
         directory = self.directory / name
         directory.mkdir()
         settings = directory / "backup.yaml"
@@ -157,6 +160,8 @@ class Stage:
     def _settings(self, name: str, server: database.Server, *, group: str) -> str:
         login = f"{{host: {server.host}, port: {server.port}, user: root}}"
         where = f"source: {login}\n" if group == "source" else f"recovery: {{target: {login}}}\n"
+        if name == FILES:
+            return where + f"repository: {{url: 'file://{self.directory / name / 'repository'}'}}\n"
         return where + f"repository: {{url: 's3://{BUCKET}/{name}', endpoint_url: '{self.store.endpoint_url}'}}\n"
 
 

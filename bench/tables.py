@@ -1,4 +1,4 @@
-"""docs/performance.md from docs/evidence/bench.json.
+"""docs/benchmarks.md from docs/evidence/bench.json.
 
     python -m bench.tables            rewrites the part between `<!-- begin figures -->` and `<!-- end figures -->`
     python -m bench.tables --check    changes nothing, exits 1 when the document is out of date
@@ -18,7 +18,7 @@ from bench import verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "bench.json"
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- begin figures -->", "<!-- end figures -->"
 _MB, _MIB = 1e6, 2**20
 
@@ -26,9 +26,9 @@ _MB, _MIB = 1e6, 2**20
 def figures(document: Mapping[str, Any]) -> Iterator[str]:
     """The lines of the generated part."""
     yield from _circumstances(document)
-    for direction in ("backup", "restore"):
+    for direction, title in verdicts.DIRECTIONS.items():
         if document.get(direction):
-            yield from _direction(document[direction], direction)
+            yield from _direction(document[direction], title, is_backup=direction != "restore")
     if document.get("memory"):
         yield from _memory(document["memory"])
     yield from _goals(document["goals"])
@@ -57,10 +57,10 @@ def _circumstances(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _direction(section: Mapping[str, Any], direction: str) -> Iterator[str]:
-    yield f"### {direction.capitalize()}"
+def _direction(section: Mapping[str, Any], title: str, *, is_backup: bool) -> Iterator[str]:
+    yield f"### {title}"
     yield ""
-    stored = direction == "backup"
+    stored = is_backup
     more = " stored MB |" if stored else ""
     yield f"| | median s | all runs, s | kpbackup is | CPU s: client, server, store |{more} peak MiB |"
     yield f"|---|---|---|---|---|{'---|' if stored else ''}---|"
@@ -123,7 +123,7 @@ def main() -> int:
     if new == page:
         return 0
     if "--check" in sys.argv[1:]:
-        print("out of date: docs/performance.md; run python -m bench.tables", file=sys.stderr)
+        print("out of date: docs/benchmarks.md; run python -m bench.tables", file=sys.stderr)
         return 1
     PAGE.write_text(new, encoding="utf-8")
     return 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-SPEED_GOAL = 1.5  # times as fast as the mariadb-dump pipeline (the variants with `is_goal`)
+DIRECTIONS = {"backup": "Backup to files", "backup_s3": "Backup to S3", "restore": "Restore"}
+SERVER_CPU_GOAL = 1.1  # processor time of the source: times that of a plain prepared SELECT of the same rows
+CLIENT_CPU_GOAL = 1.5  # our own: times that of the source
+READ_BACK_GOAL = 1 / 3  # of the workers' time for loading and indexes
 MEMORY_GOAL_BYTES = 300 << 20
 GROWTH_GOAL = 0.20
 
@@ -29,28 +32,50 @@ def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: round(found["wall_s"] / own, 3) for name, found in medians.items()}
 
 
-def section(variants: Sequence[tuple[str, str, bool, Runs, Sequence[str]]]) -> dict[str, Any]:
-    """One direction of the document: (name, label, is_goal, runs, notes) of each variant in table order."""
+def section(variants: Sequence[tuple[str, str, float | None, Runs, Sequence[str]]]) -> dict[str, Any]:
+    """One direction of the document: (name, label, goal, runs, notes) of each variant in table order."""
     medians = {name: summary(runs) for name, _, _, runs, _ in variants}
     found = ratios(medians)
     return {
         name: {
-            "label": label, "is_goal": is_goal, "notes": list(notes), "runs": [dict(run) for run in runs],
+            "label": label, "goal": goal, "notes": list(notes), "runs": [dict(run) for run in runs],
             "median": medians[name], "ratio": found.get(name),
         }
-        for name, label, is_goal, runs, notes in variants
+        for name, label, goal, runs, notes in variants
     }
 
 
 def goals(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each goal that this document can judge: what, found, limit, met."""
-    judged = []
-    for direction in ("backup", "restore"):
-        section = document.get(direction, {}).values()
-        peers = [found["ratio"] for found in section if found["is_goal"] and found["ratio"] is not None]
-        if peers:
-            what = f"{direction}: times as fast as the mariadb-dump pipeline"
-            judged.append(_goal(what, found=min(peers), limit=SPEED_GOAL, met=min(peers) >= SPEED_GOAL))
+    return [*_speed_goals(document), *_cost_goals(document), *_memory_goals(document)]
+
+
+def _speed_goals(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for direction, title in DIRECTIONS.items():
+        for found in document.get(direction, {}).values():
+            if found["goal"] is not None and found["ratio"] is not None:
+                what = f"{title}: times as fast as {found['label']}"
+                yield _goal(what, found=found["ratio"], limit=found["goal"], met=found["ratio"] >= found["goal"])
+
+
+def _cost_goals(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a backup asks of the source and of the machine, and what the proof of a load costs."""
+    backup, restore = document.get("backup", {}), document.get("restore", {})
+    if {"kpbackup", "scan"} <= set(backup):
+        own, scan = backup["kpbackup"]["median"], backup["scan"]["median"]
+        found = own["server_cpu_s"] / scan["server_cpu_s"]
+        what = "Backup: the source's processor time, times that of a prepared SELECT of all rows"
+        yield _goal(what, found=found, limit=SERVER_CPU_GOAL, met=found <= SERVER_CPU_GOAL)
+        found = own["client_cpu_s"] / own["server_cpu_s"]
+        what = "Backup: kpbackup's processor time, times the source's"
+        yield _goal(what, found=found, limit=CLIENT_CPU_GOAL, met=found <= CLIENT_CPU_GOAL)
+    if "read_back_share" in restore.get("kpbackup", {}).get("median", {}):
+        found = restore["kpbackup"]["median"]["read_back_share"]
+        what = "Restore: workers' time for reading back, as a share of that for loading and indexes"
+        yield _goal(what, found=found, limit=READ_BACK_GOAL, met=found <= READ_BACK_GOAL)
+
+
+def _memory_goals(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for direction in ("backup", "restore"):
         peaks = document.get("memory", {}).get(direction)
         if not peaks:
@@ -58,16 +83,15 @@ def goals(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         once, twice = peaks["once"]["rss_bytes"], peaks["twice"]["rss_bytes"]
         highest, growth = max(once, twice) / 2**20, abs(twice - once) / once
         limit = MEMORY_GOAL_BYTES / 2**20
-        what = f"{direction}: MiB of memory at most, all processes"
-        judged.append(_goal(what, found=highest, limit=limit, met=highest < limit))
-        what = f"{direction}: change of memory with twice the data, as a share"
-        judged.append(_goal(what, found=growth, limit=GROWTH_GOAL, met=growth <= GROWTH_GOAL))
-    return judged
+        what = f"{direction.capitalize()}: MiB of memory at most, all processes"
+        yield _goal(what, found=highest, limit=limit, met=highest < limit)
+        what = f"{direction.capitalize()}: change of memory with twice the data, as a share"
+        yield _goal(what, found=growth, limit=GROWTH_GOAL, met=growth <= GROWTH_GOAL)
 
 
 def other_share(document: Mapping[str, Any]) -> float:
     """The mean share of the machine that other programs took during the runs, 0 to 1, each run weighed by its length."""
-    runs = [run for direction in ("backup", "restore") for found in document.get(direction, {}).values() for run in found["runs"]]
+    runs = [run for direction in DIRECTIONS for found in document.get(direction, {}).values() for run in found["runs"]]
     wall_s = sum(run["wall_s"] for run in runs)
     return sum(run["other_share"] * run["wall_s"] for run in runs) / wall_s if runs else 0.0
 

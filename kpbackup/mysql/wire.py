@@ -205,6 +205,7 @@ class WireSocket:
     def stream_rows(self, sink: RowSink) -> RowTotals:
         """Passes every row packet of the running SELECT, headers included, to `sink`; the EOF packet is taken off.
 
+        The packets' sequence numbers are set to 0 (`walk_rows` says why).
         A view holds one or more whole packets and is valid only until `sink` returns. A row split over several packets
         comes in order, maybe over several calls, and counts once.
 
@@ -248,6 +249,7 @@ class WireSocket:
             self._fill(HEADER_BYTES)
             length = _HEADER.unpack_from(self._buffer, self._start)[0] & MAX_PAYLOAD
             self._fill(HEADER_BYTES + length)
+            self._buffer[self._start + 3] = 0
             row_bytes += self._hand_over(sink, self._start + HEADER_BYTES + length)
         return row_bytes
 

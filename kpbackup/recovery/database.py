@@ -62,7 +62,7 @@ def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dic
         "chunks_read_back": str(done.chunks),
         "load_s": f"{time.monotonic() - started:.3f}",
         "warnings": str(len(done.warnings)),
-    }
+    } | {f"{phase}_busy_s": f"{seconds:.3f}" for phase, seconds in done.busy_s.items()}
     journal.write("loaded", figures)
     return figures
 

@@ -8,6 +8,7 @@ and events come last, so that none of them can touch a row. Nothing here trusts 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,9 +46,12 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class LoadResult:
+    """`busy_s`: how long the workers were busy loading, building indexes and reading back, summed over all of them."""
+
     rows: int
     chunks: int
     warnings: tuple[str, ...]
+    busy_s: dict[str, float]
 
 
 def read_inventory(repository: Repository, backup_set: BackupSet, data_key: encrypt.Identity) -> Inventory:
@@ -118,6 +122,7 @@ class _Load:
         self.total = sum(chunk.rows for chunk in inventory.chunks)
         self.done = {"load": 0, "read back": 0}
         self.deferred: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.busy_s = {"load": 0.0, "index": 0.0, "read_back": 0.0}
         self.to_index: deque[_Work] = deque()
         self.to_read_back: deque[_Work] = deque()
 
@@ -136,7 +141,7 @@ class _Load:
             warnings += definitions.create(connection, self._missing(connection, self.inventory.after_rows))
             warnings += self._create_accounts(connection)
             self._compare(connection)
-        return LoadResult(self.total, len(self.inventory.chunks), tuple(warnings))
+        return LoadResult(self.total, len(self.inventory.chunks), tuple(warnings), self.busy_s)
 
     def _session(self) -> server.Connection:
         connection = server.connect(self.request.endpoint)
@@ -181,9 +186,13 @@ class _Load:
         """One work: indexes first, for everybody may have to wait for them; then loading; reading back last."""
         with self.lock:
             piece = None if self.to_index else self.order.take()
-            queue = self.to_index or self.to_read_back
-            work = partial(self._load_object, piece=piece) if piece else queue.popleft()
-        return [self._next] * work(worker)
+            phase = "load" if piece else "index" if self.to_index else "read_back"
+            work = partial(self._load_object, piece=piece) if piece else (self.to_index or self.to_read_back).popleft()
+        began = time.monotonic()
+        following = work(worker)
+        with self.lock:
+            self.busy_s[phase] += time.monotonic() - began
+        return [self._next] * following
 
     def _load_object(self, worker: WorkerProcess, *, piece: load_order.Piece) -> int:
         """Loads one object; as all works do, returns how many more there are now."""
