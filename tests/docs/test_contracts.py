@@ -44,29 +44,54 @@ def test_promised_names_stay(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A deployment with a set and a segment, and an empty server to restore into."""
     directory = tmp_path_factory.mktemp("contracts")
-    with mariadb_server(directory / "mariadb", server_id=81) as source:
+    with (
+        mariadb_server(directory / "mariadb", server_id=81) as source,
+        mariadb_server(directory / "target", server_id=82) as target,
+    ):
         made = deploy(directory / "deployment", source)
         made.json("backup", "full")
         order(source, "one")
         made.json("backup", "incremental")
+        made.settings["recovery"] = {"target": {"host": target.host, "port": target.port, "user": "root"}}
+        made.settings["encryption"]["identity_file"] = str(made.keys / "identity.txt")
+        made.write()
         yield made
 
 
-@pytest.mark.parametrize("words", [("status",), ("list",), ("check",), ("prune", "--dry-run"), ("doctor",)])
-def test_json_documents_have_the_keys_that_are_documented(stocked: Deployment, words: tuple[str, ...]) -> None:
-    section = (DOCS / "json.md").read_text(encoding="utf-8").split(f"\n## {words[0]}\n")[1].split("\n## ")[0]
-    table = dict(re.findall(r"^\| (`.+?`) \| (.+) \|$", section, re.MULTILINE))
+RESTORE = ("restore", "database", "--to", "latest")
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("status", ("status",)), ("list", ("list",)), ("check", ("check",)), ("prune", ("prune", "--dry-run")),
+        ("doctor", ("doctor",)), ("backup full", ("backup", "full")), ("backup incremental", ("backup", "incremental")),
+        ("restore (plan)", (*RESTORE, "--dry-run")), ("restore", (*RESTORE, "--yes")), ("recoveries", ("recoveries",)),
+        ("version", ("version",)),
+    ],
+)  # fmt: skip
+def test_json_documents_have_the_keys_that_are_documented(stocked: Deployment, section: str, words: tuple[str, ...]) -> None:
+    assert_documented(section, stocked.json(*words))
+
+
+def test_init_prints_the_document_that_is_documented(stocked: Deployment, tmp_path: Path) -> None:
+    fresh = Deployment(tmp_path, {"source": stocked.settings["source"], "repository": {"url": (tmp_path / "repo").as_uri()}})
+    fresh.write()
+    assert_documented("init", fresh.json("init", "--keys", str(tmp_path / "keys")))
+
+
+def assert_documented(section: str, found: dict[str, Any]) -> None:
+    name, _, is_plan = section.partition(" (")
+    text = (DOCS / "json.md").read_text(encoding="utf-8").split(f"\n## {name}\n")[1].split("\n## ")[0]
+    plain, _, plan = text.partition("With `--dry-run`: the plan.")
+    table = dict(re.findall(r"^\| (`.+?`) \| (.+) \|$", plan if is_plan else plain, re.MULTILINE))
     documented = {name for names in table for name in re.findall(r"`(\w+)`", names)}
-    found = stocked.json(*words)
     assert set(found) == documented
-    for name, value in found.items():
+    for key, value in found.items():
         items = value if isinstance(value, list) else [value]
-        shape = re.search(r"\{([\w, ]+)\}", next(text for names, text in table.items() if f"`{name}`" in names))
+        shape = re.search(r"\{([\w, ]+)\}", next(text for names, text in table.items() if f"`{key}`" in names))
         if shape is None or not items or not isinstance(items[0], dict):
             continue
-        assert set(_inner(items[0])) <= set(shape[1].split(", ")), name
-
-
-def _inner(value: dict[str, Any]) -> list[str]:
-    return list(value)
+        assert set(items[0]) <= set(shape[1].split(", ")), key
