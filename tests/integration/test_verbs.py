@@ -311,7 +311,7 @@ def test_doctor_names_what_must_be_mended(stocked: tuple[Deployment, Server], tm
     assert "keys: the identity opens the newest backup" in found["ok"]
 
     other = tmp_path / "other"
-    stranger = Deployment(tmp_path, {**made.settings, "repository": {"url": (tmp_path / "elsewhere").as_uri()}})
+    stranger = Deployment(tmp_path, {"source": made.settings["source"], "repository": {"url": (tmp_path / "elsewhere").as_uri()}})
     stranger.write()
     assert stranger.run("init", "--keys", str(other)).returncode == 0
     found = findings(made, "--set", f"encryption.identity_file={other / 'identity.txt'}", code=29)
