@@ -8,7 +8,7 @@ touch the accounts it lives by. Limit: MySQL's password history is not kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
@@ -53,7 +53,9 @@ RESERVED = frozenset(
         "cloudsqlsuperuser",  # Azure, Google
     }
 )
-_MYSQL_USERS = "SELECT user, host, ssl_cipher, x509_issuer, x509_subject FROM mysql.user ORDER BY user, host"
+_MYSQL_USERS = """SELECT user, host, user_attributes->>'$.additional_password', ssl_cipher, x509_issuer, x509_subject
+  FROM mysql.user ORDER BY user, host"""
+_PASSWORD = re.compile(r"(?P<plugin> IDENTIFIED WITH '\w+') AS 0x[0-9A-Fa-f]+")
 UNSHOWN = (1133, 1141)  # an account by host name on a server with skip_name_resolve
 PUBLIC = "PUBLIC"  # MariaDB's role of everyone, there from the start
 
@@ -136,7 +138,7 @@ def _rights_alone(line: str, who: str) -> str:
 def _mysql(connection: Connection, left_out: frozenset[str]) -> tuple[list[Definition], list[str]]:
     created: list[Definition] = []
     given: list[Definition] = []
-    for user, host, *certificate in connection.rows(_MYSQL_USERS):
+    for user, host, second_password, *certificate in connection.rows(_MYSQL_USERS):
         if text(user) in left_out:
             continue
         who = account(text(user), text(host))
@@ -148,6 +150,16 @@ def _mysql(connection: Connection, left_out: frozenset[str]) -> tuple[list[Defin
         if found:  # the role may not exist yet: set after all grants
             grants.append(f"SET DEFAULT ROLE {found[1].strip()} TO {who}")
             create = create[: found.start()] + " " + create[found.end() :].lstrip()
-        created.append(Definition("account", "", who, (create.strip(),)))
+        created.append(Definition("account", "", who, tuple(_with_second_password(create.strip(), who, text(second_password)))))
         given.append(Definition("grant", "", who, tuple(grants)))
     return created + given, []
+
+
+def _with_second_password(create: str, who: str, second: str) -> Iterator[str]:
+    """The statements for an account that may have kept its last password beside the new one, which is not shown."""
+    found = _PASSWORD.search(create) if second else None
+    if found is None:
+        yield create
+        return
+    yield f"{create[: found.start()]}{found['plugin']} AS 0x{second.encode().hex()}{create[found.end() :]}"
+    yield f"ALTER USER {who}{found[0]} RETAIN CURRENT PASSWORD"
