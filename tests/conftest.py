@@ -1,8 +1,9 @@
 """Fixtures that give tests real servers, and the line that says which were exercised.
 
-`mariadb`, `mariadb_pair`, `mysql97`, `mysql97_pair` are fresh servers for each test; `s3` is one server for the session with a
-fresh `s3_bucket` per test. A test that needs other options calls `mariadb_server(tmp_path / "x", server_id=..., options=...)`.
-MySQL that cannot be fetched fails the tests that need it, unless KPBACKUP_TEST_WITHOUT contains mysql97.
+`mariadb`, `mariadb_pair`, `mariadb118`, `mariadb118_pair`, `mysql97`, `mysql97_pair` are fresh servers for each test; `s3` is
+one server for the session with a fresh `s3_bucket` per test. A test that needs other options calls
+`mariadb_server(tmp_path / "x", server_id=..., options=...)`. MariaDB 11.8 and MySQL are fetched (`servers/fetched.py`): one
+that cannot be fetched fails the tests that need it, unless KPBACKUP_TEST_WITHOUT contains mariadb118 or mysql97.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pytest
 from tests.servers import exercised
 from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
+from tests.servers.mariadb118 import home as mariadb118_home
+from tests.servers.mariadb118 import mariadb118_server
 from tests.servers.mysql97 import home as mysql97_home
 from tests.servers.mysql97 import mysql97_server
 from tests.servers.s3 import S3Server, s3_server
@@ -53,11 +56,40 @@ def mariadb_pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
         yield source, target
 
 
+def unless_without(name: str) -> None:
+    """Skips when KPBACKUP_TEST_WITHOUT contains the name."""
+    if name in os.environ.get("KPBACKUP_TEST_WITHOUT", "").replace(",", " ").split():
+        pytest.skip(f"KPBACKUP_TEST_WITHOUT names {name}")
+
+
+@pytest.fixture(scope="session")
+def mariadb118_programs() -> Path:
+    """The folder with MariaDB 11.8's own programs in `bin/`."""
+    unless_without("mariadb118")
+    return mariadb118_home()
+
+
+@pytest.fixture
+def mariadb118(tmp_path: Path, mariadb118_programs: Path) -> Iterator[Server]:
+    """A fresh MariaDB 11.8, set up as `mariadb` is."""
+    with mariadb118_server(tmp_path / "mariadb118", server_id=next(_server_ids)) as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb118_pair(tmp_path: Path, mariadb118_programs: Path) -> Iterator[tuple[Server, Server]]:
+    """Two fresh MariaDB 11.8 servers, source and target."""
+    with (
+        mariadb118_server(tmp_path / "source118", server_id=next(_server_ids)) as source,
+        mariadb118_server(tmp_path / "target118", server_id=next(_server_ids)) as target,
+    ):
+        yield source, target
+
+
 @pytest.fixture(scope="session")
 def mysql97_programs() -> Path:
     """The folder with MySQL's own programs in `bin/`."""
-    if "mysql97" in os.environ.get("KPBACKUP_TEST_WITHOUT", "").replace(",", " ").split():
-        pytest.skip("KPBACKUP_TEST_WITHOUT names mysql97")
+    unless_without("mysql97")
     return mysql97_home()
 
 

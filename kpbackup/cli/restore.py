@@ -188,8 +188,9 @@ def _restore(
     from kpbackup.recovery.steps import Step as Steps
 
     confirmed = _confirmed(confirm)
+    warnings: list[str] = []
     with _progress() as report:
-        request = _request(room, asked or Target(latest=True), overwrite, replace_users, report)
+        request = _request(room, asked or Target(latest=True), overwrite, replace_users, report, warnings)
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
             request = run.resumed_request(journal, request)
@@ -207,7 +208,7 @@ def _restore(
             if not room.printer.json:
                 print(f"recovery {journal.run} started", file=sys.stderr)
         outcome = _carry_out(journal, plan, request, steps, again=steps if again else (), confirmed=confirmed)
-    _report(room, journal, outcome, request, steps)
+    _report(room, journal, outcome, steps, warnings)
     return 0
 
 
@@ -243,10 +244,19 @@ def _confirmed(names: Sequence[str]) -> tuple[Step, ...]:
 
 
 def _request(
-    room: context.Context, target: Target, overwrite: tuple[str, ...], replace_users: bool, report: Any
+    room: context.Context,
+    target: Target,
+    overwrite: tuple[str, ...],
+    replace_users: bool,
+    report: Any,
+    warnings: list[str],
 ) -> RecoveryRequest:
     from kpbackup.recovery.steps import Driver, RecoveryRequest, SqlCheck, Step
     from kpbackup.service import opening
+
+    def warn(warning: str) -> None:
+        warnings.append(warning)
+        print(f"warning: {warning}", file=sys.stderr)  # at once: the run may stop before its report
 
     settings = room.settings
     recovery = settings.recovery
@@ -268,6 +278,7 @@ def _request(
         sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in recovery.verify.sql),
         ask_manual=_ask_manual if sys.stdin.isatty() else None,
         progress=report,
+        warn=warn,
     )
 
 
@@ -348,7 +359,9 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         room.printer.say(parts)
 
 
-def _report(room: context.Context, journal: Journal, outcome: Outcome, request: RecoveryRequest, steps: Sequence[Step]) -> None:
+def _report(
+    room: context.Context, journal: Journal, outcome: Outcome, steps: Sequence[Step], warnings: Sequence[str]
+) -> None:
     zone = room.settings.zone
     document = {
         "run": outcome.run,
@@ -357,6 +370,7 @@ def _report(room: context.Context, journal: Journal, outcome: Outcome, request: 
         "measured_rto_seconds": round(outcome.measured_rto_s, 3),
         "skipped": list(outcome.skipped),
         "details": outcome.details,
+        "warnings": list(warnings),
     }
     state = (
         "recovered" if outcome.recovered else f"steps done: {', '.join(steps)}; not done: {', '.join(outcome.skipped) or 'none'}"
@@ -371,6 +385,7 @@ def _report(room: context.Context, journal: Journal, outcome: Outcome, request: 
                 ("measured RTO", f"{outcome.measured_rto_s:.1f} s"),
                 ("rows", f"{outcome.details['rows']}, every chunk read back and compared" if "rows" in outcome.details else None),
                 ("replayed", f"{outcome.details['transactions']} transactions" if "transactions" in outcome.details else None),
+                ("warnings", f"{len(warnings)}, see above" if warnings else None),
             ]
         ),
     )

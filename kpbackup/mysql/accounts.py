@@ -8,12 +8,12 @@ touch the accounts it lives by. Limit: MySQL's password history is not kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
 from kpbackup.mysql.facts import ServerFacts
-from kpbackup.mysql.quoting import account, identifier
+from kpbackup.mysql.quoting import account, identifier, literal
 from kpbackup.mysql.schema_tables import text
 from kpbackup.mysql.server import Connection
 
@@ -53,9 +53,13 @@ RESERVED = frozenset(
         "cloudsqlsuperuser",  # Azure, Google
     }
 )
+_MYSQL_USERS = """SELECT user, host, user_attributes->>'$.additional_password', ssl_cipher, x509_issuer, x509_subject
+  FROM mysql.user ORDER BY user, host"""
+_PASSWORD = re.compile(r"(?P<plugin> IDENTIFIED WITH '\w+') AS 0x[0-9A-Fa-f]+")
 UNSHOWN = (1133, 1141)  # an account by host name on a server with skip_name_resolve
 PUBLIC = "PUBLIC"  # MariaDB's role of everyone, there from the start
 
+_STRING = re.compile(r"'(?:[^'\\]|''|\\.)*'", re.DOTALL)
 _DEFAULT_ROLE = re.compile(r" DEFAULT ROLE ((?:`(?:[^`]|``)*`@`(?:[^`]|``)*`,?\s*)+)")
 
 
@@ -98,7 +102,8 @@ def _mariadb(connection: Connection, left_out: frozenset[str]) -> tuple[list[Def
                 created.append(Definition("account", "", who, _column(connection, f"SHOW CREATE USER {who}")))
             elif who != PUBLIC:
                 created.append(Definition("account", "", who, (f"CREATE ROLE {who}",)))
-            grants = tuple(line for line in _column(connection, f"SHOW GRANTS FOR {who}") if _gives_to(line, who))
+            listed = _column(connection, f"SHOW GRANTS FOR {who}")
+            grants = tuple(_rights_alone(line, who) for line in listed if _gives_to(line, who))
         except errors.DatabaseError as exc:
             if exc.number not in UNSHOWN:
                 raise
@@ -118,18 +123,43 @@ def _gives_to(line: str, who: str) -> bool:
     return f" TO {who}" in line or (line.startswith("SET DEFAULT ROLE") and line.endswith(f" FOR {who}"))
 
 
+def _rights_alone(line: str, who: str) -> str:
+    """A GRANT without the password, TLS requirement and limits that MariaDB prints into the one on *.*.
+
+    CREATE USER has given them, and a password given again would no longer be expired.
+    """
+    head, mark, tail = line.partition(f" ON *.* TO {who} ")
+    if not mark or not head.startswith("GRANT "):
+        return line
+    option = " WITH GRANT OPTION" if " WITH GRANT OPTION" in _STRING.sub("", f" {tail}") else ""
+    return f"{head}{mark.rstrip()}{option}"
+
+
 def _mysql(connection: Connection, left_out: frozenset[str]) -> tuple[list[Definition], list[str]]:
-    rows = connection.rows("SELECT user, host FROM mysql.user ORDER BY user, host")
-    kept = [account(text(user), text(host)) for user, host in rows if text(user) not in left_out]
     created: list[Definition] = []
     given: list[Definition] = []
-    for who in kept:
+    for user, host, second_password, *certificate in connection.rows(_MYSQL_USERS):
+        if text(user) in left_out:
+            continue
+        who = account(text(user), text(host))
         grants = list(_column(connection, f"SHOW GRANTS FOR {who}"))
         create = _column(connection, f"SHOW CREATE USER {who}")[0]
+        for demanded in map(text, certificate):  # the server prints quotes in them as they are
+            create = create.replace(f" '{demanded}'", f" {literal(demanded)}") if demanded else create
         found = _DEFAULT_ROLE.search(create)
         if found:  # the role may not exist yet: set after all grants
             grants.append(f"SET DEFAULT ROLE {found[1].strip()} TO {who}")
             create = create[: found.start()] + " " + create[found.end() :].lstrip()
-        created.append(Definition("account", "", who, (create.strip(),)))
+        created.append(Definition("account", "", who, tuple(_with_second_password(create.strip(), who, text(second_password)))))
         given.append(Definition("grant", "", who, tuple(grants)))
     return created + given, []
+
+
+def _with_second_password(create: str, who: str, second: str) -> Iterator[str]:
+    """The statements for an account that may have kept its last password beside the new one, which is not shown."""
+    found = _PASSWORD.search(create) if second else None
+    if found is None:
+        yield create
+        return
+    yield f"{create[: found.start()]}{found['plugin']} AS 0x{second.encode().hex()}{create[found.end() :]}"
+    yield f"ALTER USER {who}{found[0]} RETAIN CURRENT PASSWORD"

@@ -43,7 +43,7 @@ def parameter_type(column: frame.FrameColumn) -> int:
     """
     kind = column.definition.type
     if column.expression == "unsigned":
-        return wire.TYPE_LONGLONG | wire.UNSIGNED
+        return kind | wire.UNSIGNED  # BIGINT, but of short members MariaDB makes an INT
     if column.expression == "char":
         return BLOB
     if column.data_type in _BY_TEXT:

@@ -30,7 +30,11 @@ BASE_SESSION = {
 }
 UTF8 = ("utf8", "utf8mb3", "utf8mb4")
 MISSING_REFERENCE = (1146, 1305, 1356, 1049, 1321)  # table, routine, view's object, database, column: maybe created later
+MISSING_GRANTEE = (1133, 1959, 3523)  # a role or proxied account that is not here
 EVENT_IN_THE_PAST = (1544, 1588)
+# MariaDB takes an expression of a generated column whose value depends on these modes only in a session that has them
+NOT_IN_THIS_MODE = 1901
+DEPENDED_ON = "PAD_CHAR_TO_FULL_LENGTH,NO_UNSIGNED_SUBTRACTION"
 NO_SUCH_TIME_ZONE = 1298
 
 
@@ -56,7 +60,8 @@ def create(connection: server.Connection, definitions: Iterable[Definition]) -> 
                 try:
                     warnings += _create_one(connection, definition)
                 except errors.DatabaseError as exc:
-                    if exc.number not in MISSING_REFERENCE and not definition.optional:
+                    missing = MISSING_REFERENCE + (MISSING_GRANTEE if definition.kind == "grant" else ())
+                    if exc.number not in missing and not definition.optional:
                         raise
                     later.append((definition, exc))
             if len(later) == len(waiting):
@@ -78,7 +83,14 @@ def _create_one(connection: server.Connection, definition: Definition) -> list[s
         if definition.schema and definition.kind != "database":
             connection.execute(f"USE {identifier(definition.schema)}")
         with _object_session(connection, definition) as encoding:
-            warnings = _send(connection, definition, encoding)
+            try:
+                warnings = _send(connection, definition, encoding)
+            except errors.DatabaseError as exc:
+                if exc.number != NOT_IN_THIS_MODE or definition.kind != "table":
+                    raise
+                connection.execute(f"SET SESSION sql_mode = {literal(f'{BASE_SQL_MODE},{DEPENDED_ON}')}")
+                warnings = _send(connection, definition, encoding)
+                connection.execute(f"SET SESSION sql_mode = {literal(BASE_SQL_MODE)}")
         if definition.kind == "event":
             return warnings
         return [one for one in warnings if one.startswith("text of")]

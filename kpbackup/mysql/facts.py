@@ -51,7 +51,6 @@ class ServerFacts:
     hostname: str
     system_time_zone: str = "UTC"
     innodb_page_size: int = 16384
-    sql_require_primary_key: bool = False
 
     @property
     def mariadb(self) -> bool:
@@ -101,7 +100,6 @@ def facts_of(variables: Mapping[str, str], *, flavour: str, is_replica: bool) ->
         hostname=variables.get("hostname", ""),
         system_time_zone=variables.get("system_time_zone", "UTC"),
         innodb_page_size=int(variables.get("innodb_page_size", "16384")),
-        sql_require_primary_key=on("sql_require_primary_key"),
     )
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import canonical, inventory
-from kpbackup.mysql import batch, facts, frame, quoting, rows, server, wire
+from kpbackup.mysql import batch, definitions, facts, frame, quoting, rows, server, wire
 
 SCRATCH_SCHEMA = "kpbackup_restore"
 LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
@@ -30,6 +30,7 @@ LEAST_PACKET_BYTES = 1 << 19  # a batch's bitmap and types alone may take 140 KB
 LONG_VALUE_BYTES = 65_536  # smaller values of an oversized row stay in its execution
 LONG_DATA_PIECE_BYTES = 1 << 18  # half of the smallest packet limit accepted
 
+_CANNOT_DELETE = 1031
 _COM_STMT_SEND_LONG_DATA = b"\x18"
 _SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 
@@ -134,8 +135,11 @@ class ChunkLoader:
             self._insert(table, head, blocks)
             _compare(tally, record)
             self._commit(table, record)
-        except errors.KpbackupError:
+        except errors.KpbackupError as exc:
             self._undo(table, record)
+            if isinstance(exc, errors.DatabaseError):
+                what = f"loading {table.schema}.{table.name}: {exc.message}"
+                raise errors.DatabaseError(what, hint=exc.hint, number=exc.number) from exc
             raise
         return record.rows
 
@@ -144,7 +148,7 @@ class ChunkLoader:
         return self._connection.row(sql, (chunk_id(table, record),)) is not None
 
     def _begin(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
-        modes = _sql_mode(table)
+        modes = _sql_mode(table, self.session.flavour)
         if modes != self._modes:
             self._connection.execute("SET SESSION sql_mode = %s", (modes,))
             self._modes = modes
@@ -198,7 +202,21 @@ class ChunkLoader:
             conditions.append(f"{quoting.identifier(table.key[0])} >= {lower:d}")
         if upper is not None:
             conditions.append(f"{quoting.identifier(table.key[0])} < {upper:d}")
-        self._connection.execute(sql + (" WHERE " + " AND ".join(conditions) if conditions else ""))
+        try:
+            self._connection.execute(sql + (" WHERE " + " AND ".join(conditions) if conditions else ""))
+        except errors.DatabaseError as exc:
+            if exc.number != _CANNOT_DELETE:
+                raise
+            self._refuse_rows(table)
+
+    def _refuse_rows(self, table: inventory.Table) -> None:
+        """For an engine without DELETE: there must be nothing to take away."""
+        name = f"{table.schema}.{table.name}"
+        if self._connection.row(f"SELECT 1 FROM {quoting.qualified(table.schema, table.name)} LIMIT 1") is not None:
+            raise errors.RestoreMismatch(
+                f"cannot go on loading {name}: engine {table.engine} cannot take back the rows of an interrupted load",
+                hint=f"start a new restore with --overwrite {table.schema}",
+            )
 
 
 class _Inserts:
@@ -299,7 +317,13 @@ class _Inserts:
             self._judge_warnings(answer.warnings)
 
     def _judge_warnings(self, count: int) -> None:
-        """Passes warnings that are all on the list; see HARMLESS_WARNINGS."""
+        """Passes warnings that are all on the list; see HARMLESS_WARNINGS.
+
+        The expressions of generated columns warn of what they meet, here as on the source. Such a table's warnings say nothing
+        about what was sent; that it arrived is proven later, when every chunk is read back.
+        """
+        if _computes(self._table):
+            return
         table = f"{self._table.schema}.{self._table.name}"
         if self._pending:  # the warnings of the batch before are gone, and none is harmless in this table
             self.drain()
@@ -354,10 +378,18 @@ def _compare(found: rows.RowTally, record: inventory.ChunkRecord) -> None:
         )
 
 
-def _sql_mode(table: inventory.Table) -> str:
+def _computes(table: inventory.Table) -> bool:
+    """Whether the table has generated columns, or may have."""
+    return "GENERATED ALWAYS AS (" in table.create_sql
+
+
+def _sql_mode(table: inventory.Table, flavour: str) -> str:
     """The mode to load a table in.
 
     ALLOW_INVALID_DATES keeps a stored 2024-02-31; it is left out where an expression of a generated column, computed
-    again during the load, could see the difference.
+    again during the load, could see the difference. MariaDB has let an expression see the other modes only where the
+    table was made under them.
     """
-    return _SQL_MODE if "GENERATED ALWAYS AS (" in table.create_sql else f"{_SQL_MODE},ALLOW_INVALID_DATES"
+    if not _computes(table):
+        return f"{_SQL_MODE},ALLOW_INVALID_DATES"
+    return f"{_SQL_MODE},{definitions.DEPENDED_ON}" if flavour == "mariadb" else _SQL_MODE

@@ -1,6 +1,6 @@
 """Whether a backup can be restored into a server: findings decided from facts alone.
 
-Pure; whether the target is empty is another question, asked by the restore.
+Pure; what the set's own objects need is judged in `needs`, and whether the target is empty by the restore.
 """
 
 from __future__ import annotations
@@ -103,16 +103,6 @@ def _target_settings(facts: ServerFacts, settings: Mapping[str, str]) -> list[Fi
         )
     if facts.read_only:
         found.append(Finding("error", "the target is read_only", "nothing can be written", "SET GLOBAL read_only=OFF;"))
-    packet = int(settings.get("max_allowed_packet", "0"))
-    if facts.max_allowed_packet < packet:
-        found.append(
-            Finding(
-                "warning",
-                f"max_allowed_packet is {facts.max_allowed_packet}, on the source {packet}",
-                "a row larger than it cannot be loaded",
-                f"SET GLOBAL max_allowed_packet={packet};",
-            )
-        )
     page = settings.get("innodb_page_size", str(facts.innodb_page_size))
     if page != str(facts.innodb_page_size):
         found.append(
@@ -121,15 +111,6 @@ def _target_settings(facts: ServerFacts, settings: Mapping[str, str]) -> list[Fi
                 f"innodb_page_size is {facts.innodb_page_size}, on the source {page}",
                 "long index keys and rows may be refused",
                 f"initialise the target with innodb_page_size={page}",
-            )
-        )
-    if facts.sql_require_primary_key and settings.get("sql_require_primary_key", "OFF") != "ON":
-        found.append(
-            Finding(
-                "error",
-                "sql_require_primary_key is ON, on the source OFF",
-                "tables without a primary key would be refused",
-                "SET GLOBAL sql_require_primary_key=OFF;",
             )
         )
     return found

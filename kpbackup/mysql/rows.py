@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ _FIRST_COLUMN_SEQUENCE = 2  # the packet before it is the column count
 _HEADER = struct.Struct("<I")
 _SUM_MODULUS = 1 << 256
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
-_ENUM_MEMBER = re.compile(r"'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 
 OPEN = ChunkBounds()
 Job = tuple[tuple[Table, ChunkBounds], ...]
@@ -205,12 +203,12 @@ def open_session(connection: server.Connection, flavour: str) -> None:
 def expression_of(column: Column, flavour: str) -> str:
     """How a column is read so that it can be written back exactly: plain, char or unsigned.
 
-    TIME with a fraction on MySQL: as a parameter it is refused beyond 838:00:00, as text it is not. ENUM with a
-    member '': as text it cannot be told from the error value, index 0.
+    TIME with a fraction on MySQL: as a parameter it is refused beyond 838:00:00, as text it is not. ENUM and SET: as
+    text the error value, index 0, cannot be told from a member '', nor members that their collation takes for equal.
     """
     if column.data_type == "time" and "(" in column.column_type and flavour == "mysql":
         return CHAR
-    if column.data_type == "enum" and "" in _ENUM_MEMBER.findall(column.column_type):
+    if column.data_type in ("enum", "set"):
         return UNSIGNED
     return PLAIN
 

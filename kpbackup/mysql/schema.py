@@ -71,7 +71,7 @@ def read_inventory(
     """
     with reading_session(connection, facts):
         names = database_names(connection, databases)
-        tables = _tables(connection, names)
+        tables = _tables(connection, facts, names)
         sequences: list[Definition] = []
         for schema in names if facts.mariadb else ():
             _use(connection, schema)
@@ -92,7 +92,7 @@ def read_inventory(
 def read_tables(connection: Connection, facts: ServerFacts, *, databases: tuple[str, ...] = ()) -> tuple[Table, ...]:
     """The base tables alone: what is needed to detect changes of definitions."""
     with reading_session(connection, facts):
-        return tuple(_tables(connection, database_names(connection, databases)))
+        return tuple(_tables(connection, facts, database_names(connection, databases)))
 
 
 def changed_tables(before: Sequence[Table], after: Sequence[Table]) -> list[tuple[str, str]]:
@@ -166,12 +166,12 @@ def reading_session(connection: Connection, facts: ServerFacts) -> Iterator[None
         connection.execute(f"SET SESSION sql_mode = {literal(before)}")
 
 
-def _tables(connection: Connection, names: list[str]) -> list[Table]:
+def _tables(connection: Connection, facts: ServerFacts, names: list[str]) -> list[Table]:
     engines = schema_tables.transactional_engines(connection)
     found: list[Table] = []
     for schema in names:
         _use(connection, schema)
-        found += schema_tables.read_tables_of(connection, schema, engines)
+        found += schema_tables.read_tables_of(connection, schema, engines, flavour=facts.flavour)
     return found
 
 

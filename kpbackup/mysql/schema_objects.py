@@ -8,6 +8,7 @@ prepared by schema.reading_session with the database in USE.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
@@ -20,19 +21,22 @@ INVALID_VIEW = 1356
 ROUTINE_KINDS = ("PACKAGE", "PACKAGE BODY", "FUNCTION", "PROCEDURE")  # a body needs its package
 LIBRARIES_SINCE = (9, 2)  # MySQL
 
-_VIEWS = """SELECT table_name FROM information_schema.tables
+# the first column is for _of(): the comparison of names in information_schema may ignore case
+_VIEWS = """SELECT table_schema, table_name FROM information_schema.tables
   WHERE table_schema = %s AND table_type = 'VIEW' ORDER BY table_name"""
-_ROUTINES = "SELECT routine_name, routine_type FROM information_schema.routines WHERE routine_schema = %s ORDER BY routine_name"
-_TRIGGERS = """SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = %s
+_ROUTINES = """SELECT routine_schema, routine_name, routine_type FROM information_schema.routines
+  WHERE routine_schema = %s ORDER BY routine_name"""
+_TRIGGERS = """SELECT trigger_schema, trigger_name FROM information_schema.triggers WHERE trigger_schema = %s
   ORDER BY event_object_table, event_manipulation, action_timing, action_order"""
-_EVENTS = "SELECT event_name FROM information_schema.events WHERE event_schema = %s ORDER BY event_name"
-_LIBRARIES = "SELECT library_name FROM information_schema.libraries WHERE library_schema = %s ORDER BY library_name"
+_EVENTS = "SELECT event_schema, event_name FROM information_schema.events WHERE event_schema = %s ORDER BY event_name"
+_LIBRARIES = """SELECT library_schema, library_name FROM information_schema.libraries
+  WHERE library_schema = %s ORDER BY library_name"""
 
 
 def read_views_of(connection: Connection, schema: str) -> list[Definition]:
     """The views in the order of their names; in_dependency_order() sorts those of all databases."""
     found = []
-    for (name,) in connection.rows(_VIEWS, (schema,)):
+    for (name,) in _of(connection, _VIEWS, schema):
         try:
             row = connection.rows(f"SHOW CREATE VIEW {identifier(text(name))}")[0]
             broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
@@ -89,7 +93,7 @@ def read_routines_of(connection: Connection, facts: ServerFacts, schema: str) ->
         PrivilegeMissing: a routine of another definer whose text the account may not read.
     """
     found = list(_libraries(connection, facts, schema))
-    rows = [(text(name), text(kind)) for name, kind in connection.rows(_ROUTINES, (schema,))]
+    rows = [(text(name), text(kind)) for name, kind in _of(connection, _ROUTINES, schema)]
     for kind in ROUTINE_KINDS:
         found += [_routine(connection, facts, schema, name, kind) for name, its_kind in rows if its_kind == kind]
     return found
@@ -109,7 +113,7 @@ def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str,
 def _libraries(connection: Connection, facts: ServerFacts, schema: str) -> Iterator[Definition]:
     if facts.mariadb or facts.version < LIBRARIES_SINCE:
         return
-    for (name,) in connection.rows(_LIBRARIES, (schema,)):
+    for (name,) in _of(connection, _LIBRARIES, schema):
         row = connection.rows(f"SHOW CREATE LIBRARY {identifier(text(name))}")[0]
         yield Definition("library", schema, text(name), (text(row[2]),), {"sql_mode": text(row[1])})
 
@@ -117,7 +121,7 @@ def _libraries(connection: Connection, facts: ServerFacts, schema: str) -> Itera
 def read_triggers_of(connection: Connection, schema: str) -> list[Definition]:
     """Triggers; those of one table, event and time in the order in which they fire."""
     found = []
-    for (name,) in connection.rows(_TRIGGERS, (schema,)):
+    for (name,) in _of(connection, _TRIGGERS, schema):
         row = connection.rows(f"SHOW CREATE TRIGGER {identifier(text(name))}")[0]
         found.append(
             Definition("trigger", schema, text(name), (text(row[2]),), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
@@ -128,11 +132,16 @@ def read_triggers_of(connection: Connection, schema: str) -> list[Definition]:
 def read_events_of(connection: Connection, schema: str) -> list[Definition]:
     """Events with their status (enabled, disabled, disabled on the replica) and time zone."""
     found = []
-    for (name,) in connection.rows(_EVENTS, (schema,)):
+    for (name,) in _of(connection, _EVENTS, schema):
         row = connection.rows(f"SHOW CREATE EVENT {identifier(text(name))}")[0]
         session = {"sql_mode": text(row[1]), "time_zone": text(row[2]), **_charsets(row[4:7])}
         found.append(Definition("event", schema, text(name), (text(row[3]),), session))
     return found
+
+
+def _of(connection: Connection, listing: str, schema: str) -> list[tuple[Any, ...]]:
+    """The listed objects of exactly this database, without its name."""
+    return [tuple(rest) for found, *rest in connection.rows(listing, (schema,)) if text(found) == schema]
 
 
 def _charsets(row: tuple[object, ...]) -> dict[str, str]:

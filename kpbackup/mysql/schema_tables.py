@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kpbackup.model.inventory import Column, Definition, Table
+from kpbackup.mysql import table_text
 from kpbackup.mysql.quoting import identifier, qualified
 from kpbackup.mysql.server import Connection
 
@@ -24,10 +25,13 @@ _KEYS = """SELECT table_name, column_name FROM information_schema.statistics
   WHERE table_schema = %s AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"""
 _TABLES = """SELECT table_name, table_type, engine, table_rows, data_length FROM information_schema.tables
   WHERE table_schema = %s ORDER BY table_name"""
+_CREATE_OPTIONS = "SELECT create_options FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 _SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increment, cycle_count FROM "
 
 
-def read_tables_of(connection: Connection, schema: str, transactional_engines: frozenset[str]) -> list[Table]:
+def read_tables_of(
+    connection: Connection, schema: str, transactional_engines: frozenset[str], *, flavour: str
+) -> list[Table]:
     """The base tables of the database, in the order of their names.
 
     Raises:
@@ -36,7 +40,7 @@ def read_tables_of(connection: Connection, schema: str, transactional_engines: f
     columns: dict[str, list[Column]] = defaultdict(list)
     for table, name, data_type, column_type, charset, expression in connection.rows(_COLUMNS, (schema,)):
         if not text(expression):  # generated columns, and the row start and end of system versioning
-            columns[text(table)].append(Column(text(name), text(data_type).lower(), text(column_type), text(charset) or None))
+            columns[text(table)].append(_column(name, data_type, column_type, charset))
     keys: dict[str, list[str]] = defaultdict(list)
     for table, name in connection.rows(_KEYS, (schema,)):
         keys[text(table)].append(text(name))
@@ -50,7 +54,7 @@ def read_tables_of(connection: Connection, schema: str, transactional_engines: f
                 schema=schema,
                 name=table,
                 engine=text(engine),
-                create_sql=table_definition(connection, schema, table),
+                create_sql=table_definition(connection, schema, table, flavour=flavour),
                 columns=tuple(columns[table]),
                 key=tuple(keys[table]),
                 transactional=text(engine).upper() in transactional_engines,
@@ -62,9 +66,19 @@ def read_tables_of(connection: Connection, schema: str, transactional_engines: f
     return found
 
 
-def table_definition(connection: Connection, schema: str, name: str) -> str:
-    """SHOW CREATE TABLE as the session's settings print it."""
-    return text(connection.rows(f"SHOW CREATE TABLE {qualified(schema, name)}")[0][1])
+def _column(name: object, data_type: object, column_type: object, charset: object) -> Column:
+    # members of a binary ENUM may be bytes that are no text; nothing depends on this spelling of them
+    shown = text(column_type).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return Column(text(name), text(data_type).lower(), shown, text(charset) or None)
+
+
+def table_definition(connection: Connection, schema: str, name: str, *, flavour: str) -> str:
+    """SHOW CREATE TABLE as the session's settings print it, made fit to give the same table again."""
+    printed = text(connection.rows(f"SHOW CREATE TABLE {qualified(schema, name)}")[0][1])
+    found = table_text.creatable(printed, flavour=flavour)
+    if " PAGE_CHECKSUM=1" in found and "page_checksum" not in text(connection.value(_CREATE_OPTIONS, (schema, name))):
+        return table_text.without_page_checksum(found)
+    return found
 
 
 def transactional_engines(connection: Connection) -> frozenset[str]:
@@ -115,4 +129,4 @@ def text(value: object) -> str:
     """A result value as str: some servers give information_schema's texts as bytes, or NULL."""
     if value is None:
         return ""
-    return value.decode("utf-8") if isinstance(value, bytes | bytearray) else str(value)
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes | bytearray) else str(value)

@@ -1,11 +1,13 @@
 """Connections to a source or a target, and what kind of server it is.
 
-The only place where a login happens. Results come as tuples of str, bytes, int, Decimal, None.
-Nothing is retried here: a broken connection is an error for the caller to decide about.
+The only place where a login happens. Results come as tuples of str, bytes, int, Decimal, None; bytes in a text that are no
+UTF-8 come as lone surrogates, and go back as the same bytes. Nothing is retried here: a broken connection is an error for the
+caller to decide about.
 """
 
 from __future__ import annotations
 
+import codecs
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pymysql.constants import ER
 from kpbackup import errors
 
 CONNECT_TIMEOUT_S = 10
+_LOSSLESS = "utf_8_surrogateescape"  # the driver names its codec and has no place for how to treat errors
 READ_TIMEOUT_S = 3600  # a long ALTER on a target is not a hang; the wire loops set their own
 
 
@@ -141,7 +144,24 @@ def connect(endpoint: Endpoint, *, database: str | None = None, read_timeout_s: 
             f"cannot connect to {endpoint.name}: {detail}",
             hint="check host, port, user and password_file, and that the server accepts connections from here",
         ) from exc
+    raw.encoding = _LOSSLESS
     return Connection(endpoint, raw)
+
+
+def _lossless(name: str) -> codecs.CodecInfo | None:
+    if name != _LOSSLESS:
+        return None
+
+    def encode(text: str, _: str = "") -> tuple[bytes, int]:
+        return text.encode("utf-8", "surrogateescape"), len(text)
+
+    def decode(data: Any, _: str = "") -> tuple[str, int]:
+        return bytes(data).decode("utf-8", "surrogateescape"), len(data)
+
+    return codecs.CodecInfo(encode, decode, name=name)
+
+
+codecs.register(_lossless)
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext | None:

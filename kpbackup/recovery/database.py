@@ -57,6 +57,8 @@ def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dic
         request.endpoint, workers=request.workers, replace_users=request.replace_users, progress=request.progress
     )
     done = loading.load_set(request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted)
+    for warning in done.warnings:
+        request.warn(warning)
     figures = {
         "rows": str(done.rows),
         "chunks_read_back": str(done.chunks),

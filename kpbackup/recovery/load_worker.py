@@ -21,7 +21,7 @@ from typing import Any
 from kpbackup import errors
 from kpbackup.model import codec
 from kpbackup.model.inventory import ChunkBounds, ChunkRecord, Table
-from kpbackup.mysql import frame, indexes, load, quoting, rows, server, wire
+from kpbackup.mysql import frame, indexes, load, quoting, rows, schema_tables, server, wire
 from kpbackup.pipeline import age_keys, process, stream
 
 STATEMENT_TIMEOUT_S = 7 * 86_400  # building the indexes of a huge table takes days at most; keepalive finds a dead server
@@ -99,8 +99,8 @@ class LoadWorker:
             )
 
     def _is_as_backed_up(self, table: Table) -> bool:
-        shown = self._connection.row(f"SHOW CREATE TABLE {quoting.qualified(table.schema, table.name)}")
-        return shown is not None and indexes.same_definition(str(shown[1]), table.create_sql)
+        shown = schema_tables.table_definition(self._connection, table.schema, table.name, flavour=self._loader.session.flavour)
+        return indexes.same_definition(shown, table.create_sql)
 
     def _analyze(self, table: Table) -> None:
         for _, _, kind, text in self._connection.rows(

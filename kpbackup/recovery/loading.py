@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model.inventory import ChunkRecord, Definition, Inventory, Table
 from kpbackup.model.manifest import BackupSet, StoredObject
-from kpbackup.mysql import accounts, definitions, indexes, load, schema, server
+from kpbackup.mysql import accounts, definitions, indexes, load, needs, schema, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.quoting import identifier
 from kpbackup.pipeline import encrypt, stream
@@ -255,6 +255,7 @@ class _Load:
             return []  # none were backed up: the right to see them is not needed
         facts = server_facts.read_facts(connection)
         there = accounts.names(connection, facts)
+        unfit = needs.without_login(self.inventory.accounts, needs.read_offer(connection, facts))
         own = str(connection.value("SELECT CURRENT_USER()"))
         own_user, _, own_host = own.rpartition("@")
         mine = {name for name in there if name.replace("`", "").replace("'", "") == f"{own_user}@{own_host}"}
@@ -262,7 +263,7 @@ class _Load:
         kept, replaced = [], []
         for definition in self.inventory.accounts:
             name = definition.name
-            if name in mine or (name in there and name not in ours and not self.request.replace_users):
+            if name in unfit or name in mine or (name in there and name not in ours and not self.request.replace_users):
                 continue
             if definition.kind == "account" and name in there:
                 replaced.append(definition)
@@ -271,7 +272,8 @@ class _Load:
             kind = "ROLE" if one.statements[0].startswith("CREATE ROLE ") else "USER"
             connection.execute(f"DROP {kind} IF EXISTS {one.name}")
         left_out = sorted({d.name for d in self.inventory.accounts} & there - {one.name for one in replaced})
-        warnings = [f"account {name} exists on the target and was left as it is" for name in left_out]
+        warnings = [f"account {name} exists on the target and was left as it is" for name in left_out if name not in unfit]
+        warnings += [f"account {name} was left out: the target has no login plugin {plugin}" for name, plugin in unfit.items()]
         return warnings + definitions.create(connection, kept)
 
     def _own_accounts(self, connection: server.Connection, there: frozenset[str]) -> frozenset[str]:
@@ -290,12 +292,14 @@ class _Load:
 
     def _compare(self, connection: server.Connection) -> None:
         """The definitions on the target must be the set's."""
-
         names = tuple(d.name for d in self.inventory.databases)
         facts = server_facts.read_facts(connection)
         found = schema.read_inventory(connection, facts, databases=names) if names else self.inventory
-        expected = codec.decode(Inventory, codec.encode(self.inventory) | {"accounts": []}, what="inventory")
-        actual = codec.decode(Inventory, codec.encode(found) | {"accounts": []}, what="inventory")
+        there = {(d.kind, d.schema, d.name) for d in found.after_rows}
+        # what was broken on the source and could not be made here was warned of
+        wanted = tuple(d for d in self.inventory.after_rows if not d.optional or (d.kind, d.schema, d.name) in there)
+        expected = replace(self.inventory, accounts=(), after_rows=wanted)
+        actual = replace(found, accounts=())
         differences = definitions.compare(expected, actual)
         if differences:
             raise errors.RestoreMismatch(

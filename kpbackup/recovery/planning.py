@@ -15,7 +15,7 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, preflight, privileges, replay, replica_channel, schema, server
+from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, server
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import chain, timeline
 from kpbackup.recovery import cut as cuts
@@ -120,6 +120,8 @@ def _target_state(
         version=backup_set.source.version,
         settings=inventory.settings,
     )
+    if not any(finding.severity == "error" for finding in findings):  # else the two servers have nothing in common to compare
+        findings += needs.findings(inventory, needs.read_offer(connection, facts))
     for finding in findings:
         if finding.severity == "error":
             raise errors.TargetRefused(

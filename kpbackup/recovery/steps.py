@@ -42,7 +42,8 @@ class SqlCheck:
 @dataclass(frozen=True)
 class RecoveryRequest:
     """What to recover and with what. `ask_manual(step, instructions)` returns when a person has done a manual step;
-    None means that nobody is there. `progress(phase, done, total)` is called from threads."""
+    None means that nobody is there. `progress(phase, done, total)` is called from threads. `warn` takes what the restored server
+    has otherwise than the source; it names objects, so it goes to the user and not into the journal."""
 
     repository: Repository
     endpoint: server.Endpoint
@@ -55,3 +56,4 @@ class RecoveryRequest:
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None
     progress: Callable[[str, int, int], None] | None = None
+    warn: Callable[[str], None] = lambda _: None

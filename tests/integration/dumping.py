@@ -24,7 +24,7 @@ def tables_of(source: Server, name: str) -> dict[str, Table]:
         found = facts.read_facts(connection)
         with schema.reading_session(connection, found):
             engines = schema_tables.transactional_engines(connection)
-            return {table.name: table for table in schema_tables.read_tables_of(connection, name, engines)}
+            return {table.name: table for table in schema_tables.read_tables_of(connection, name, engines, flavour=found.flavour)}
 
 
 @contextmanager

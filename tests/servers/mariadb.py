@@ -20,6 +20,11 @@ from pathlib import Path
 from tests.servers import database
 
 _LOG_FILE_SIZE = "--innodb-log-file-size=8M"  # the same in the template and at start, else InnoDB rebuilds its log
+SETTINGS = (
+    "--log-bin=binlog", "--log-slave-updates", "--binlog-format=ROW", "--gtid-strict-mode=ON", "--gtid-domain-id=1",
+    "--character-set-server=utf8mb4", "--skip-name-resolve", _LOG_FILE_SIZE, "--innodb-buffer-pool-size=32M",
+    "--innodb-flush-method=nosync", "--performance-schema=OFF",
+)
 
 
 def mariadb_server(directory: Path, *, server_id: int, options: Sequence[str] = ()) -> AbstractContextManager[database.Server]:
@@ -32,12 +37,7 @@ def mariadb_server(directory: Path, *, server_id: int, options: Sequence[str] = 
     program = find("mariadbd")
 
     def command_line(paths: database.Paths, port: int) -> list[str]:
-        return [
-            program, "--no-defaults", *_as_user(), *paths.options(port), f"--server-id={server_id}",
-            "--log-bin=binlog", "--log-slave-updates", "--binlog-format=ROW", "--gtid-strict-mode=ON", "--gtid-domain-id=1",
-            "--character-set-server=utf8mb4", "--skip-name-resolve", _LOG_FILE_SIZE, "--innodb-buffer-pool-size=32M",
-            "--innodb-flush-method=nosync", "--performance-schema=OFF",
-        ]
+        return [program, "--no-defaults", *as_user(), *paths.options(port), f"--server-id={server_id}", *SETTINGS]
 
     return database.running(
         "MariaDB", directory, template=_template(), command_line=command_line, server_id=server_id, options=options
@@ -63,7 +63,7 @@ def _template() -> Path:
     data = top / "data"
     subprocess.run(
         [
-            find("mariadb-install-db"), "--no-defaults", *_as_user(), f"--datadir={data}", f"--tmpdir={top}",
+            find("mariadb-install-db"), "--no-defaults", *as_user(), f"--datadir={data}", f"--tmpdir={top}",
             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-log-bin",
             _LOG_FILE_SIZE, "--innodb-flush-method=nosync",
         ],
@@ -72,5 +72,6 @@ def _template() -> Path:
     return data
 
 
-def _as_user() -> list[str]:
-    return ["--user=root"] if os.geteuid() == 0 else []  # mariadbd refuses to be root unless told so by name
+def as_user() -> list[str]:
+    """The option without which mariadbd refuses to be root."""
+    return ["--user=root"] if os.geteuid() == 0 else []

@@ -146,10 +146,6 @@ def test_targets_are_refused_for_what_cannot_work() -> None:
     assert judged(MARIADB, lower_case_table_names="1") == ["lower_case_table_names is 0, on the source 1"]
     assert judged(change(MARIADB, event_scheduler="ON")) == ["event_scheduler is ON"]
     assert judged(change(MARIADB, read_only=True)) == ["the target is read_only"]
-    packet = target_findings(
-        MARIADB, EVERYTHING, flavour="mariadb", version="10.11.19", settings={**fit, "max_allowed_packet": "33554432"}
-    )
-    assert [f.severity for f in packet if "max_allowed_packet" in f.what] == ["warning"]
     patch = target_findings(MARIADB, EVERYTHING, flavour="mariadb", version="10.11.20", settings=fit)
     assert [f.severity for f in patch][0] == "warning" and worst(patch) == []
 

@@ -1,0 +1,126 @@
+"""Many tables, many partitions, other engines, table options."""
+
+from __future__ import annotations
+
+from tests.fidelity.scenes import Kind
+
+DATABASES = ("layouts", "thousand")
+
+
+def statements(kind: Kind) -> list[str]:
+    return [
+        "CREATE DATABASE thousand", "CREATE DATABASE layouts", "USE layouts", *_thousand(), *_partitions(kind), *_engines(kind), *_options(kind),
+        *_special_tables(kind),
+    ]
+
+
+def _thousand() -> list[str]:
+    found = []
+    for number in range(1000):
+        found.append(f"CREATE TABLE thousand.t{number} (id int PRIMARY KEY, v varchar(20), KEY (v))")
+        if number % 3 == 0:
+            found.append(f"INSERT INTO thousand.t{number} VALUES ({number},'x{number}')")
+    return found
+
+
+def _partitions(kind: Kind) -> list[str]:
+    thousand = ", ".join(f"PARTITION p{n} VALUES LESS THAN ({n * 10})" for n in range(1, 1000))
+    return [
+        "CREATE TABLE thousand_parts (id int NOT NULL, v varchar(20), PRIMARY KEY (id)) PARTITION BY RANGE (id)"
+        f" ({thousand}, PARTITION rest VALUES LESS THAN MAXVALUE)",
+        "INSERT INTO thousand_parts WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) SELECT i * 11, CONCAT('v', i) FROM n",
+        "CREATE TABLE by_range (id int, d date NOT NULL, KEY (d)) PARTITION BY RANGE (to_days(d)) (PARTITION a VALUES LESS THAN (730000) COMMENT 'it''s',"
+        " PARTITION b VALUES LESS THAN (740000), PARTITION z VALUES LESS THAN MAXVALUE)",
+        "INSERT INTO by_range VALUES (1,'1990-01-01'),(2,'2020-05-05'),(3,'2999-01-01')",
+        "CREATE TABLE by_range_columns (a int, b varchar(9), c datetime) PARTITION BY RANGE COLUMNS (a, b, c) (PARTITION p0 VALUES LESS THAN (5,'m','2024-01-01'),"
+        " PARTITION p1 VALUES LESS THAN (5,MAXVALUE,'2024-01-01'), PARTITION p2 VALUES LESS THAN (MAXVALUE,MAXVALUE,MAXVALUE))",
+        "INSERT INTO by_range_columns VALUES (1,'a',NULL),(5,'z','2024-01-01'),(NULL,NULL,NULL)",
+        "CREATE TABLE by_list (id int, g int) PARTITION BY LIST (g) (PARTITION a VALUES IN (1,2,NULL), PARTITION b VALUES IN (3)"
+        f"{', PARTITION rest DEFAULT' if kind.mariadb else ''})",
+        "INSERT INTO by_list VALUES (1,1),(2,NULL),(3,3)",
+        "CREATE TABLE by_list_columns (c varchar(20), d date) PARTITION BY LIST COLUMNS (c) (PARTITION a VALUES IN ('x','\u00e9'), PARTITION b VALUES IN (NULL,'y'))",
+        "INSERT INTO by_list_columns VALUES ('x','2024-01-01'),(NULL,NULL),('\u00e9',NULL)",
+        "CREATE TABLE by_hash (id int, v int) PARTITION BY HASH (id * 2 + 1) PARTITIONS 7", "INSERT INTO by_hash VALUES (1,1),(2,2),(-3,3),(NULL,4)",
+        "CREATE TABLE by_linear_hash (id int) PARTITION BY LINEAR HASH (id) PARTITIONS 5", "INSERT INTO by_linear_hash VALUES (1),(2),(300)",
+        "CREATE TABLE by_key (k varchar(20) PRIMARY KEY, v int) PARTITION BY KEY () PARTITIONS 4", "INSERT INTO by_key VALUES ('a',1),('b',2),('\u20ac',3)",
+        "CREATE TABLE by_linear_key (a int, b int) PARTITION BY LINEAR KEY ALGORITHM=2 (a, b) PARTITIONS 3", "INSERT INTO by_linear_key VALUES (1,2),(3,4)",
+        "CREATE TABLE by_old_key (a int, b varchar(9)) PARTITION BY KEY ALGORITHM=1 (a, b) PARTITIONS 3", "INSERT INTO by_old_key VALUES (1,'a'),(3,'b')",
+        "CREATE TABLE sub (id int, d date) PARTITION BY RANGE (year(d)) SUBPARTITION BY HASH (to_days(d)) SUBPARTITIONS 2"
+        " (PARTITION a VALUES LESS THAN (2000), PARTITION z VALUES LESS THAN MAXVALUE)",
+        "INSERT INTO sub VALUES (1,'1999-01-01'),(2,'2024-01-01'),(3,NULL)",
+        "CREATE TABLE sub_named (id int, d date) PARTITION BY RANGE (year(d)) SUBPARTITION BY KEY (id) (PARTITION a VALUES LESS THAN (2000) (SUBPARTITION s0 COMMENT 'x',"
+        " SUBPARTITION s1), PARTITION z VALUES LESS THAN MAXVALUE (SUBPARTITION s2, SUBPARTITION s3))",
+        "INSERT INTO sub_named VALUES (1,'1999-01-01'),(2,'2024-01-01')",
+        "CREATE TABLE parts_counter (id int NOT NULL AUTO_INCREMENT, g int NOT NULL, u int, PRIMARY KEY (id, g), UNIQUE KEY (g, u), KEY (u)) AUTO_INCREMENT=500"
+        " PARTITION BY HASH (g) PARTITIONS 3",
+        "INSERT INTO parts_counter (g, u) VALUES (1,1),(2,1),(3,NULL)",
+        *([
+            "CREATE TABLE parts_myisam (id int, v text) ENGINE=MyISAM PARTITION BY HASH (id) PARTITIONS 3", "INSERT INTO parts_myisam VALUES (1,'a'),(2,NULL)",
+            "CREATE TABLE parts_aria (id int, v text) ENGINE=Aria PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (10), PARTITION b VALUES LESS THAN (20))",
+            "INSERT INTO parts_aria VALUES (1,'a'),(15,NULL)",
+        ] if kind.mariadb else []),
+    ]
+
+
+def _engines(kind: Kind) -> list[str]:
+    engines = ["MyISAM", "MEMORY", "ARCHIVE", "BLACKHOLE", "CSV", *(["Aria"] if kind.mariadb else [])]
+    found = []
+    for engine in engines:
+        key = "" if engine in ("CSV", "ARCHIVE") else "PRIMARY KEY"
+        text = "varchar(90)" if engine == "MEMORY" else "text"
+        found += [
+            f"CREATE TABLE e_{engine} (id int NOT NULL {key}, v varchar(30) NOT NULL, t {text} NOT NULL, d double NOT NULL, dt datetime NOT NULL) ENGINE={engine}",
+            f"INSERT INTO e_{engine} VALUES (1,'it''s, \"q\"','line\\nline\\\\','0.1','2024-01-01'),(2,'','\u20ac','-0','0000-00-00')",
+        ]
+    found += [
+        "CREATE TABLE one (id int) ENGINE=MyISAM", "CREATE TABLE two (id int) ENGINE=MyISAM", "INSERT INTO one VALUES (1)", "INSERT INTO two VALUES (2),(3)",
+        "CREATE TABLE merged (id int) ENGINE=MRG_MyISAM UNION=(one,two) INSERT_METHOD=LAST",
+        "CREATE TABLE deleted_holes (id int PRIMARY KEY, v varchar(30)) ENGINE=MyISAM DELAY_KEY_WRITE=1",
+        "INSERT INTO deleted_holes VALUES (1,'a'),(2,'b'),(3,'c')", "DELETE FROM deleted_holes WHERE id = 2",
+        "CREATE TABLE archive_counter (id int AUTO_INCREMENT, v int, KEY (id)) ENGINE=ARCHIVE", "INSERT INTO archive_counter (v) VALUES (5),(6)",
+    ]
+    return found
+
+
+def _options(kind: Kind) -> list[str]:
+    found = [
+        *(f"CREATE TABLE row_{name} (id int PRIMARY KEY, v varchar(200), t text) ROW_FORMAT={name}" for name in ("DYNAMIC", "COMPACT", "REDUNDANT", "COMPRESSED")),
+        *(f"INSERT INTO row_{name} VALUES (1,REPEAT('x',200),REPEAT('y',9000)),(2,NULL,NULL)" for name in ("DYNAMIC", "COMPACT", "REDUNDANT", "COMPRESSED")),
+        "CREATE TABLE key_block (id int PRIMARY KEY, t text) ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4", "INSERT INTO key_block VALUES (1,REPEAT('z',5000))",
+        "CREATE TABLE myisam_fixed (id int, c char(10)) ENGINE=MyISAM ROW_FORMAT=FIXED CHECKSUM=1 PACK_KEYS=1 MIN_ROWS=10 MAX_ROWS=1000 AVG_ROW_LENGTH=50",
+        "INSERT INTO myisam_fixed VALUES (1,'a')",
+        "CREATE TABLE stats (id int PRIMARY KEY, v int, KEY (v)) STATS_PERSISTENT=1 STATS_AUTO_RECALC=0 STATS_SAMPLE_PAGES=30", "INSERT INTO stats VALUES (1,1)",
+        "CREATE TABLE own_charset (a varchar(9), b varchar(9) CHARACTER SET latin1, c varchar(9) CHARACTER SET utf8mb3, d varchar(9) COLLATE utf8mb4_bin)"
+        " CHARACTER SET cp1251 COLLATE cp1251_bin",
+        "INSERT INTO own_charset VALUES (_cp1251 x'CFF0','\u00e9','\u20ac','\U0001f600')",
+        "CREATE TABLE collated (a varchar(9)) COLLATE=utf8mb4_unicode_ci COMMENT='own'",
+    ]
+    if kind.mariadb:
+        found += [
+            "CREATE TABLE page_compressed (id int PRIMARY KEY, t text) PAGE_COMPRESSED=1 PAGE_COMPRESSION_LEVEL=3", "INSERT INTO page_compressed VALUES (1,REPEAT('x',9000))",
+            "CREATE TABLE aria_options (id int, c char(9)) ENGINE=Aria ROW_FORMAT=PAGE TRANSACTIONAL=0 PAGE_CHECKSUM=0", "INSERT INTO aria_options VALUES (1,'a')",
+            "CREATE TABLE aria_transactional (id int PRIMARY KEY) ENGINE=Aria TRANSACTIONAL=1", "INSERT INTO aria_transactional VALUES (1)",
+        ]
+    else:
+        found += [
+            "CREATE TABLE page_compressed (id int PRIMARY KEY, t text) COMPRESSION='zlib'", "INSERT INTO page_compressed VALUES (1,REPEAT('x',9000))",
+            "CREATE TABLE autoextend (id int PRIMARY KEY) AUTOEXTEND_SIZE=4M",
+            "CREATE TABLE in_system (id int PRIMARY KEY, v int) TABLESPACE innodb_system", "INSERT INTO in_system VALUES (1,1)",
+            "CREATE TABLE own_file (id int PRIMARY KEY) TABLESPACE innodb_file_per_table",
+        ]
+    return found
+
+
+def _special_tables(kind: Kind) -> list[str]:
+    if not kind.mariadb:
+        return []
+    return [
+        "CREATE SEQUENCE s_plain", "CREATE SEQUENCE s_all START WITH 100 INCREMENT BY 5 MINVALUE 10 MAXVALUE 400 CACHE 3 CYCLE", "SELECT NEXTVAL(s_all)",
+        "CREATE SEQUENCE s_down INCREMENT BY -1 MINVALUE -3 MAXVALUE -1 NOCACHE", "SELECT NEXTVAL(s_down), NEXTVAL(s_down), NEXTVAL(s_down)",
+        "CREATE SEQUENCE s_set START WITH 50", "ALTER SEQUENCE s_set RESTART WITH 7", "CREATE SEQUENCE s_cycled MAXVALUE 3 CYCLE NOCACHE",
+        "SELECT NEXTVAL(s_cycled), NEXTVAL(s_cycled), NEXTVAL(s_cycled), NEXTVAL(s_cycled)",
+        "CREATE SEQUENCE s_myisam ENGINE=MyISAM", "SELECT NEXTVAL(s_myisam)", "CREATE SEQUENCE s_aria ENGINE=Aria COMMENT='it''s'",
+        "CREATE SEQUENCE s_big START WITH 9223372036854775000 INCREMENT BY 1000", "CREATE SEQUENCE s_zero INCREMENT BY 0",
+        *(["CREATE SEQUENCE s_unsigned AS bigint unsigned START WITH 18446744073709551000 MAXVALUE 18446744073709551614",
+           "CREATE SEQUENCE s_tiny AS tinyint", "SELECT NEXTVAL(s_tiny)"] if kind.version >= (11, 5) else []),
+    ]
