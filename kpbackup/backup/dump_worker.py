@@ -4,6 +4,7 @@ Run as `python -m kpbackup.backup.dump_worker` by `WorkerProcess`, which carries
 
     {"endpoint": {...}, "recipients": ["age1..."], "level": 1}   -> {"ready": true}
     {"snapshot": true}                                           -> {"snapshot": true}
+    {"cut": {"table": {...}, "lower": [...] or null, "rows": n}} -> {"cut": [...] or null}: where the next chunk ends
     {"dump": [{"table": {...}, "bounds": {...}}, ...]}           -> bytes ..., then {"done": {"chunks": [...], "raw_bytes": n}}
 
 Idea: rows go from the socket through hash, zstd and age to the pipe without being looked at or gathered, so memory is
@@ -22,8 +23,8 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model import codec
-from kpbackup.model.inventory import ChunkBounds, Table
-from kpbackup.mysql import rows, server, wire
+from kpbackup.model.inventory import Bound, ChunkBounds, Table
+from kpbackup.mysql import cutting, rows, server, wire
 from kpbackup.pipeline.compress import Compressor
 from kpbackup.pipeline.encrypt import Encryptor, Recipient
 from kpbackup.pipeline.process import Message, WorkerChannel
@@ -105,6 +106,8 @@ class DumpWorker:
         elif "snapshot" in message:
             self._session().execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             self._channel.send({"snapshot": True})
+        elif "cut" in message:
+            self._channel.send({"cut": self._cut(message["cut"])})
         elif "dump" in message:
             self._channel.send({"done": self._dump(message["dump"])})
         else:
@@ -125,6 +128,11 @@ class DumpWorker:
         if self._connection is None:
             raise errors.InternalError("a dump worker was asked for rows before it was given an endpoint")
         return self._connection
+
+    def _cut(self, request: dict[str, Any]) -> Bound | None:
+        table = codec.decode(Table, request["table"], what="table for a dump worker")
+        lower = tuple(request["lower"]) if request["lower"] is not None else None
+        return cutting.next_bound(self._session(), table, lower, rows=request["rows"])
 
     def _dump(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
         self._session()

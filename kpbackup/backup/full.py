@@ -6,6 +6,7 @@ data without a manifest, which does not exist for anybody; the next prune remove
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ from kpbackup.backup import writing
 from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.inventory import ChunkBounds, ChunkRecord, Inventory, Table
-from kpbackup.mysql import definitions, follow, privileges, rows, schema, scripts, server, snapshot
+from kpbackup.model.inventory import Bound, ChunkBounds, ChunkRecord, Inventory, Table
+from kpbackup.mysql import cutting, definitions, follow, privileges, rows, schema, scripts, server, snapshot
 from kpbackup.mysql import facts as server_facts
 from kpbackup.pipeline import encrypt, pool
 from kpbackup.pipeline.process import WorkerProcess
@@ -37,7 +38,8 @@ FENCE_TRIES = 5  # a set's number is taken at most by one other writer at a time
 class FullRequest:
     """What to back up and how: plain values, no settings object. `progress(done_rows, total_rows)` is called from threads.
 
-    `unless_since`: do nothing when another process made a set on this timeline after that moment.
+    `chunk`: how much a chunk of a large table holds. `unless_since`: do nothing when another process made a set on this
+    timeline after that moment.
     """
 
     endpoint: server.Endpoint
@@ -48,6 +50,7 @@ class FullRequest:
     level: int = 1
     max_wait_s: float = 60.0
     bytes_per_second: int | None = None
+    chunk: cutting.Size = cutting.Size()
     check: Callable[[], None] = lambda: None
     progress: Callable[[int, int], None] | None = None
     unless_since: datetime | None = None
@@ -145,6 +148,7 @@ class _Full:
         self.attempt = writing.new_attempt(repository, timeline.head.timeline, sealing, self.started_at)
         self.stored: dict[int, manifest.StoredObject] = {}
         self.chunks: dict[int, list[ChunkRecord]] = {}
+        self.numbers = itertools.count()  # of data objects
 
     def run(self) -> manifest.BackupSet:
         with pool.WorkerPool(DUMP_WORKER, self._start_message(), workers=self.request.workers) as workers:
@@ -174,15 +178,11 @@ class _Full:
 
     def _dump(self, workers: pool.WorkerPool, inventory: Inventory) -> _Point:
         """All rows. Non-transactional tables are copied while the point is still held, the others after it."""
-        plan = [
-            (table, bounds)
-            for table in inventory.tables
-            if table.holds_rows
-            for bounds in rows.plan_chunks(self.connection, table)
-        ]
+        with_rows = [table for table in inventory.tables if table.holds_rows]
+        plan = {table: cutting.planned(self.connection, table, self.request.chunk) for table in with_rows}
         total = sum(table.estimated_rows for table in inventory.tables)
-        under_lock = self._tasks([pair for pair in plan if not pair[0].transactional], first=0, total_rows=total)
-        free = self._tasks([pair for pair in plan if pair[0].transactional], first=len(under_lock), total_rows=total)
+        under_lock = self._tasks({table: found for table, found in plan.items() if not table.transactional}, total_rows=total)
+        free = self._tasks({table: found for table, found in plan.items() if table.transactional}, total_rows=total)
         with snapshot.hold_consistent_point(
             self.connection, self.facts, self.rights, inventory.tables, max_wait_s=self.request.max_wait_s
         ) as point:
@@ -199,13 +199,32 @@ class _Full:
         self.held.check()
         self.request.check()
 
-    def _tasks(self, pairs: Sequence[tuple[Table, ChunkBounds]], *, first: int, total_rows: int) -> list[pool.Task]:
+    def _tasks(self, plan: dict[Table, list[ChunkBounds] | None], *, total_rows: int) -> list[pool.Task]:
         """One task an object; their numbers keep neighbours in different tables (the load goes by them), but the largest
-        come first, so that the small ones fill the time in which the last large ones end."""
+        come first, so that the small ones fill the time in which the last large ones end. Tables that are cut by a walk
+        begin it now; their objects follow."""
+        pairs = [(table, bounds) for table, found in plan.items() for bounds in found or ()]
         pieces = Counter(table for table, _ in pairs)
-        groups = list(enumerate(rows.group_jobs(pairs), start=first))
+        groups = [(next(self.numbers), group) for group in rows.group_jobs(pairs)]
         groups.sort(key=lambda entry: -sum(table.estimated_bytes // pieces[table] for table, _ in entry[1]))
-        return [partial(self._dump_object, number=number, group=group, total_rows=total_rows) for number, group in groups]
+        walks = [
+            partial(self._cut, table=table, lower=None, nth=0, total_rows=total_rows)
+            for table, found in plan.items() if found is None
+        ]
+        return [*walks, *(partial(self._dump_object, number=n, group=group, total_rows=total_rows) for n, group in groups)]
+
+    def _cut(self, worker: WorkerProcess, *, table: Table, lower: Bound | None, nth: int, total_rows: int) -> Sequence[pool.Task]:
+        """One step of a walk: the chunk from `lower` to where the worker says it ends, and the next step, are further tasks."""
+        wanted = {"table": codec.encode(table), "lower": lower, "rows": cutting.rows_wanted(table, nth, self.request.chunk)}
+        worker.send({"cut": wanted})
+        answer = worker.receive()
+        assert isinstance(answer, dict)
+        upper = tuple(answer["cut"]) if answer["cut"] is not None else None
+        chunk = [(table, ChunkBounds(lower, upper))]
+        following: list[pool.Task] = [partial(self._dump_object, number=next(self.numbers), group=chunk, total_rows=total_rows)]
+        if upper is not None:
+            following.append(partial(self._cut, table=table, lower=upper, nth=nth + 1, total_rows=total_rows))
+        return following
 
     def _dump_object(
         self, worker: WorkerProcess, *, number: int, group: Sequence[tuple[Table, ChunkBounds]], total_rows: int

@@ -18,7 +18,7 @@ from kpbackup.mysql.server import Connection
 BASE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
-_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, generation_expression
+_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 _KEYS = """SELECT table_name, column_name FROM information_schema.statistics
   WHERE table_schema = %s AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"""
@@ -34,9 +34,10 @@ def read_tables_of(connection: Connection, schema: str, transactional_engines: f
         DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
     """
     columns: dict[str, list[Column]] = defaultdict(list)
-    for table, name, data_type, column_type, charset, expression in connection.rows(_COLUMNS, (schema,)):
+    for table, name, data_type, column_type, charset, collation, expression in connection.rows(_COLUMNS, (schema,)):
         if not text(expression):  # generated columns, and the row start and end of system versioning
-            columns[text(table)].append(Column(text(name), text(data_type).lower(), text(column_type), text(charset) or None))
+            kind, characters = text(data_type).lower(), (text(charset) or None, text(collation) or None)
+            columns[text(table)].append(Column(text(name), kind, text(column_type), *characters))
     keys: dict[str, list[str]] = defaultdict(list)
     for table, name in connection.rows(_KEYS, (schema,)):
         keys[text(table)].append(text(name))

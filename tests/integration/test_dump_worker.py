@@ -42,7 +42,7 @@ def test_an_object_of_several_chunks(mariadb: Server) -> None:
     )
     tables = tables_of(mariadb, "s")
     jobs: list[tuple[Table, ChunkBounds]] = [
-        (tables["a"], ChunkBounds(upper=5)), (tables["b"], rows.OPEN), (tables["a"], ChunkBounds(lower=5)),
+        (tables["a"], ChunkBounds(upper=("5",))), (tables["b"], rows.OPEN), (tables["a"], ChunkBounds(lower=("5",))),
     ]
     with dump_worker(mariadb.endpoint, IDENTITY.recipient) as worker:
         sealed, done = dump_object(worker, jobs)
