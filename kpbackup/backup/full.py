@@ -21,9 +21,9 @@ from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Bound, ChunkBounds, ChunkRecord, Inventory, Table
-from kpbackup.mysql import cutting, definitions, follow, privileges, rows, schema, scripts, server, snapshot
+from kpbackup.mysql import coordinates, cutting, definitions, follow, privileges, rows, schema, scripts, server, snapshot
 from kpbackup.mysql import facts as server_facts
-from kpbackup.pipeline import encrypt, pool
+from kpbackup.pipeline import encrypt, pace, pool
 from kpbackup.pipeline.process import WorkerProcess
 from kpbackup.plan import chain
 from kpbackup.repository import catalog as catalogs
@@ -104,7 +104,9 @@ def _timeline(
     if history is None:
         return _start(repository, facts, 1, "first", None, None, now)
     head = sources.archive_head(history, first_link=chain.first_link(repository.id, history.id))
-    reason = sources.broken(connection, facts, history, head) if head else ""
+    reason = ""
+    if head is not None:
+        reason = sources.broken(connection.endpoint, facts, history, head, binlogs=coordinates.list_binlogs(connection))
     if not reason:
         return history.timeline
     return _start(repository, facts, int(history.id) + 1, reason, history, head.at if head else None, now)
@@ -151,10 +153,16 @@ class _Full:
         self.numbers = itertools.count()  # of data objects
 
     def run(self) -> manifest.BackupSet:
-        with pool.WorkerPool(DUMP_WORKER, self._start_message(), workers=self.request.workers) as workers:
-            inventory = self._read_definitions()
-            point = self._dump(workers, inventory)
-        after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
+        try:
+            with (
+                pace.shared() as line,
+                pool.WorkerPool(DUMP_WORKER, self._start_message(line), workers=self.request.workers) as workers,
+            ):
+                inventory = self._read_definitions()
+                point = self._dump(workers, inventory)
+            after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
+        finally:
+            self.connection.close()
         changed = definitions.compare(inventory, after, values=False)
         if changed:
             raise errors.SnapshotError(
@@ -166,15 +174,14 @@ class _Full:
     def _read_definitions(self) -> Inventory:
         return schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
 
-    def _start_message(self) -> dict[str, Any]:
-        endpoint = codec.encode(self.request.endpoint)
-        share = (self.request.bytes_per_second or 0) // self.request.workers
-        return {
-            "endpoint": endpoint,
+    def _start_message(self, line: str) -> dict[str, Any]:
+        message = {
+            "endpoint": codec.encode(self.request.endpoint),
             "recipients": [self.attempt.sealing.recipient],
             "level": self.request.level,
-            "bytes_per_second": share,
         }
+        limit = self.request.bytes_per_second
+        return {**message, "pace": {"path": line, "bytes_per_second": limit}} if limit else message
 
     def _dump(self, workers: pool.WorkerPool, inventory: Inventory) -> _Point:
         """All rows. Non-transactional tables are copied while the point is still held, the others after it."""
@@ -189,10 +196,17 @@ class _Full:
             point.settle(lambda: workers.ask_all({"snapshot": True}))
             workers.run(under_lock, check=self._check)
             released = point.release()
-        file = follow.file_identity(self.request.endpoint, flavour=self.facts.flavour, file=released.coordinates.file)
+        file = self._file_identity(released.coordinates.file)
         workers.run(free, check=self._check)
         how = manifest.Snapshot(rung=point.rung, locked_ms=round(released.locked_s * 1000))
         return _Point(released.coordinates, released.clock, how, file)
+
+    def _file_identity(self, file: str) -> manifest.FileIdentity:
+        """Reads the binlog in place of the coordinator, so that never more than one connection comes on top of the workers'."""
+        self.connection.close()
+        identity = follow.file_identity(self.request.endpoint, flavour=self.facts.flavour, file=file)
+        self.connection = server.connect(self.request.endpoint)
+        return identity
 
     def _check(self) -> None:
         """Raises when the lease is lost or the caller wants to end; workers may be waiting, so they cannot notice."""
