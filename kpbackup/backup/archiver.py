@@ -3,6 +3,7 @@
 The resume position comes from the bucket alone, so any process may go on after a crash of another. What is spooled
 on local disk is sealed already and is lost without harm: the next pass fetches it from the source again.
 The number of a segment is its fence: two archivers at once lose work, never order.
+A pass has one connection to the source at a time: what is asked of it is asked one after the other.
 """
 
 from __future__ import annotations
@@ -89,19 +90,20 @@ def run_incremental(repository: Repository, request: ArchiveRequest) -> ArchiveR
         ChainBroken: no full backup yet, or the archive cannot go on (purged, reset, forked).
         LeaseHeld, ServerUnreachable, PrivilegeMissing, ServerUnfit, StorageError, IntegrityError, LocalIOError.
     """
-    with lease.acquire(repository, "archive", holder=request.holder) as held, server.connect(request.endpoint) as connection:
-        facts = server_facts.read_facts(connection)
-        sources.require(facts, privileges.read_privileges(connection))
-        history = _current(repository)
-        head = sources.archive_head(history, first_link=chain.first_link(repository.id, history.id))
-        if head is None:
-            raise _no_full(repository)
-        clock = server_facts.clock(connection)  # before the position: docs/format.md, 'Observation'
-        observed = manifest.Observation(clock, coordinates.read_coordinates(connection, facts))
-        reason = sources.broken(connection, facts, history, head)
+    with lease.acquire(repository, "archive", holder=request.holder) as held:
+        with server.connect(request.endpoint) as connection:
+            facts = server_facts.read_facts(connection)
+            sources.require(facts, privileges.read_privileges(connection))
+            history = _current(repository)
+            head = sources.archive_head(history, first_link=chain.first_link(repository.id, history.id))
+            if head is None:
+                raise _no_full(repository)
+            clock = server_facts.clock(connection)  # before the position: docs/format.md, 'Observation'
+            observed = manifest.Observation(clock, coordinates.read_coordinates(connection, facts))
+            binlogs = coordinates.list_binlogs(connection)
+        reason = sources.broken(request.endpoint, facts, history, head, binlogs=binlogs)
         if reason:
             raise sources.chain_broken(reason, history, head, request.endpoint.name)
-        binlogs = coordinates.list_binlogs(connection)
         return _Pass(repository, request, held, facts, history, head, observed, binlogs).run()
 
 

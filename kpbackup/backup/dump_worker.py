@@ -2,8 +2,10 @@
 
 Run as `python -m kpbackup.backup.dump_worker` by `WorkerProcess`, which carries the conversation:
 
-    {"endpoint": {...}, "recipients": ["age1..."], "level": 1}   -> {"ready": true}
+    {"endpoint": {...}, "recipients": ["age1..."], "level": 1}   -> {"ready": true}; with a bandwidth limit also
+        "pace": {"path": "...", "bytes_per_second": n}
     {"snapshot": true}                                           -> {"snapshot": true}
+    {"cut": {"table": {...}, "lower": [...] or null, "rows": n}} -> {"cut": [...] or null}: where the next chunk ends
     {"dump": [{"table": {...}, "bounds": {...}}, ...]}           -> bytes ..., then {"done": {"chunks": [...], "raw_bytes": n}}
 
 Idea: rows go from the socket through hash, zstd and age to the pipe without being looked at or gathered, so memory is
@@ -16,45 +18,25 @@ a half object is never followed by "done". Imports stay few: each worker pays fo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kpbackup import errors
 from kpbackup.model import codec
-from kpbackup.model.inventory import ChunkBounds, Table
-from kpbackup.mysql import rows, server, wire
+from kpbackup.model.inventory import Bound, ChunkBounds, Table
+from kpbackup.mysql import cutting, rows, server, wire
 from kpbackup.pipeline.compress import Compressor
 from kpbackup.pipeline.encrypt import Encryptor, Recipient
+from kpbackup.pipeline.pace import Pace
 from kpbackup.pipeline.process import Message, WorkerChannel
 
 MESSAGE_BYTES = 262_144  # sealed bytes are gathered to about this size: fewer messages, fewer switches between processes
 
 
-class Pace:
-    """Holds a worker to its share of a bandwidth limit (bytes per second, 0 for none), over all it reads."""
-
-    def __init__(self, bytes_per_second: float) -> None:
-        self._rate = bytes_per_second
-        self._began = time.monotonic()
-        self._bytes = 0
-
-    def count(self, size_bytes: int) -> None:
-        """Waits until so many more bytes fit under the limit."""
-        if not self._rate:
-            return
-        self._bytes += size_bytes
-        ahead_s = self._bytes / self._rate - (time.monotonic() - self._began)
-        if ahead_s > 0:
-            time.sleep(ahead_s)
-        elif ahead_s < -1:  # a pause is not saved up for a burst
-            self._began, self._bytes = time.monotonic(), 0
-
-
 class SealedObject:
     """One object on its way out: what is written to it leaves compressed and encrypted through `send`."""
 
-    def __init__(self, recipients: Sequence[Recipient], *, level: int, send: Callable[[bytes], None], pace: Pace) -> None:
+    def __init__(self, recipients: Sequence[Recipient], *, level: int, send: Callable[[bytes], None], pace: Pace | None) -> None:
         self.raw_bytes = 0
         self._pace = pace
         self._compressor = Compressor(level=level)
@@ -66,7 +48,8 @@ class SealedObject:
     def write(self, data: bytes | memoryview) -> None:
         """Adds plaintext; keeps no reference to it."""
         self.raw_bytes += len(data)
-        self._pace.count(len(data))
+        if self._pace is not None:
+            self._pace.count(len(data))
         compressed = self._compressor.compress(data)
         if compressed:
             self._hold(self._encryptor.encrypt(compressed))
@@ -105,6 +88,8 @@ class DumpWorker:
         elif "snapshot" in message:
             self._session().execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             self._channel.send({"snapshot": True})
+        elif "cut" in message:
+            self._channel.send({"cut": self._cut(message["cut"])})
         elif "dump" in message:
             self._channel.send({"done": self._dump(message["dump"])})
         else:
@@ -114,7 +99,8 @@ class DumpWorker:
         endpoint = codec.decode(server.Endpoint, message["endpoint"], what="endpoint for a dump worker")
         self._recipients = [Recipient.parse(text) for text in message["recipients"]]
         self._level = int(message.get("level", 1))
-        self._pace = Pace(float(message.get("bytes_per_second", 0)))
+        limit = message.get("pace")
+        self._pace = Pace(limit["path"], bytes_per_second=limit["bytes_per_second"]) if limit else None
         self._connection = server.connect(endpoint)
         is_mariadb = self._connection.row("SHOW GLOBAL VARIABLES LIKE 'gtid_domain_id'") is not None
         self._flavour = "mariadb" if is_mariadb else "mysql"
@@ -125,6 +111,11 @@ class DumpWorker:
         if self._connection is None:
             raise errors.InternalError("a dump worker was asked for rows before it was given an endpoint")
         return self._connection
+
+    def _cut(self, request: dict[str, Any]) -> Bound | None:
+        table = codec.decode(Table, request["table"], what="table for a dump worker")
+        lower = tuple(request["lower"]) if request["lower"] is not None else None
+        return cutting.next_bound(self._session(), table, lower, rows=request["rows"])
 
     def _dump(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
         self._session()

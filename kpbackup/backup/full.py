@@ -6,6 +6,7 @@ data without a manifest, which does not exist for anybody; the next prune remove
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,10 @@ from kpbackup.backup import writing
 from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.inventory import ChunkBounds, ChunkRecord, Inventory, Table
-from kpbackup.mysql import definitions, follow, privileges, rows, schema, scripts, server, snapshot
+from kpbackup.model.inventory import Bound, ChunkBounds, ChunkRecord, Inventory, Table
+from kpbackup.mysql import coordinates, cutting, definitions, follow, privileges, rows, schema, scripts, server, snapshot
 from kpbackup.mysql import facts as server_facts
-from kpbackup.pipeline import encrypt, pool
+from kpbackup.pipeline import encrypt, pace, pool
 from kpbackup.pipeline.process import WorkerProcess
 from kpbackup.plan import chain
 from kpbackup.repository import catalog as catalogs
@@ -37,7 +38,8 @@ FENCE_TRIES = 5  # a set's number is taken at most by one other writer at a time
 class FullRequest:
     """What to back up and how: plain values, no settings object. `progress(done_rows, total_rows)` is called from threads.
 
-    `unless_since`: do nothing when another process made a set on this timeline after that moment.
+    `chunk`: how much a chunk of a large table holds. `unless_since`: do nothing when another process made a set on this
+    timeline after that moment.
     """
 
     endpoint: server.Endpoint
@@ -48,6 +50,7 @@ class FullRequest:
     level: int = 1
     max_wait_s: float = 60.0
     bytes_per_second: int | None = None
+    chunk: cutting.Size = cutting.Size()
     check: Callable[[], None] = lambda: None
     progress: Callable[[int, int], None] | None = None
     unless_since: datetime | None = None
@@ -101,7 +104,9 @@ def _timeline(
     if history is None:
         return _start(repository, facts, 1, "first", None, None, now)
     head = sources.archive_head(history, first_link=chain.first_link(repository.id, history.id))
-    reason = sources.broken(connection, facts, history, head) if head else ""
+    reason = ""
+    if head is not None:
+        reason = sources.broken(connection.endpoint, facts, history, head, binlogs=coordinates.list_binlogs(connection))
     if not reason:
         return history.timeline
     return _start(repository, facts, int(history.id) + 1, reason, history, head.at if head else None, now)
@@ -145,12 +150,19 @@ class _Full:
         self.attempt = writing.new_attempt(repository, timeline.head.timeline, sealing, self.started_at)
         self.stored: dict[int, manifest.StoredObject] = {}
         self.chunks: dict[int, list[ChunkRecord]] = {}
+        self.numbers = itertools.count()  # of data objects
 
     def run(self) -> manifest.BackupSet:
-        with pool.WorkerPool(DUMP_WORKER, self._start_message(), workers=self.request.workers) as workers:
-            inventory = self._read_definitions()
-            point = self._dump(workers, inventory)
-        after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
+        try:
+            with (
+                pace.shared() as line,
+                pool.WorkerPool(DUMP_WORKER, self._start_message(line), workers=self.request.workers) as workers,
+            ):
+                inventory = self._read_definitions()
+                point = self._dump(workers, inventory)
+            after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
+        finally:
+            self.connection.close()
         changed = definitions.compare(inventory, after, values=False)
         if changed:
             raise errors.SnapshotError(
@@ -162,50 +174,71 @@ class _Full:
     def _read_definitions(self) -> Inventory:
         return schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
 
-    def _start_message(self) -> dict[str, Any]:
-        endpoint = codec.encode(self.request.endpoint)
-        share = (self.request.bytes_per_second or 0) // self.request.workers
-        return {
-            "endpoint": endpoint,
+    def _start_message(self, line: str) -> dict[str, Any]:
+        message = {
+            "endpoint": codec.encode(self.request.endpoint),
             "recipients": [self.attempt.sealing.recipient],
             "level": self.request.level,
-            "bytes_per_second": share,
         }
+        limit = self.request.bytes_per_second
+        return {**message, "pace": {"path": line, "bytes_per_second": limit}} if limit else message
 
     def _dump(self, workers: pool.WorkerPool, inventory: Inventory) -> _Point:
         """All rows. Non-transactional tables are copied while the point is still held, the others after it."""
-        plan = [
-            (table, bounds)
-            for table in inventory.tables
-            if table.holds_rows
-            for bounds in rows.plan_chunks(self.connection, table)
-        ]
+        with_rows = [table for table in inventory.tables if table.holds_rows]
+        plan = {table: cutting.planned(self.connection, table, self.request.chunk) for table in with_rows}
         total = sum(table.estimated_rows for table in inventory.tables)
-        under_lock = self._tasks([pair for pair in plan if not pair[0].transactional], first=0, total_rows=total)
-        free = self._tasks([pair for pair in plan if pair[0].transactional], first=len(under_lock), total_rows=total)
+        under_lock = self._tasks({table: found for table, found in plan.items() if not table.transactional}, total_rows=total)
+        free = self._tasks({table: found for table, found in plan.items() if table.transactional}, total_rows=total)
         with snapshot.hold_consistent_point(
             self.connection, self.facts, self.rights, inventory.tables, max_wait_s=self.request.max_wait_s
         ) as point:
             point.settle(lambda: workers.ask_all({"snapshot": True}))
             workers.run(under_lock, check=self._check)
             released = point.release()
-        file = follow.file_identity(self.request.endpoint, flavour=self.facts.flavour, file=released.coordinates.file)
+        file = self._file_identity(released.coordinates.file)
         workers.run(free, check=self._check)
         how = manifest.Snapshot(rung=point.rung, locked_ms=round(released.locked_s * 1000))
         return _Point(released.coordinates, released.clock, how, file)
+
+    def _file_identity(self, file: str) -> manifest.FileIdentity:
+        """Reads the binlog in place of the coordinator, so that never more than one connection comes on top of the workers'."""
+        self.connection.close()
+        identity = follow.file_identity(self.request.endpoint, flavour=self.facts.flavour, file=file)
+        self.connection = server.connect(self.request.endpoint)
+        return identity
 
     def _check(self) -> None:
         """Raises when the lease is lost or the caller wants to end; workers may be waiting, so they cannot notice."""
         self.held.check()
         self.request.check()
 
-    def _tasks(self, pairs: Sequence[tuple[Table, ChunkBounds]], *, first: int, total_rows: int) -> list[pool.Task]:
+    def _tasks(self, plan: dict[Table, list[ChunkBounds] | None], *, total_rows: int) -> list[pool.Task]:
         """One task an object; their numbers keep neighbours in different tables (the load goes by them), but the largest
-        come first, so that the small ones fill the time in which the last large ones end."""
+        come first, so that the small ones fill the time in which the last large ones end. Tables that are cut by a walk
+        begin it now; their objects follow."""
+        pairs = [(table, bounds) for table, found in plan.items() for bounds in found or ()]
         pieces = Counter(table for table, _ in pairs)
-        groups = list(enumerate(rows.group_jobs(pairs), start=first))
+        groups = [(next(self.numbers), group) for group in rows.group_jobs(pairs)]
         groups.sort(key=lambda entry: -sum(table.estimated_bytes // pieces[table] for table, _ in entry[1]))
-        return [partial(self._dump_object, number=number, group=group, total_rows=total_rows) for number, group in groups]
+        walks = [
+            partial(self._cut, table=table, lower=None, nth=0, total_rows=total_rows)
+            for table, found in plan.items() if found is None
+        ]
+        return [*walks, *(partial(self._dump_object, number=n, group=group, total_rows=total_rows) for n, group in groups)]
+
+    def _cut(self, worker: WorkerProcess, *, table: Table, lower: Bound | None, nth: int, total_rows: int) -> Sequence[pool.Task]:
+        """One step of a walk: the chunk from `lower` to where the worker says it ends, and the next step, are further tasks."""
+        wanted = {"table": codec.encode(table), "lower": lower, "rows": cutting.rows_wanted(table, nth, self.request.chunk)}
+        worker.send({"cut": wanted})
+        answer = worker.receive()
+        assert isinstance(answer, dict)
+        upper = tuple(answer["cut"]) if answer["cut"] is not None else None
+        chunk = [(table, ChunkBounds(lower, upper))]
+        following: list[pool.Task] = [partial(self._dump_object, number=next(self.numbers), group=chunk, total_rows=total_rows)]
+        if upper is not None:
+            following.append(partial(self._cut, table=table, lower=upper, nth=nth + 1, total_rows=total_rows))
+        return following
 
     def _dump_object(
         self, worker: WorkerProcess, *, number: int, group: Sequence[tuple[Table, ChunkBounds]], total_rows: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import History
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import coordinates, follow, preflight, server
+from kpbackup.mysql import follow, preflight, server
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.privileges import Privileges
 from kpbackup.repository import layout
@@ -50,8 +51,12 @@ def require(facts: ServerFacts, rights: Privileges, *, databases: tuple[str, ...
             raise kind(f"{finding.what}: {finding.why}", hint=finding.mend)
 
 
-def broken(connection: server.Connection, facts: ServerFacts, history: History, head: ArchiveHead) -> str:
+def broken(
+    endpoint: server.Endpoint, facts: ServerFacts, history: History, head: ArchiveHead, *, binlogs: Sequence[tuple[str, int]]
+) -> str:
     """Why the archive cannot be continued on this source ('' when it can): the `reason` of a new timeline.
+
+    `binlogs` are the source's files and their sizes. Takes one connection of its own for a moment.
 
     'forked': another server, or the same names with other content; 'reset': the file is there but shorter or other;
     'purged': the file is gone although newer ones are there; 'damaged': the newest stored segment cannot be read.
@@ -61,12 +66,12 @@ def broken(connection: server.Connection, facts: ServerFacts, history: History, 
     uuid = history.timeline.server_uuid
     if facts.flavour != history.timeline.flavour or (uuid and facts.server_uuid and uuid != facts.server_uuid):
         return "forked"
-    stored = dict(coordinates.list_binlogs(connection))
+    stored = dict(binlogs)
     if head.at.file not in stored:
         return "purged" if stored and max(stored) > head.at.file else "reset"
     if stored[head.at.file] < head.at.position:
         return "reset"
-    identity = follow.file_identity(connection.endpoint, flavour=facts.flavour, file=head.at.file)
+    identity = follow.file_identity(endpoint, flavour=facts.flavour, file=head.at.file)
     if identity != head.file:
         return "forked" if identity.server_id != head.file.server_id else "reset"
     return ""

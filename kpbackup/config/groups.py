@@ -17,6 +17,7 @@ from kpbackup.config import values
 
 MIB = 1 << 20
 DEFAULT_MYSQL_PORT = 3306
+LEAST_CONNECTIONS = 3
 
 
 class Group(pydantic.BaseModel):
@@ -74,13 +75,31 @@ class SourceSettings(Login):
     databases: tuple[values.Text, ...] = ()
     """Databases to back up. Empty means all but the system's own, so that a database made tomorrow is not forgotten."""
 
-    max_connections: values.Whole = pydantic.Field(default=4, ge=1, le=64)
-    """Connections a full backup reads with at the same time. Four keep two to four cores busy and leave the server
-    room for its application."""
+    max_connections: values.Whole = pydantic.Field(default=6, le=64)
+    """Most connections that backups hold on the source at the same time, a full backup and an incremental one beside it
+    together, in one process or in several: one coordinates the full backup, one archives the binlog (and probes the source
+    in between), all others read rows. At least 3. Six leave four readers, which keep two to four cores busy and leave the
+    server room for its application. `doctor` and an exporter of its own come on top, with one connection for a moment."""
 
     bandwidth_limit: values.Rate | None = None
-    """Most bytes per second a full backup reads, all connections together, such as 20MiB. Unlimited by default:
-    the shorter the backup, the shorter its snapshot is held open."""
+    """Most bytes of rows per second that a full backup reads, all its connections together, such as 20MiB; what an idle
+    one leaves over the others use. Unlimited by default: the shorter the backup, the shorter its snapshot is held open.
+    Archiving the binlog is not limited: it must keep up with the source."""
+
+    @pydantic.field_validator("max_connections")
+    @classmethod
+    def _enough_connections(cls, value: int) -> int:
+        if value < LEAST_CONNECTIONS:
+            raise ValueError(
+                f"must be at least {LEAST_CONNECTIONS}: one coordinates a full backup, one reads rows, one archives the binlog"
+                " beside them"
+            )
+        return value
+
+    @property
+    def row_connections(self) -> int:
+        """How many connections of a full backup read rows: all but its coordinator's and the archiver's."""
+        return self.max_connections - LEAST_CONNECTIONS + 1
 
     @property
     def label(self) -> str:

@@ -13,13 +13,14 @@ class Column:
     """One stored column of a table: generated columns are not listed, invisible ones are.
 
     `data_type` and `column_type` are information_schema's, lower case ('int', 'int(10) unsigned').
-    `charset` is None for types without one.
+    `charset` and `collation` are None for types without one.
     """
 
     name: str
     data_type: str
     column_type: str
     charset: str | None = None
+    collation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ class Definition:
     optional: bool = False
 
 
+Bound = tuple[str, ...]  # the values of the first key columns, as exact text: mysql/ranges.py
+
+
 @dataclass(frozen=True)
 class ChunkBounds:
-    """A range of the first key column: lower <= key < upper; None is open. Keyless tables: both None."""
+    """A range of the primary key: lower <= key < upper; None is open. Keyless tables: both None."""
 
-    lower: int | None = None
-    upper: int | None = None
+    lower: Bound | None = None
+    upper: Bound | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import canonical, inventory
-from kpbackup.mysql import batch, definitions, facts, frame, quoting, rows, server, wire
+from kpbackup.mysql import batch, definitions, facts, frame, quoting, ranges, rows, server, wire
 
 SCRATCH_SCHEMA = "kpbackup_restore"
 LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
@@ -195,15 +195,10 @@ class ChunkLoader:
 
     def _delete(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
         # DELETE and not TRUNCATE, which would set AUTO_INCREMENT back; a keyless table is always one chunk
-        sql = f"DELETE FROM {quoting.qualified(table.schema, table.name)}"
-        lower, upper = record.bounds.lower, record.bounds.upper
-        conditions = []
-        if lower is not None:
-            conditions.append(f"{quoting.identifier(table.key[0])} >= {lower:d}")
-        if upper is not None:
-            conditions.append(f"{quoting.identifier(table.key[0])} < {upper:d}")
+        condition = ranges.within(table, record.bounds)
+        where = f" WHERE {condition}" if condition else ""
         try:
-            self._connection.execute(sql + (" WHERE " + " AND ".join(conditions) if conditions else ""))
+            self._connection.execute(f"DELETE FROM {quoting.qualified(table.schema, table.name)}{where}")
         except errors.DatabaseError as exc:
             if exc.number != _CANNOT_DELETE:
                 raise

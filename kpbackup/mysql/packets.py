@@ -176,13 +176,3 @@ def walk_rows(buffer: bytearray, position: int, end: int) -> tuple[int, int]:
         position = following
         rows += 1
     return position, rows
-
-
-def encode_integers(values: Sequence[int]) -> bytes:
-    """The parameter part of COM_STMT_EXECUTE for BIGINT values, signed or (from 2**63 on) unsigned."""
-    if not values:
-        return b""
-    unsigned = [value >= 1 << 63 for value in values]
-    types = b"".join(struct.pack("<H", TYPE_LONGLONG | (UNSIGNED if high else 0)) for high in unsigned)
-    data = b"".join(struct.pack("<Q" if high else "<q", value) for value, high in zip(values, unsigned, strict=True))
-    return bytes((len(values) + 7) // 8) + b"\x01" + types + data

@@ -1,14 +1,12 @@
-"""The fast row path out of a server: how tables are cut into chunks, which SELECT reads one, its rows as a chunk frame.
+"""The fast row path out of a server: which SELECT reads a chunk, its rows as a chunk frame, chunks that share an object.
 
-A chunk is a range of the first key column, cut at equal widths between its smallest and largest value. The ranges
-cover all integers whatever the server's estimates say: a wrong guess costs balance, never a row. The same SELECT
-serves the dump and the reading back on a restored target: it names its columns and its order, so equal tables give
-equal bytes, and a chunk's hash judges both. Rows are never decoded (`wire`).
+A chunk is a range of the primary key (`ranges`; where it is cut: `cutting`). The same SELECT serves the dump and the
+reading back on a restored target: it names its columns and its order, so equal tables give equal bytes, and a chunk's
+hash judges both. Rows are never decoded (`wire`).
 
-Limits: current rows only (`schema_tables` warns of system-versioned tables). Keys that are no integers, and keyless
-tables, are one chunk; very uneven keys give uneven chunks. A keyless table comes in no particular order, so its hash
-is a sum over its rows. A frame cut by an error or a crash has no EOF packet and no totals: no reader takes it for
-whole. After an error of `stream_chunk` close the connection.
+Limits: current rows only (`schema_tables` warns of system-versioned tables). A keyless table is one chunk and comes in
+no particular order, so its hash is a sum over its rows. A frame cut by an error or a crash has no EOF packet and no
+totals: no reader takes it for whole. After an error of `stream_chunk` close the connection.
 
 Format: `docs/format.md`, "Row chunks".
 """
@@ -23,14 +21,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kpbackup.model.inventory import ChunkBounds, Column, Table
-from kpbackup.mysql import quoting, server, wire
+from kpbackup.mysql import quoting, ranges, server, wire
 
 MAGIC = b"KPROWS1\n"
 PLAIN, CHAR, UNSIGNED = "plain", "char", "unsigned"
 EOF_PACKET = wire.packet_header(5, 0) + b"\xfe\x00\x00\x00\x00"  # the same for every server: warnings and status are not rows
 
-CHUNK_ROWS = 250_000
-CHUNK_BYTES = 64 << 20
 SMALL_TABLE_BYTES = 4 << 20  # an object holds so much of small tables
 SMALL_TABLES = 200  # or so many of them
 
@@ -41,7 +37,6 @@ LOCK_WAIT_TIMEOUT_S = 300  # shorter than the wire's own timeout, so that the se
 _FIRST_COLUMN_SEQUENCE = 2  # the packet before it is the column count
 _HEADER = struct.Struct("<I")
 _SUM_MODULUS = 1 << 256
-_INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 
 OPEN = ChunkBounds()
 Job = tuple[tuple[Table, ChunkBounds], ...]
@@ -55,41 +50,6 @@ class ChunkTotals:
     rows: int
     row_bytes: int
     sha256: str
-
-
-def plan_chunks(connection: server.Connection, table: Table) -> list[ChunkBounds]:
-    """The chunks of a table, in key order; together they cover every possible key exactly once.
-
-    Raises:
-        PrivilegeMissing, DatabaseError, ServerUnreachable.
-    """
-    wanted = pieces_wanted(table)
-    if wanted < 2 or not _has_integer_key(table):
-        return [OPEN]
-    key = quoting.identifier(table.key[0])
-    found = connection.row(f"SELECT MIN({key}), MAX({key}) FROM {quoting.qualified(table.schema, table.name)}")
-    if found is None or found[0] is None:
-        return [OPEN]
-    return equal_ranges(int(found[0]), int(found[1]), wanted)
-
-
-def pieces_wanted(table: Table) -> int:
-    """Into how many chunks the server's estimates cut a table, at least 1."""
-    by_rows = -(-table.estimated_rows // CHUNK_ROWS)
-    by_bytes = -(-table.estimated_bytes // CHUNK_BYTES)
-    return max(by_rows, by_bytes, 1)
-
-
-def equal_ranges(lowest: int, highest: int, pieces: int) -> list[ChunkBounds]:
-    """At most `pieces` ranges of equal width over lowest..highest, the first open below, the last open above."""
-    span = highest - lowest + 1
-    width = max(-(-span // pieces), 1)
-    cuts: list[int | None] = [None, *range(lowest + width, highest + 1, width), None]
-    return [ChunkBounds(lower=lower, upper=upper) for lower, upper in itertools.pairwise(cuts)]
-
-
-def _has_integer_key(table: Table) -> bool:
-    return any(column.name == table.key[0] and column.data_type in _INTEGERS for column in table.columns) if table.key else False
 
 
 def group_jobs(chunks: Iterable[tuple[Table, ChunkBounds]]) -> list[Job]:
@@ -214,18 +174,13 @@ def expression_of(column: Column, flavour: str) -> str:
 
 
 def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
-    """The SELECT of a chunk; its placeholders take `bound_values(bounds)`."""
+    """The SELECT of a chunk."""
     columns = ", ".join(_select_item(column, flavour) for column in table.columns)
     sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)} AS r"
     if not table.key:
         return sql
-    first = f"r.{quoting.identifier(table.key[0])}"
-    conditions = []
-    if bounds.lower is not None:
-        conditions.append(f"{first} >= ?")
-    if bounds.upper is not None:
-        conditions.append(f"{first} < ?")
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    condition = ranges.within(table, bounds, alias="r.")
+    where = f" WHERE {condition}" if condition else ""
     order = ", ".join(f"r.{quoting.identifier(name)}" for name in table.key)
     return f"{sql} FORCE INDEX (PRIMARY){where} ORDER BY {order}"
 
@@ -234,11 +189,6 @@ def _select_item(column: Column, flavour: str) -> str:
     name = f"r.{quoting.identifier(column.name)}"
     casts = {PLAIN: name, CHAR: f"CAST({name} AS CHAR)", UNSIGNED: f"CAST({name} AS UNSIGNED)"}
     return casts[expression_of(column, flavour)]
-
-
-def bound_values(bounds: ChunkBounds) -> list[int]:
-    """The bounds that are not open, lower first."""
-    return [value for value in (bounds.lower, bounds.upper) if value is not None]
 
 
 def frame_header(table: Table, flavour: str) -> bytes:
@@ -271,7 +221,7 @@ def stream_chunk(socket: wire.WireSocket, table: Table, bounds: ChunkBounds, fla
         sink(view)
 
     statement = socket.prepare(select_sql(table, bounds, flavour))
-    definitions = socket.execute_select(statement, bound_values(bounds))
+    definitions = socket.execute_select(statement)
     sink(frame_header(table, flavour) + _framed(definitions))
     totals = socket.stream_rows(take)
     sink(EOF_PACKET)

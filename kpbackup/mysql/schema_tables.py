@@ -19,7 +19,7 @@ from kpbackup.mysql.server import Connection
 BASE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
-_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, generation_expression
+_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 _KEYS = """SELECT table_name, column_name FROM information_schema.statistics
   WHERE table_schema = %s AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"""
@@ -38,9 +38,9 @@ def read_tables_of(
         DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
     """
     columns: dict[str, list[Column]] = defaultdict(list)
-    for table, name, data_type, column_type, charset, expression in connection.rows(_COLUMNS, (schema,)):
+    for table, name, data_type, column_type, charset, collation, expression in connection.rows(_COLUMNS, (schema,)):
         if not text(expression):  # generated columns, and the row start and end of system versioning
-            columns[text(table)].append(_column(name, data_type, column_type, charset))
+            columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
     keys: dict[str, list[str]] = defaultdict(list)
     for table, name in connection.rows(_KEYS, (schema,)):
         keys[text(table)].append(text(name))
@@ -66,10 +66,10 @@ def read_tables_of(
     return found
 
 
-def _column(name: object, data_type: object, column_type: object, charset: object) -> Column:
+def _column(name: object, data_type: object, column_type: object, charset: object, collation: object) -> Column:
     # members of a binary ENUM may be bytes that are no text; nothing depends on this spelling of them
     shown = text(column_type).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return Column(text(name), text(data_type).lower(), shown, text(charset) or None)
+    return Column(text(name), text(data_type).lower(), shown, text(charset) or None, text(collation) or None)
 
 
 def table_definition(connection: Connection, schema: str, name: str, *, flavour: str) -> str:

@@ -1,14 +1,15 @@
 """Connections to a source or a target, and what kind of server it is.
 
 The only place where a login happens. Results come as tuples of str, bytes, int, Decimal, None; bytes in a text that are no
-UTF-8 come as lone surrogates, and go back as the same bytes. Nothing is retried here: a broken connection is an error for the
-caller to decide about.
+UTF-8 come as lone surrogates, and go back as the same bytes. A broken connection is an error for the caller to decide about;
+retried is only a login that is one too many for a moment.
 """
 
 from __future__ import annotations
 
 import codecs
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,10 @@ from kpbackup import errors
 CONNECT_TIMEOUT_S = 10
 _LOSSLESS = "utf_8_surrogateescape"  # the driver names its codec and has no place for how to treat errors
 READ_TIMEOUT_S = 3600  # a long ALTER on a target is not a hang; the wire loops set their own
+GOODBYE_S = 1.0
+USED_UP_WAIT_S = 2.0
+USED_UP_PAUSE_S = 0.05
+_QUIT = b"\x01\x00\x00\x00\x01"  # COM_QUIT
 
 
 @dataclass(frozen=True)
@@ -82,22 +87,41 @@ class Connection:
         self.rows(sql, args)
 
     def close(self) -> None:
+        """Ends the session and waits a moment for the server to have ended it too: until then it counts among the account's
+        connections, and the next one could be one too many."""
+        self._leave(wait_s=GOODBYE_S)
+
+    def hang_up(self) -> None:
+        """Ends the session at once, also in the middle of an answer."""
+        self._leave(wait_s=0)
+
+    def _leave(self, *, wait_s: float) -> None:
+        stream, deadline = self.raw._sock, time.monotonic() + wait_s
         try:
-            self.raw.close()
-        except pymysql.MySQLError:
-            pass  # the server has already hung up: closed is closed
+            if stream is not None:
+                stream.settimeout(GOODBYE_S)
+                stream.sendall(_QUIT)
+                while time.monotonic() < deadline and stream.recv(65536):
+                    pass
+        except (OSError, ValueError):
+            pass  # the server has already hung up, or does not answer: closed is closed
+        self.raw._force_close()
 
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.hang_up()
 
 
 _PRIVILEGE_NUMBERS = {
     ER.DBACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR,
     ER.COLUMNACCESS_DENIED_ERROR, ER.PROCACCESS_DENIED_ERROR, 1698,
 }
+_USED_UP_NUMBERS = {ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED}
 _LOST_NUMBERS = {2003, 2006, 2013, 2014, 2055}
 
 
@@ -109,6 +133,18 @@ def translate(exc: pymysql.MySQLError, doing: str, *, sql: str = "") -> errors.K
     if number in _LOST_NUMBERS or isinstance(exc, pymysql.err.InterfaceError):
         return errors.ServerUnreachable(f"{doing}: connection lost ({number} {text})", hint="is the server still running?")
     return errors.DatabaseError(f"{doing}: error {number}: {text}", number=int(number or 0))
+
+
+def _logged_in(**login: Any) -> _Session:
+    """The driver's session. When the account has used up its connections, one that was just closed may still count."""
+    deadline = time.monotonic() + USED_UP_WAIT_S
+    while True:
+        try:
+            return _Session(**login)
+        except pymysql.MySQLError as exc:
+            if not exc.args or exc.args[0] not in _USED_UP_NUMBERS or time.monotonic() > deadline:
+                raise
+            time.sleep(USED_UP_PAUSE_S)
 
 
 class _Session(pymysql.connections.Connection):
@@ -131,7 +167,7 @@ def connect(endpoint: Endpoint, *, database: str | None = None, read_timeout_s: 
         ServerUnreachable: no answer, wrong password, TLS refused.
     """
     try:
-        raw = _Session(
+        raw = _logged_in(
             host=endpoint.host, port=endpoint.port, user=endpoint.user,
             password=endpoint.password.encode(),  # given text, pymysql would send it in latin1
             database=database, charset="utf8mb4", autocommit=True, connect_timeout=CONNECT_TIMEOUT_S,

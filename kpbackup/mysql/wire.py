@@ -17,7 +17,7 @@ Protocol source: "MySQL Client/Server Protocol", sections COM_STMT_PREPARE, COM_
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -31,7 +31,6 @@ from kpbackup.mysql.packets import (
     UNSIGNED,
     ColumnDefinition,
     OkPacket,
-    encode_integers,
     frame_payload,
     packet_header,
     parse_column_definition,
@@ -60,7 +59,6 @@ __all__ = [
     "RowTotals",
     "Statement",
     "WireSocket",
-    "encode_integers",
     "frame_payload",
     "packet_header",
     "parse_column_definition",
@@ -187,12 +185,12 @@ class WireSocket:
         """Frees the statement on the server, which does not reply."""
         self.send(COM_STMT_CLOSE, _HEADER.pack(statement.id))
 
-    def execute_select(self, statement: Statement, int_params: Sequence[int] = ()) -> list[bytes]:
-        """Starts a prepared SELECT; the payloads of its column definition packets. `stream_rows` must follow.
+    def execute_select(self, statement: Statement) -> list[bytes]:
+        """Starts a prepared SELECT without parameters; the payloads of its column definition packets. `stream_rows` must follow.
 
         Raises as `packet`.
         """
-        self.send(COM_STMT_EXECUTE, struct.pack("<IBI", statement.id, 0, 1), encode_integers(int_params))
+        self.send(COM_STMT_EXECUTE, struct.pack("<IBI", statement.id, 0, 1))
         reply = self.packet()
         try:
             count, _ = read_lenenc_int(reply, 0)

@@ -20,8 +20,8 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model import codec
-from kpbackup.model.inventory import ChunkBounds, ChunkRecord, Table
-from kpbackup.mysql import frame, indexes, load, quoting, rows, schema_tables, server, wire
+from kpbackup.model.inventory import ChunkRecord, Table
+from kpbackup.mysql import frame, indexes, load, quoting, ranges, rows, schema_tables, server, wire
 from kpbackup.pipeline import age_keys, process, stream
 
 STATEMENT_TIMEOUT_S = 7 * 86_400  # building the indexes of a huge table takes days at most; keepalive finds a dead server
@@ -126,19 +126,13 @@ class _Reader:
             return
         difference = f"{found.rows} rows, {record.rows} expected" if found.rows != record.rows else "values differ"
         raise errors.RestoreMismatch(
-            f"{table.schema}.{table.name}{_range(table, record.bounds)} is not what was backed up: {difference}",
+            f"{table.schema}.{table.name}{ranges.shown(table, record.bounds)} is not what was backed up: {difference}",
             hint="was something else writing to the target? restore into an empty one",
         )
 
 
 def _discard(view: bytes | memoryview) -> None:
     """stream_chunk has hashed the rows; nobody else needs them."""
-
-
-def _range(table: Table, bounds: ChunkBounds) -> str:
-    lower = f"{bounds.lower} <= " if bounds.lower is not None else ""
-    upper = f" < {bounds.upper}" if bounds.upper is not None else ""
-    return f" ({lower}{table.key[0]}{upper})" if lower or upper else ""
 
 
 def _table(data: Any) -> Table:

@@ -201,7 +201,8 @@ class Supervisor:
             raise Stopped
 
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
-        made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))
+        with self._watch.source.turn:
+            made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))
         return {
             "segments": len(made.segments),
             "transactions": sum(segment.transactions for segment in made.segments),

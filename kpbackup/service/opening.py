@@ -86,7 +86,7 @@ def full_request(settings: config.Settings, *, holder: str) -> FullRequest:
         recipients=recipients(settings),
         holder=holder,
         databases=source.databases,
-        workers=source.max_connections,
+        workers=source.row_connections,
         bytes_per_second=source.bandwidth_limit,
     )
 

@@ -115,9 +115,14 @@ class RepositoryWatch:
 
 
 class SourceWatch:
-    """Keeps `view` of a source; without an endpoint it stays unknown."""
+    """Keeps `view` of a source; without an endpoint it stays unknown.
+
+    `turn` is held by whoever uses the one connection that a full backup leaves to others (`source.max_connections`). While
+    the archiver has it there is no probe: the pass itself tells when the source is gone.
+    """
 
     def __init__(self, endpoint: Endpoint | None) -> None:
+        self.turn = threading.Lock()
         self._endpoint = endpoint
         self.view = SourceView()
         self.task = Task("source", self._probe, every_s=PROBE_S)
@@ -127,11 +132,17 @@ class SourceWatch:
         return self._endpoint is not None
 
     def _probe(self) -> None:
-        if self._endpoint is None:
+        if self._endpoint is None or not self.turn.acquire(blocking=False):
             return
+        try:
+            self._ask(self._endpoint)
+        finally:
+            self.turn.release()
+
+    def _ask(self, endpoint: Endpoint) -> None:
         before = self.view
         try:
-            self.view = SourceView(True, clock_skew(self._endpoint))
+            self.view = SourceView(True, clock_skew(endpoint))
         except errors.KpbackupError as exc:
             self.view = SourceView(False, None, exc.message)
             if before.up is not False:

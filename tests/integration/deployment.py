@@ -86,7 +86,7 @@ def deploy(
         "INSERT INTO shop.orders (note) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 1000) "
         "SELECT CONCAT('order ', i) FROM n")  # fmt: skip
     settings = {
-        "source": {"name": "shop-db", "host": source.host, "port": source.port, "user": "root", "max_connections": 2},
+        "source": {"name": "shop-db", "host": source.host, "port": source.port, "user": "root", "max_connections": 4},
         "repository": {"url": url or (directory / "repository").as_uri(), **repository},
         "service": {"instance": "test-daemon", "listen": "127.0.0.1:0"},
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from kpbackup.model import codec
 from kpbackup.model.inventory import ChunkBounds, Table
-from kpbackup.mysql import facts, rows, schema, schema_tables, server, wire
+from kpbackup.mysql import facts, frame, rows, schema, schema_tables, server, wire
 from kpbackup.pipeline.encrypt import Recipient
 from kpbackup.pipeline.process import WorkerProcess
 from tests.servers.database import Server
@@ -41,10 +41,10 @@ def read_chunk(
     source: Server, table: Table, bounds: ChunkBounds = rows.OPEN, *, buffer_bytes: int = wire.BUFFER_BYTES
 ) -> tuple[bytes, rows.ChunkTotals]:
     """One chunk frame and its totals."""
-    frame = bytearray()
+    found = bytearray()
     with reading_socket(source, buffer_bytes=buffer_bytes) as (_, socket):
-        totals = rows.stream_chunk(socket, table, bounds, flavour_of(source), frame.extend)
-    return bytes(frame), totals
+        totals = rows.stream_chunk(socket, table, bounds, flavour_of(source), found.extend)
+    return bytes(found), totals
 
 
 @contextmanager
@@ -63,3 +63,22 @@ def dump_object(worker: WorkerProcess, chunks: Sequence[tuple[Table, ChunkBounds
     while isinstance(message := worker.receive(), bytes):
         sealed += message
     return bytes(sealed), message["done"]
+
+
+def payloads(raw: bytes) -> Iterator[bytes]:
+    """The rows in raw packets, split ones joined; written apart from the program's own loops."""
+    row = b""
+    while raw:
+        length = raw[0] + (raw[1] << 8) + (raw[2] << 16)
+        row += raw[4 : 4 + length]
+        raw = raw[4 + length :]
+        if length < 0xFFFFFF:
+            yield row
+            row = b""
+
+
+def row_payloads(data: bytes) -> list[bytes]:
+    """The rows of one frame."""
+    reader = frame.FrameReader([data])
+    reader.next_frame()
+    return [payload for block in reader.blocks() for payload in payloads(bytes(block.raw))]

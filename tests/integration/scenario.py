@@ -59,7 +59,7 @@ class Scene:
             "recovery": {"deploy": {"driver": "none"}, "switch": {"driver": "none"}},
         }
         if source is not None:
-            self.settings["source"] = {"max_connections": 2, **login(source)}
+            self.settings["source"] = {"max_connections": 4, **login(source)}
         if target is not None:
             self.settings["recovery"]["target"] = login(target)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from kpbackup import errors
 from kpbackup.model import codec
 from kpbackup.model.inventory import ChunkBounds, Table
 from kpbackup.mysql import frame, rows
-from kpbackup.pipeline import stream
+from kpbackup.pipeline import pace, stream
 from kpbackup.pipeline.encrypt import Identity
 from kpbackup.pipeline.process import WorkerProcess
 from tests.integration.dumping import dump_object, dump_worker, tables_of
@@ -42,7 +44,7 @@ def test_an_object_of_several_chunks(mariadb: Server) -> None:
     )
     tables = tables_of(mariadb, "s")
     jobs: list[tuple[Table, ChunkBounds]] = [
-        (tables["a"], ChunkBounds(upper=5)), (tables["b"], rows.OPEN), (tables["a"], ChunkBounds(lower=5)),
+        (tables["a"], ChunkBounds(upper=("5",))), (tables["b"], rows.OPEN), (tables["a"], ChunkBounds(lower=("5",))),
     ]
     with dump_worker(mariadb.endpoint, IDENTITY.recipient) as worker:
         sealed, done = dump_object(worker, jobs)
@@ -72,6 +74,22 @@ def test_the_snapshot_holds_against_later_writes(mariadb: Server) -> None:
     with dump_worker(mariadb.endpoint, IDENTITY.recipient) as worker:
         sealed, _ = dump_object(worker, [(table, rows.OPEN)])
     assert open_object(sealed)[0][1].rows == 2  # 2 and 3
+
+
+def test_all_rows_are_counted_against_a_bandwidth_limit(mariadb: Server) -> None:
+    mariadb.execute(
+        "CREATE DATABASE s", "CREATE TABLE s.a (id int PRIMARY KEY)", "INSERT INTO s.a SELECT seq FROM s.seq_1_to_9999",
+    )
+    table = tables_of(mariadb, "s")["a"]
+    with pace.shared() as path, WorkerProcess("kpbackup.backup.dump_worker") as worker:
+        far = time.monotonic() + 2  # so that what is counted adds to it
+        Path(path).write_bytes(struct.pack("<d", far))
+        limit = {"path": path, "bytes_per_second": 1e6}
+        worker.send({"endpoint": codec.encode(mariadb.endpoint), "recipients": [str(IDENTITY.recipient)], "pace": limit})
+        assert worker.receive() == {"ready": True}
+        _, done = dump_object(worker, [(table, rows.OPEN)])
+        (filled,) = struct.unpack("<d", Path(path).read_bytes())
+    assert filled - far >= done["raw_bytes"] / 1e6 - 1e-6
 
 
 def test_memory_does_not_grow_with_the_table(mariadb: Server) -> None:

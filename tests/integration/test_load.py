@@ -240,7 +240,7 @@ def test_a_worker_killed_in_the_middle_of_a_chunk_leaves_it_loadable(
 ) -> None:
     source, target = mariadb_pair
     table = small_table(source, engine=engine, count_of=6000)
-    chunks = [(table, ChunkBounds(upper=1000)), (table, ChunkBounds(lower=1000))]
+    chunks = [(table, ChunkBounds(upper=("1000",))), (table, ChunkBounds(lower=("1000",)))]
     plain, records = dump(source, chunks)
     create(target, [table])
     data = sealed(plain)
@@ -387,7 +387,7 @@ def test_a_row_above_the_packet_limit_is_sent_in_pieces_or_refused_by_name(tmp_p
 )
 def test_reading_back_finds_one_wrong_row_and_names_its_range(mariadb: Server, change: str, what: str) -> None:
     table = small_table(mariadb, count_of=300)
-    _, records = dump(mariadb, [(table, ChunkBounds(upper=100)), (table, ChunkBounds(lower=100))])
+    _, records = dump(mariadb, [(table, ChunkBounds(upper=("100",))), (table, ChunkBounds(lower=("100",)))])
     with load_worker(mariadb) as worker:
         assert read_back(worker, table, records[0]) == read_back(worker, table, records[1]) == {"same": True}
         mariadb.execute("SET sql_mode = ''", change)

@@ -13,7 +13,7 @@ from kpbackup import errors
 from kpbackup.model.inventory import ChunkBounds, Table
 from kpbackup.mysql import frame, rows, server, wire
 from tests.integration import edge_tables
-from tests.integration.dumping import flavour_of, read_chunk, reading_socket, tables_of
+from tests.integration.dumping import flavour_of, payloads, read_chunk, reading_socket, tables_of
 from tests.servers.database import Server
 
 LARGEST_UNSPLIT_BLOB = 0xFFFFFF - 11  # beside 00, bitmap, INT and the length's four bytes the payload is one below the limit
@@ -95,18 +95,6 @@ def test_rows_beyond_16_mib_come_whole(source: Server) -> None:
     assert int(sums.sha256, 16) == sum(int.from_bytes(hashlib.sha256(one).digest(), "big") for one in found) % (1 << 256)
 
 
-def payloads(raw: bytes) -> Iterator[bytes]:
-    """The rows in raw packets, split ones joined; written apart from the program's own loops."""
-    row = b""
-    while raw:
-        length = raw[0] + (raw[1] << 8) + (raw[2] << 16)
-        row += raw[4 : 4 + length]
-        raw = raw[4 + length :]
-        if length < 0xFFFFFF:
-            yield row
-            row = b""
-
-
 def test_tls_carries_the_same_rows(mysql97: Server) -> None:
     mysql97.execute(*edge_tables.statements("mysql"))
     fill_large_rows(mysql97)
@@ -133,34 +121,6 @@ def test_without_key_the_order_does_not_matter_but_the_rows_do(source: Server) -
     found = {name: read_chunk(source, table)[1] for name, table in tables.items()}
     assert found["a"] == found["b"]
     assert found["a"].sha256 != found["c"].sha256
-
-
-def test_chunks_are_a_partition(source: Server) -> None:
-    source.execute(
-        "CREATE DATABASE s", "CREATE TABLE s.t (id bigint unsigned PRIMARY KEY, v int)", "CREATE TABLE s.n (id int PRIMARY KEY)",
-        "INSERT INTO s.t VALUES (0,1),(1,2),(9223372036854775807,3),(9223372036854775808,4),(18446744073709551615,5)",
-        "INSERT INTO s.n VALUES (-2147483648),(-1),(0),(2147483647)", "CREATE TABLE s.e (id int PRIMARY KEY)",
-        "CREATE TABLE s.w (id varchar(9) PRIMARY KEY)",
-    )
-    tables = {name: dataclasses.replace(one, estimated_rows=7 * 250_000) for name, one in tables_of(source, "s").items()}
-    with source.connect() as connection:
-        plans = {name: rows.plan_chunks(connection, table) for name, table in tables.items()}
-    assert plans["e"] == plans["w"] == [rows.OPEN]  # empty; no integer key
-    for name in ("t", "n"):
-        assert len(plans[name]) == 7
-        whole, totals = read_chunk(source, tables[name])
-        parts = [read_chunk(source, tables[name], bounds) for bounds in plans[name]]
-        assert sum(part.rows for _, part in parts) == totals.rows
-        assert sum(part.row_bytes for _, part in parts) == totals.row_bytes
-        joined = [row for data, _ in parts for row in row_payloads(data)]
-        assert joined == row_payloads(whole)
-
-
-def row_payloads(data: bytes) -> list[bytes]:
-    """The rows of one frame."""
-    reader = frame.FrameReader([data])
-    reader.next_frame()
-    return [payload for block in reader.blocks() for payload in payloads(bytes(block.raw))]
 
 
 @pytest.mark.parametrize("how", ["QUERY", "CONNECTION"])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kpbackup.model.inventory import ChunkBounds, Column, Table
-from kpbackup.mysql import rows, wire
+from kpbackup.mysql import ranges, rows, wire
 
 
 def table(name: str = "t", *, columns: tuple[Column, ...] = (Column("id", "int", "int(11)"),), key: tuple[str, ...] = ("id",),
@@ -25,10 +22,11 @@ def test_select_names_columns_quotes_and_orders_by_the_key() -> None:
     asked = table("o`dd", columns=(Column("a", "int", "int"), Column("b`", "time", "time(6)")), key=("b`", "a"))
     assert rows.select_sql(asked, ChunkBounds(), "mariadb") == (
         "SELECT r.`a`, r.`b``` FROM `s`.`o``dd` AS r FORCE INDEX (PRIMARY) ORDER BY r.`b```, r.`a`")
-    assert rows.select_sql(asked, ChunkBounds(lower=3, upper=9), "mysql") == (
+    assert rows.select_sql(asked, ChunkBounds(("10:00:00",), ("11:00:00", "9")), "mysql") == (
         "SELECT r.`a`, CAST(r.`b``` AS CHAR) FROM `s`.`o``dd` AS r FORCE INDEX (PRIMARY)"
-        " WHERE r.`b``` >= ? AND r.`b``` < ? ORDER BY r.`b```, r.`a`")
-    assert rows.bound_values(ChunkBounds(lower=0, upper=None)) == [0]
+        " WHERE r.`b``` >= CAST('10:00:00' AS TIME(6))"
+        " AND (r.`b``` < CAST('11:00:00' AS TIME(6)) OR (r.`b``` = CAST('11:00:00' AS TIME(6)) AND r.`a` < 9))"
+        " ORDER BY r.`b```, r.`a`")
 
 
 def test_select_of_a_keyless_table_has_neither_range_nor_order() -> None:
@@ -57,26 +55,10 @@ def test_frame_header_is_canonical_json() -> None:
     assert header["columns"] == [{"name": "c", "data_type": "char", "column_type": "char(1)", "charset": "latin1"}]
 
 
-@given(lowest=st.integers(-(1 << 63), (1 << 64) - 1), width=st.integers(0, 1 << 64), pieces=st.integers(1, 50))
-def test_ranges_cover_every_key_once(lowest: int, width: int, pieces: int) -> None:
-    highest = min(lowest + width, (1 << 64) - 1)
-    found = rows.equal_ranges(lowest, highest, pieces)
-    assert 1 <= len(found) <= pieces
-    assert found[0].lower is None and found[-1].upper is None
-    for before, after in itertools.pairwise(found):
-        assert before.upper == after.lower is not None
-        assert lowest < after.lower <= highest
-
-
-@pytest.mark.parametrize(("row_count", "size", "expected"), [(0, 0, 1), (250_000, 1, 1), (250_001, 1, 2), (1, (64 << 20) + 1, 2)])
-def test_pieces_by_rows_or_bytes(row_count: int, size: int, expected: int) -> None:
-    assert rows.pieces_wanted(table(estimated_rows=row_count, estimated_bytes=size)) == expected
-
-
 def test_jobs_put_big_chunks_first_and_mix_the_tables() -> None:
     a, b = table("a", estimated_bytes=300 << 20), table("b", estimated_bytes=90 << 20)
     whole = table("whole", estimated_bytes=500 << 20)
-    bounds = rows.equal_ranges(0, 99, 3)
+    bounds = ranges.equal_ranges(0, 99, 3)
     jobs = rows.group_jobs([*((a, one) for one in bounds), *((b, one) for one in bounds), (whole, rows.OPEN)])
     assert [job[0][0].name for job in jobs] == ["whole", "a", "b", "a", "b", "a", "b"]
     assert all(len(job) == 1 for job in jobs)

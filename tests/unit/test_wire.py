@@ -113,13 +113,6 @@ def test_error_packets_become_our_errors(number: int, kind: type[errors.Kpbackup
         assert found.number == number
 
 
-def test_integer_parameters() -> None:
-    encoded = wire.encode_integers([-1, 1 << 63])
-    assert encoded == b"\x00\x01" + b"\x08\x00" + b"\x08\x80" + b"\xff" * 8 + bytes(7) + b"\x80"
-    assert wire.encode_integers([]) == b""
-    assert wire.encode_integers([0] * 9)[:3] == b"\x00\x00\x01"  # nine NULL bits need two bytes
-
-
 @pytest.mark.parametrize("size", [0, 1, 0xFFFFFE, 0xFFFFFF, 0x1000000, 2 * 0xFFFFFF, 2 * 0xFFFFFF + 7])
 def test_payloads_are_split_as_the_protocol_demands(size: int) -> None:
     parts: list[bytes | bytearray] = [bytes([7]) * (size // 3), bytearray(b"\x08") * (size - size // 3)]

@@ -1,0 +1,135 @@
+"""No more connections than `source.max_connections`: counted in the process list, and enforced by the server itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import scenario
+from tests.integration.deployment import deploy, order, until
+from tests.integration.scenario import Scene
+from tests.servers.database import Server
+
+SHOP = (
+    "CREATE DATABASE shop", "CREATE TABLE shop.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARBINARY(2000))",
+    "INSERT INTO shop.t (v) SELECT REPEAT(CHAR(97 + n), 2000) FROM (SELECT 0 n UNION ALL SELECT 1 UNION ALL SELECT 2) a",
+    *("INSERT INTO shop.t (v) SELECT v FROM shop.t" for _ in range(9)),
+    *(f"CREATE TABLE shop.t{n} AS SELECT * FROM shop.t" for n in range(8)),
+)  # fmt: skip
+PASSWORD = "only-for-this-test"
+
+
+@pytest.fixture(params=["mariadb", "mysql97"])
+def source(request: pytest.FixtureRequest) -> Iterator[Server]:
+    server: Server = request.getfixturevalue(request.param)
+    server.execute(*SHOP)
+    yield server
+
+
+class Count:
+    """How many sessions of the account there were at most, over all samples."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self.samples = 0
+        self.failure: BaseException | None = None
+
+
+@contextmanager
+def counting(server: Server) -> Iterator[Count]:
+    """Counts the account's sessions as often as the server answers."""
+    count, stop = Count(), threading.Event()
+
+    def sample() -> None:
+        with server.connect() as connection:
+            while not stop.is_set():
+                count.most = max(count.most, int(connection.value(
+                    "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'kpb'")))
+                count.samples += 1
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield count
+    finally:
+        stop.set()
+        thread.join()
+
+
+def allow(server: Server, connections: int) -> None:
+    """An account that the server itself holds to the limit."""
+    server.execute(
+        "DROP USER IF EXISTS kpb@'%'",
+        f"CREATE USER kpb@'%' IDENTIFIED BY '{PASSWORD}' WITH MAX_USER_CONNECTIONS {connections}", "GRANT ALL ON *.* TO kpb@'%'",
+    )
+
+
+def as_account(settings: dict[str, Any], directory: Path, connections: int, **more: Any) -> dict[str, Any]:
+    (directory / "password").write_text(PASSWORD)
+    changed = {"user": "kpb", "password_file": str(directory / "password"), "max_connections": connections}
+    return {**settings, **changed, **more}
+
+
+@pytest.mark.parametrize("connections", [3, 6])
+def test_a_full_backup_and_incrementals_beside_it(source: Server, tmp_path: Path, connections: int) -> None:
+    allow(source, connections)
+    scene = Scene(tmp_path / "scene", source=source)
+    # slow enough for many passes beside it
+    scene.settings["source"] = as_account(scene.settings["source"], tmp_path, connections, bandwidth_limit="8MiB")
+    scene.ok("init", "--keys", str(scene.keys))
+    with counting(source) as first:
+        scene.ok("backup", "full")
+    with counting(source) as both:
+        running = scene.start("--json", "backup", "full")
+        passes = 0
+        while running.poll() is None:
+            source.execute("INSERT INTO shop.t (v) VALUES ('more')")
+            passes += scene.ok("backup", "incremental")["segments"]
+        out, err = running.communicate()
+    assert running.returncode == 0, err
+    assert json.loads(out)["rows"] >= 1536 * 9
+    assert passes >= 2
+    assert (first.most, both.most) == (connections - 1, connections)
+    assert min(first.samples, both.samples) > 100
+
+
+def test_both_in_one_daemon_that_also_probes(source: Server, tmp_path: Path) -> None:
+    source.execute("DROP DATABASE shop")
+    deployment = deploy(tmp_path / "d", source)
+    source.execute(*SHOP[1:])
+    allow(source, 4)
+    deployment.settings["source"] = as_account(deployment.settings["source"], tmp_path, 4, bandwidth_limit="4MiB")
+    deployment.settings["archive"] = {"continuous": True, "interval": "1s"}
+    deployment.write()
+    log = tmp_path / "log"
+    with counting(source) as count:
+        daemon = deployment.start("--log-format", "json", "daemon", log=log)
+        try:
+
+            def finished() -> list[str]:
+                assert daemon.poll() is None, log.read_text()
+                order(source, "one more")
+                ended = [json.loads(line) for line in log.read_text().splitlines() if '"job_finished"' in line]
+                return [one["kind"] for one in ended]
+
+            until(lambda: "full" in finished(), what="a full backup")
+            until(lambda: finished().count("incremental") >= 3, what="three passes")
+        finally:
+            daemon.terminate()
+            daemon.wait(30)
+    text = log.read_text()
+    assert "job_failed" not in text and "source_lost" not in text, text
+    assert count.most <= 4 and count.samples > 100
+
+
+def test_too_few_connections_are_refused(tmp_path: Path, mariadb: Server) -> None:
+    scene = Scene(tmp_path / "scene", source=mariadb)
+    scene.settings["source"] = {**scenario.login(mariadb), "max_connections": 2}
+    said = scene.refused(11, "backup", "full")
+    assert "source.max_connections: must be at least 3: one coordinates a full backup" in said
