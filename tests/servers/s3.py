@@ -196,6 +196,8 @@ def _command_line(port: int, *, data: Path, config: Path) -> list[str]:
         f"-admin.port={port + 4}",
         "-admin.ui=false", "-webdav=false",
         "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports otherwise: two servers would collide
+        # every bucket takes volumes of its own; the default allows as many as fit the free disk when full: too few on a small one
+        "-master.volumeSizeLimitMB=128", "-volume.max=20000",
         "-master.telemetry=false",  # on by default: it would report to its makers
         "-master.electionTimeout=500ms", "-master.heartbeatInterval=100ms",  # a restart takes 20 s without
     ]
