@@ -29,6 +29,7 @@ class Table:
     `key` names the columns of the primary key in order, () for a keyless table.
     `estimated_rows` and `estimated_bytes` are the server's guesses; nothing depends on their truth.
     `holds_rows` is False where the rows are other tables' or another server's (MERGE, FEDERATED): they are not dumped.
+    `json_types` names the columns whose rows carry the list of their typed JSON values (MySQL).
     """
 
     schema: str
@@ -41,6 +42,7 @@ class Table:
     estimated_rows: int = 0
     estimated_bytes: int = 0
     holds_rows: bool = True
+    json_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

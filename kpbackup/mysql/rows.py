@@ -21,10 +21,11 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from kpbackup import errors
 from kpbackup.model.inventory import ChunkBounds, Column, Table
-from kpbackup.mysql import quoting, server, wire
+from kpbackup.mysql import json_types, quoting, server, wire
 
 MAGIC = b"KPROWS1\n"
 PLAIN, CHAR, UNSIGNED = "plain", "char", "unsigned"
@@ -52,11 +53,15 @@ Sink = Callable[[bytes | memoryview], object]
 
 @dataclass(frozen=True)
 class ChunkTotals:
-    """What one chunk holds: the figures of a ChunkRecord, which says what they cover."""
+    """What one chunk holds: the figures of a ChunkRecord, which says what they cover.
+
+    `unkept`: for each JSON column how many typed values cannot be written back (`json_types`); a chunk's bytes do not hold it.
+    """
 
     rows: int
     row_bytes: int
     sha256: str
+    unkept: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def plan_chunks(connection: server.Connection, table: Table) -> list[ChunkBounds]:
@@ -186,7 +191,7 @@ def session_settings(flavour: str) -> str:
 
     `sql_select_limit` and `sql_mode` (PAD_CHAR_TO_FULL_LENGTH) could cut or pad rows in silence.
     """
-    no_limit = "max_execution_time=0"
+    no_limit = f"max_execution_time=0, {json_types.SESSION_SETTINGS}"
     if flavour == "mariadb":
         no_limit = "max_statement_time=0, idle_transaction_timeout=0, idle_readonly_transaction_timeout=0"
     return (
@@ -217,7 +222,8 @@ def expression_of(column: Column, flavour: str) -> str:
 
 def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
     """The SELECT of a chunk; its placeholders take `bound_values(bounds)`."""
-    columns = ", ".join(_select_item(column, flavour) for column in table.columns)
+    lists = [json_types.list_expression(name, number) for number, name in enumerate(table.json_types)]
+    columns = ", ".join([*(_select_item(column, flavour) for column in table.columns), *lists])
     sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)} AS r"
     if not table.key:
         return sql
@@ -254,6 +260,8 @@ def frame_header(table: Table, flavour: str) -> bytes:
         "expressions": [expression_of(column, flavour) for column in table.columns],
         "time_zone": "+00:00",
     }
+    if table.json_types:
+        header["json_types"] = list(table.json_types)
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return MAGIC + _HEADER.pack(len(text)) + text
 
@@ -277,8 +285,22 @@ def stream_chunk(socket: wire.WireSocket, table: Table, bounds: ChunkBounds, fla
     sink(frame_header(table, flavour) + _framed(definitions))
     totals = socket.stream_rows(take)
     sink(EOF_PACKET)
+    unkept = _unkept(socket, table) if table.json_types and totals.warnings else {}
     socket.close_statement(statement)
-    return ChunkTotals(rows=totals.rows, row_bytes=totals.row_bytes, sha256=tally.sha256)
+    return ChunkTotals(rows=totals.rows, row_bytes=totals.row_bytes, sha256=tally.sha256, unkept=unkept)
+
+
+def _unkept(socket: wire.WireSocket, table: Table) -> dict[str, int]:
+    """What the warnings of a chunk's SELECT say; any of another kind may mean that a type list was cut."""
+    texts = [(int(number or 0), (text or b"").decode()) for _, number, text in socket.text_rows("SHOW WARNINGS")]
+    found = json_types.unkept(table.json_types, (text for _, text in texts))
+    if sum(found.values()) < len(texts):
+        number, text = next(one for one in texts if one[0] != json_types.TRUNCATED_VALUE)
+        raise errors.ServerUnfit(
+            f"cannot read the typed JSON values of {table.schema}.{table.name}: warning {number}: {text}",
+            hint="raise max_allowed_packet on the source, or set source.json_types: false, which leaves the types out",
+        )
+    return dict(found)
 
 
 def _framed(definitions: Sequence[bytes]) -> bytes:

@@ -57,6 +57,7 @@ def read_tables_of(connection: Connection, schema: str, transactional_engines: f
                 estimated_rows=int(rows or 0),
                 estimated_bytes=int(size or 0),
                 holds_rows=text(engine).upper() not in ROWS_ELSEWHERE,
+                json_types=tuple(column.name for column in columns[table] if column.data_type == "json"),
             )
         )
     return found
