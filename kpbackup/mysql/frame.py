@@ -29,7 +29,7 @@ _HEAD_AND_FIRST = struct.Struct("<IB")
 
 @dataclass(frozen=True)
 class FrameColumn:
-    """A column as the dump selected it. `expression`: plain, char (CAST AS CHAR) or unsigned (CAST AS UNSIGNED)."""
+    """A column as the dump selected it. `expression`: plain, char, unsigned or json, see `rows.expression_of`."""
 
     name: str
     data_type: str

@@ -20,12 +20,14 @@ Pure: no I/O, nothing is kept between calls.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from kpbackup import errors
 from kpbackup.mysql.quoting import identifier
@@ -47,6 +49,8 @@ SESSION_SETTINGS = "group_concat_max_len=18446744073709551615, max_error_count=6
 _ITEM = re.compile(rb"(?:([.\[])([1-9]\d*)|\$)([a-z])(\d*)")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|[^\s\[\]{}",:]+')
 _OBJECT, _ARRAY = b"{", b"["
+LARGE_BYTES = 1 << 20
+_SHORT_BYTES = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,20 @@ def unkept(columns: tuple[str, ...], warnings: Iterable[str]) -> Counter[str]:
     return Counter(columns[int(match[1])] for match in found if match)
 
 
-def typed_values(document: bytes, type_list: bytes) -> list[TypedValue]:
-    """The typed values of a document's text, in its order.
+def typed_values(document: bytes, type_list: bytes, *, large_bytes: int = LARGE_BYTES) -> list[TypedValue]:
+    """The typed values of a document's text. One above `large_bytes` is walked through, slower and in little memory.
 
     Raises:
         IntegrityError: document and list do not belong together.
     """
-    wanted = _parse(type_list)
-    found = list(_walk(document, wanted))
+    wanted = _parse(type_list) if len(type_list) > _SHORT_BYTES else _parse_again(type_list)
+    try:
+        if wanted[b"$"] and document[:1] not in (_OBJECT, _ARRAY):
+            found = [TypedValue("$", wanted[b"$"][1], _text(document))]
+        else:
+            found = list(_walk(document, wanted) if len(document) > large_bytes else _visit(document, wanted))
+    except (ValueError, IndexError) as exc:
+        raise errors.IntegrityError(f"a JSON document cannot be read: {exc}") from exc
     if len(found) != sum(map(len, wanted.values())):
         raise errors.IntegrityError(f"a JSON document has {len(found)} of the typed values its type list names")
     return found
@@ -145,6 +155,40 @@ def _parse(type_list: bytes) -> dict[bytes, dict[int, Kind]]:
             raise errors.IntegrityError(f"a type list of JSON values holds {item[:40]!r}", hint="a newer kpbackup may know it")
         wanted[where][ordinal] = Kind(letter, int(number) if number else -1)
     return wanted
+
+
+_parse_again = functools.lru_cache(maxsize=256)(_parse)
+
+
+class _Members(list[tuple[str, object]]):
+    """An object of a parsed document."""
+
+
+def _visit(document: bytes, wanted: dict[bytes, dict[int, Kind]]) -> Iterator[TypedValue]:
+    """The quick way: parsed as a whole, in objects many times its size."""
+    root = json.loads(document, object_pairs_hook=_Members, parse_int=str, parse_float=str)
+    counted: dict[object, int] = {_Members: 0, list: 0}
+    kinds: dict[object, dict[int, Kind]] = {_Members: wanted[b"."], list: wanted[b"["]}
+    waiting: list[tuple[str, Any]] = [("$", root)]
+    while waiting:
+        path, container = waiting.pop()
+        kind: object = type(container)
+        nested = []
+        first = counted[kind]
+        counted[kind] += len(container)
+        named = container if kind is _Members else enumerate(container)
+        for place, (name, value) in enumerate(named, first + 1):
+            typed = kinds[kind].get(place)
+            if typed is not None:
+                yield TypedValue(path + _leg(name), typed, str(value))
+            elif type(value) in counted:
+                nested.append((path + _leg(name), value))
+        waiting += reversed(nested)
+
+
+@functools.lru_cache(maxsize=1024)  # documents of one table have the same few keys
+def _leg(name: str | int) -> str:
+    return f"[{name}]" if isinstance(name, int) else "." + json.dumps(name, ensure_ascii=False)
 
 
 @dataclass
@@ -169,10 +213,10 @@ class _Container:
 
 
 def _walk(document: bytes, wanted: dict[bytes, dict[int, Kind]]) -> Iterator[TypedValue]:
-    """Two passes: a nested container's values are counted after all of its parent's, which end later in the text."""
-    if wanted[b"$"]:
-        yield TypedValue("$", wanted[b"$"][1], _text(document))
-        return
+    """The way for large documents: nothing is held but a number for each container.
+
+    Two passes: a nested container's values are counted after all of its parent's, which end later in the text.
+    """
     before = _values_before(document)
     kinds = {True: wanted[b"."], False: wanted[b"["]}
     opened: list[_Container] = []

@@ -28,7 +28,7 @@ from kpbackup.model.inventory import ChunkBounds, Column, Table
 from kpbackup.mysql import json_types, quoting, server, wire
 
 MAGIC = b"KPROWS1\n"
-PLAIN, CHAR, UNSIGNED = "plain", "char", "unsigned"
+PLAIN, CHAR, UNSIGNED, JSON_TEXT = "plain", "char", "unsigned", "json"
 EOF_PACKET = wire.packet_header(5, 0) + b"\xfe\x00\x00\x00\x00"  # the same for every server: warnings and status are not rows
 
 CHUNK_ROWS = 250_000
@@ -207,12 +207,15 @@ def open_session(connection: server.Connection, flavour: str) -> None:
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-def expression_of(column: Column, flavour: str) -> str:
-    """How a column is read so that it can be written back exactly: plain, char or unsigned.
+def expression_of(column: Column, flavour: str, *, typed: bool = True) -> str:
+    """How a column is read so that it can be written back exactly: plain, char, unsigned or json.
 
     TIME with a fraction on MySQL: as a parameter it is refused beyond 838:00:00, as text it is not. ENUM with a
-    member '': as text it cannot be told from the error value, index 0.
+    member '': as text it cannot be told from the error value, index 0. JSON whose types are not kept (`typed` is off):
+    as what its text says, which is what comes back.
     """
+    if column.data_type == "json" and not typed:
+        return JSON_TEXT
     if column.data_type == "time" and "(" in column.column_type and flavour == "mysql":
         return CHAR
     if column.data_type == "enum" and "" in _ENUM_MEMBER.findall(column.column_type):
@@ -223,7 +226,7 @@ def expression_of(column: Column, flavour: str) -> str:
 def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
     """The SELECT of a chunk; its placeholders take `bound_values(bounds)`."""
     lists = [json_types.list_expression(name, number) for number, name in enumerate(table.json_types)]
-    columns = ", ".join([*(_select_item(column, flavour) for column in table.columns), *lists])
+    columns = ", ".join([*(_select_item(table, column, flavour) for column in table.columns), *lists])
     sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)} AS r"
     if not table.key:
         return sql
@@ -238,10 +241,17 @@ def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
     return f"{sql} FORCE INDEX (PRIMARY){where} ORDER BY {order}"
 
 
-def _select_item(column: Column, flavour: str) -> str:
+def _select_item(table: Table, column: Column, flavour: str) -> str:
     name = f"r.{quoting.identifier(column.name)}"
-    casts = {PLAIN: name, CHAR: f"CAST({name} AS CHAR)", UNSIGNED: f"CAST({name} AS UNSIGNED)"}
-    return casts[expression_of(column, flavour)]
+    casts = {
+        PLAIN: name, CHAR: f"CAST({name} AS CHAR)", UNSIGNED: f"CAST({name} AS UNSIGNED)",
+        JSON_TEXT: f"CAST(CAST({name} AS CHAR) AS JSON)",
+    }
+    return casts[_expression(table, column, flavour)]
+
+
+def _expression(table: Table, column: Column, flavour: str) -> str:
+    return expression_of(column, flavour, typed=column.name in table.json_types)
 
 
 def bound_values(bounds: ChunkBounds) -> list[int]:
@@ -257,7 +267,7 @@ def frame_header(table: Table, flavour: str) -> bytes:
         "columns": [
             {"name": c.name, "data_type": c.data_type, "column_type": c.column_type, "charset": c.charset} for c in table.columns
         ],
-        "expressions": [expression_of(column, flavour) for column in table.columns],
+        "expressions": [_expression(table, column, flavour) for column in table.columns],
         "time_zone": "+00:00",
     }
     if table.json_types:

@@ -66,7 +66,8 @@ class Stage:
     def _literal(self, value: TypedValue) -> str:
         made = json_rebuild.rebuild(value)
         if isinstance(made, Inline):
-            return made.sql.replace("?", quoting.literal(made.parameter) if isinstance(made.parameter, str) else str(made.parameter))
+            found = made.parameter
+            return made.sql.replace("?", str(found) if isinstance(found, int) else quoting.literal(found))
         return FIRST.replace("?", str(self.value(made)))
 
     def _insert(self, column: str, select: str, *, time_zone: str = "+00:00") -> int:

@@ -14,6 +14,7 @@ portions, in the scratch schema; such a document must fit into the target's max_
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -207,18 +208,19 @@ class TypedRows:
         """The expression of a document with its typed values."""
         if len(typed) > MAX_INLINE:
             staged = self._stage.document(_content(encoded), typed)
-            return _Item(stage.WHOLE, [_LONGLONG_TYPE], [staged.to_bytes(8, "little")])
+            return _Item(stage.WHOLE, [_LONGLONG_TYPE], [_encoded(staged)])
         item = _Item("?", [_STRING_TYPE], [encoded])
+        changes: list[tuple[str, str]] = []
         for value in typed:
             made = json_rebuild.rebuild(value)
             sql, found = (made.sql, made.parameter) if isinstance(made, Inline) else (stage.FIRST, self._stage.value(made))
-            kind, parameter = (_LONGLONG_TYPE, found.to_bytes(8, "little")) if isinstance(found, int) else (_STRING_TYPE, _encoded(found))
+            kind, parameter = _LONGLONG_TYPE if isinstance(found, int) else _STRING_TYPE, _encoded(found)
             item.types.append(kind)
             if value.path == "$":
                 return _Item(f"JSON_EXTRACT(JSON_ARRAY({sql}), '$[0]')", [kind], [parameter])
-            item.sql += f", {quoting.literal(value.path)}, {sql}"
+            changes.append((value.path, sql))
             item.parameters.append(parameter)
-        item.sql = f"JSON_SET({item.sql})"
+        item.sql = _set_sql(tuple(changes))
         return item
 
 
@@ -229,6 +231,11 @@ class _Item:
     sql: str
     types: list[bytes]
     parameters: Parameters
+
+
+@functools.lru_cache(maxsize=256)
+def _set_sql(changes: tuple[tuple[str, str], ...]) -> str:
+    return "JSON_SET(?" + "".join(f", {quoting.literal(path)}, {sql}" for path, sql in changes) + ")"
 
 
 def _batch(rows: Sequence[Parameters]) -> batch.Batch:
@@ -246,9 +253,11 @@ def _content(encoded: bytes) -> bytes:
     return encoded[begin : begin + length]
 
 
-def _encoded(text: str) -> bytes:
-    """A text behind its length."""
-    value = text.encode()
+def _encoded(parameter: str | int) -> bytes:
+    """A number in eight bytes, a text behind its length."""
+    if isinstance(parameter, int):
+        return parameter.to_bytes(8, "little")
+    value = parameter.encode()
     size = len(value)
     if size < 0xFB:
         return bytes([size]) + value
