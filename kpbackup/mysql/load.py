@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import canonical, inventory
-from kpbackup.mysql import batch, facts, frame, quoting, rows, server, stage, typed_rows, wire
+from kpbackup.mysql import batch, facts, frame, quoting, rows, server, stage, typed_rows, versioned, wire
 
 SCRATCH_SCHEMA = "kpbackup_restore"
 LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
@@ -71,6 +71,8 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
             "check_constraint_checks": "0", "max_statement_time": "0", "idle_transaction_timeout": "0",
             "idle_write_transaction_timeout": "0",
         }
+        if found.version >= versioned.WRITABLE_SINCE:
+            values["system_versioning_insert_history"] = "1"
     else:
         # not on MariaDB: there, with both checks off, the first transaction into an empty table locks it for all others
         # and takes a path that measured twice the processor time
@@ -205,6 +207,10 @@ class ChunkLoader:
 
     def _delete(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
         # DELETE and not TRUNCATE, which would set AUTO_INCREMENT back; a keyless table is always one chunk
+        if table.history:  # the current rows become past ones first
+            self._connection.execute(f"DELETE FROM {quoting.qualified(table.schema, table.name)}")
+            self._connection.execute(f"DELETE HISTORY FROM {quoting.qualified(table.schema, table.name)}")
+            return
         sql = f"DELETE FROM {quoting.qualified(table.schema, table.name)}"
         lower, upper = record.bounds.lower, record.bounds.upper
         conditions = []
@@ -230,7 +236,7 @@ class _Inserts:
         self._types = shape.types if shape else batch.encode_types(head.columns)
         names = ",".join(quoting.identifier(column.name) for column in head.columns)
         self._prefix = f"INSERT INTO {quoting.qualified(table.schema, table.name)} ({names}) VALUES "
-        self._row = shape.row if shape else "(" + ",".join("?" * len(head.columns)) + ")"
+        self._row = shape.row if shape else "(" + ",".join(_placeholders(connection, table)) + ")"
         self._statements: dict[int, tuple[wire.Statement, bool]] = {}
         self._pending = 0
         harmless = set(HARMLESS_WARNINGS.values())
@@ -335,6 +341,13 @@ class _Inserts:
         """What the latest batch was warned of: likely the same."""
         found = self._connection.row("SHOW WARNINGS LIMIT 1")
         return f", such as {found[1]}: {found[2]}" if found else ""
+
+
+def _placeholders(connection: server.Connection, table: inventory.Table) -> Iterator[str]:
+    """What stands for each column in VALUES."""
+    forever = versioned.forever(connection) if table.history else ""
+    for column in table.columns:
+        yield versioned.end_parameter(forever) if column.name in table.history[1:] else "?"
 
 
 _HINT = "a value could not be stored as it was: compare the target's version and the table's definition with the source's"

@@ -5,7 +5,7 @@ cover all integers whatever the server's estimates say: a wrong guess costs bala
 serves the dump and the reading back on a restored target: it names its columns and its order, so equal tables give
 equal bytes, and a chunk's hash judges both. Rows are never decoded (`wire`).
 
-Limits: current rows only (`schema_tables` warns of system-versioned tables). Keys that are no integers, and keyless
+Limits: keys that are no integers, and keyless
 tables, are one chunk; very uneven keys give uneven chunks. A keyless table comes in no particular order, so its hash
 is a sum over its rows. A frame cut by an error or a crash has no EOF packet and no totals: no reader takes it for
 whole. After an error of `stream_chunk` close the connection.
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from kpbackup import errors
 from kpbackup.model.inventory import ChunkBounds, Column, Table
-from kpbackup.mysql import json_types, quoting, server, wire
+from kpbackup.mysql import json_types, quoting, server, versioned, wire
 
 MAGIC = b"KPROWS1\n"
 PLAIN, CHAR, UNSIGNED, JSON_TEXT = "plain", "char", "unsigned", "json"
@@ -227,7 +227,8 @@ def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
     """The SELECT of a chunk; its placeholders take `bound_values(bounds)`."""
     lists = [json_types.list_expression(name, number) for number, name in enumerate(table.json_types)]
     columns = ", ".join([*(_select_item(table, column, flavour) for column in table.columns), *lists])
-    sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)} AS r"
+    past = " FOR SYSTEM_TIME ALL" if table.history else ""
+    sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)}{past} AS r"
     if not table.key:
         return sql
     first = f"r.{quoting.identifier(table.key[0])}"
@@ -243,6 +244,8 @@ def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
 
 def _select_item(table: Table, column: Column, flavour: str) -> str:
     name = f"r.{quoting.identifier(column.name)}"
+    if column.name in table.history[1:]:
+        return versioned.end_expression(name)
     casts = {
         PLAIN: name, CHAR: f"CAST({name} AS CHAR)", UNSIGNED: f"CAST({name} AS UNSIGNED)",
         JSON_TEXT: f"CAST(CAST({name} AS CHAR) AS JSON)",
@@ -272,6 +275,8 @@ def frame_header(table: Table, flavour: str) -> bytes:
     }
     if table.json_types:
         header["json_types"] = list(table.json_types)
+    if table.history:
+        header["history"] = list(table.history)
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return MAGIC + _HEADER.pack(len(text)) + text
 

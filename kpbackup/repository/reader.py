@@ -41,7 +41,10 @@ DEFAULT_STATEMENT_BYTES = 1 << 20  # far below the servers' default max_allowed_
 PREAMBLE = """SET NAMES utf8mb4;
 SET time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', foreign_key_checks=0, unique_checks=0;
 /*M!100201 SET check_constraint_checks=0 */;
+/*M!101100 SET system_versioning_insert_history=1 */;
+SET @forever=COALESCE(CONCAT(FROM_UNIXTIME(4294967295), '.999999'), '2038-01-19 03:14:07.999999');
 """
+FOREVER = "'2038-01-19 03:14:07.999999'"  # the end of a current row of a system-versioned table, on every server
 # Valid SQL that fails on purpose: a client that only sees its input end would report success.
 ALARM = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='kpbackup reader: the input was not whole, rows are missing';\n"
 
@@ -65,6 +68,7 @@ class Chunk:
             self.table: str = header["table"]
             self.names: list[str] = [column["name"] for column in header["columns"]]
             # behind the columns each row has the type lists of some of them
+            self.ends = [self.names.index(name) for name in header.get("history", ())[1:]]
             self.typed = [self.names.index(name) for name in header.get("json_types", ())]
             self.decoders = [
                 column_decoder(column, header["expressions"][index], definitions[index])
@@ -378,6 +382,9 @@ def row_values(payload: bytes, chunk: Chunk) -> str:
         raise NotWhole("a row ends in the middle of a value") from exc
     if offset != len(payload):
         raise NotWhole(f"a row has {len(payload)} bytes, its values {offset}")
+    for place in chunk.ends:
+        if values[place] == FOREVER:
+            values[place] = "@forever"
     for number, place in enumerate(chunk.typed, len(chunk.names)):
         if values[number] != "NULL":
             try:
