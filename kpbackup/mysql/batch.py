@@ -175,13 +175,13 @@ class Batcher:
 
     def _large(self, block: frame.RowBlock) -> Batch:
         assert isinstance(block.data, bytearray)
-        payload = _without_headers(block.data)
+        payload = without_headers(block.data)
         values_start = self._bitmap_end - wire.HEADER_BYTES
         nulls = shift_bitmaps(bytes(payload[1:values_start]), columns=self._columns, rows=1)
         return Batch(rows=1, nulls=nulls, values=[payload[values_start:]], size_bytes=len(payload) - values_start)
 
 
-def _without_headers(raw: bytearray) -> memoryview:
+def without_headers(raw: bytearray) -> memoryview:
     """The payload of one row in `raw`, whose packets are moved together in place."""
     view = memoryview(raw)
     source = target = 0
@@ -220,7 +220,7 @@ def split_long_values(batch: Batch, types: bytes, *, from_bytes: int) -> tuple[l
         for parameter, (kind,) in enumerate(struct.iter_unpack("<H", types)):
             if batch.nulls[parameter // 8] >> parameter % 8 & 1:
                 continue
-            begin, end = _value_bounds(row, position, kind & 0xFF)
+            begin, end = value_bounds(row, position, kind & 0xFF)
             if end - begin >= from_bytes and kind in (BLOB, STRING):
                 long.append(LongValue(parameter, row[begin:end]))
             else:
@@ -233,7 +233,7 @@ def split_long_values(batch: Batch, types: bytes, *, from_bytes: int) -> tuple[l
     return long, rest
 
 
-def _value_bounds(row: memoryview, position: int, kind: int) -> tuple[int, int]:
+def value_bounds(row: memoryview, position: int, kind: int) -> tuple[int, int]:
     """(where the value itself begins, where it ends) for the value whose encoding starts at `position`."""
     if kind in _FIXED_SIZES:
         return position, position + _FIXED_SIZES[kind]

@@ -29,7 +29,7 @@ _HEAD_AND_FIRST = struct.Struct("<IB")
 
 @dataclass(frozen=True)
 class FrameColumn:
-    """A column as the dump selected it. `expression`: plain, char (CAST AS CHAR) or unsigned (CAST AS UNSIGNED)."""
+    """A column as the dump selected it. `expression`: plain, char, unsigned or json, see `rows.expression_of`."""
 
     name: str
     data_type: str
@@ -41,11 +41,15 @@ class FrameColumn:
 
 @dataclass(frozen=True)
 class Frame:
-    """The head of one chunk: which table's rows follow, and how to read them."""
+    """The head of one chunk: which table's rows follow, and how to read them.
+
+    After the columns each row has one more value for each of `json_types`: the type list of the column of that name.
+    """
 
     schema: str
     table: str
     columns: tuple[FrameColumn, ...]
+    json_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class FrameReader:
         if size > _HEADER_LIMIT_BYTES:
             raise errors.IntegrityError(f"a chunk claims a header of {size} bytes")
         header = _header(self._stream.take(size))
-        definitions = [self._definition() for _ in header["columns"]]
+        definitions = [self._definition() for _ in (*header["columns"], *header["json_types"])]
         return _frame(header, definitions)
 
     def blocks(self) -> Iterator[RowBlock]:
@@ -157,11 +161,13 @@ def _header(text: bytes) -> dict[str, Any]:
     header = canonical.loads(text, what="a chunk's header")
     if header.get("time_zone") != "+00:00":
         raise errors.IntegrityError(f"a chunk was read in time zone {header.get('time_zone')!r}, not +00:00")
-    columns, expressions = header.get("columns"), header.get("expressions")
+    columns, expressions, lists = header.get("columns"), header.get("expressions"), header.setdefault("json_types", [])
     if not isinstance(columns, list) or not isinstance(expressions, list) or len(columns) != len(expressions):
         raise errors.IntegrityError("a chunk's header lacks its columns or their expressions")
     if not 0 < len(columns) <= _COLUMN_LIMIT:
         raise errors.IntegrityError(f"a chunk claims {len(columns)} columns")
+    if not isinstance(lists, list) or len(lists) > len(columns):
+        raise errors.IntegrityError("a chunk's header names more type lists than it has columns")
     return header
 
 
@@ -173,10 +179,13 @@ def _frame(header: dict[str, Any], definitions: list[wire.ColumnDefinition]) -> 
                 charset=column["charset"], expression=expression, definition=definition,
             )
             for column, expression, definition in zip(
-                header["columns"], header["expressions"], definitions, strict=True
+                header["columns"], header["expressions"], definitions[: len(header["columns"])], strict=True
             )
         )
-        return Frame(schema=header["schema"], table=header["table"], columns=columns)
+        lists = tuple(str(name) for name in header["json_types"])
+        if not set(lists) <= {column.name for column in columns}:
+            raise errors.IntegrityError("a chunk's header names the type list of a column it does not have")
+        return Frame(schema=header["schema"], table=header["table"], columns=columns, json_types=lists)
     except (KeyError, TypeError) as exc:
         raise errors.IntegrityError(f"a chunk's header lacks {exc}") from exc
 

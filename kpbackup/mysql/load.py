@@ -21,7 +21,20 @@ from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import canonical, inventory
-from kpbackup.mysql import batch, definitions, facts, frame, quoting, ranges, rows, server, wire
+from kpbackup.mysql import (
+    batch,
+    definitions,
+    facts,
+    frame,
+    quoting,
+    ranges,
+    rows,
+    server,
+    stage,
+    typed_rows,
+    versioned,
+    wire,
+)
 
 SCRATCH_SCHEMA = "kpbackup_restore"
 LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
@@ -72,6 +85,8 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
             "check_constraint_checks": "0", "max_statement_time": "0", "idle_transaction_timeout": "0",
             "idle_write_transaction_timeout": "0",
         }
+        if found.version >= versioned.WRITABLE_SINCE:
+            values["system_versioning_insert_history"] = "1"
     else:
         # not on MariaDB: there, with both checks off, the first transaction into an empty table locks it for all others
         # and takes a path that measured twice the processor time
@@ -108,6 +123,7 @@ class ChunkLoader:
         self._wire = wire.WireSocket(connection, timeout_s=WIRE_TIMEOUT_S)
         self._modes = ""
         self._inserts: _Inserts | None = None
+        self._typed: typed_rows.TypedRows | None = None
 
     def load(self, table: inventory.Table, record: inventory.ChunkRecord, reader: frame.FrameReader) -> int:
         """Loads the reader's next frame into `table` (of the target) and marks it; the number of rows it holds.
@@ -154,10 +170,14 @@ class ChunkLoader:
             self._modes = modes
         if not table.transactional:
             self._delete(table, record)
+        if table.json_types:
+            stage.Stage.prepare(self._connection)
         self._connection.execute("START TRANSACTION")
 
     def _insert(self, table: inventory.Table, head: frame.Frame, blocks: Iterable[frame.RowBlock]) -> None:
         inserts = self._inserts_for(table, head)
+        if head.json_types:
+            blocks = self._typed_rows(table, head, inserts).separate(blocks)
         batcher = batch.Batcher(len(head.columns), limit_bytes=inserts.limit_bytes)
         for block in blocks:
             for full in batcher.add(block):
@@ -175,6 +195,13 @@ class ChunkLoader:
         self._inserts = _Inserts(self._connection, self._wire, self.session, table=table, head=head)
         return self._inserts
 
+    def _typed_rows(self, table: inventory.Table, head: frame.Frame, inserts: _Inserts) -> typed_rows.TypedRows:
+        def open_inserts(shape: typed_rows.Shape) -> _Inserts:
+            return _Inserts(self._connection, self._wire, self.session, table=table, head=head, shape=shape)
+
+        self._typed = typed_rows.TypedRows(self._connection, head=head, open_inserts=open_inserts, before=inserts.finish)
+        return self._typed
+
     def _commit(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
         self._connection.execute(
             f"INSERT INTO {SCRATCH_SCHEMA}.progress (chunk_id, `rows`, done) VALUES (%s, %s, UTC_TIMESTAMP(6))",
@@ -187,6 +214,8 @@ class ChunkLoader:
         try:
             if self._inserts is not None:
                 self._inserts.drain()
+            if self._typed is not None:
+                self._typed.drain()
             self._connection.execute("ROLLBACK")
             if not table.transactional:
                 self._delete(table, record)
@@ -195,6 +224,10 @@ class ChunkLoader:
 
     def _delete(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
         # DELETE and not TRUNCATE, which would set AUTO_INCREMENT back; a keyless table is always one chunk
+        if table.history:  # the current rows become past ones first
+            self._connection.execute(f"DELETE FROM {quoting.qualified(table.schema, table.name)}")
+            self._connection.execute(f"DELETE HISTORY FROM {quoting.qualified(table.schema, table.name)}")
+            return
         condition = ranges.within(table, record.bounds)
         where = f" WHERE {condition}" if condition else ""
         try:
@@ -219,17 +252,17 @@ class _Inserts:
 
     def __init__(
         self, connection: server.Connection, socket: wire.WireSocket, session: Session, *,
-        table: inventory.Table, head: frame.Frame,
+        table: inventory.Table, head: frame.Frame, shape: typed_rows.Shape | None = None,
     ) -> None:
         self._connection = connection
         self._wire = socket
         self._session = session
         self._table = table
         self._columns = head.columns
-        self._types = batch.encode_types(head.columns)
+        self._types = shape.types if shape else batch.encode_types(head.columns)
         names = ",".join(quoting.identifier(column.name) for column in head.columns)
         self._prefix = f"INSERT INTO {quoting.qualified(table.schema, table.name)} ({names}) VALUES "
-        self._row = "(" + ",".join("?" * len(head.columns)) + ")"
+        self._row = shape.row if shape else "(" + ",".join(_placeholders(connection, table)) + ")"
         self._statements: dict[int, tuple[wire.Statement, bool]] = {}
         self._pending = 0
         harmless = set(HARMLESS_WARNINGS.values())
@@ -342,6 +375,13 @@ class _Inserts:
         return f", such as {found[1]}: {found[2]}" if found else ""
 
 
+def _placeholders(connection: server.Connection, table: inventory.Table) -> Iterator[str]:
+    """What stands for each column in VALUES."""
+    forever = versioned.forever(connection) if table.history else ""
+    for column in table.columns:
+        yield versioned.end_parameter(forever) if column.name in table.history[1:] else "?"
+
+
 _HINT = "a value could not be stored as it was: compare the target's version and the table's definition with the source's"
 
 
@@ -351,7 +391,8 @@ def _check_head(head: frame.Frame | None, table: inventory.Table, record: invent
         raise errors.IntegrityError(f"{where} is missing: the object holds fewer chunks than its records")
     if (head.schema, head.table) != (record.schema, record.table):
         raise errors.IntegrityError(f"{where} holds {head.schema}.{head.table}, not {record.schema}.{record.table}")
-    if [column.name for column in head.columns] != [column.name for column in table.columns]:
+    names = [column.name for column in table.columns]
+    if ([column.name for column in head.columns], head.json_types) != (names, table.json_types):
         raise errors.IntegrityError(f"{where} has other columns than the table {table.schema}.{table.name}")
 
 

@@ -30,9 +30,10 @@ _CHARACTERS = frozenset({"char", "varchar"})
 _BYTES = frozenset({"binary", "varbinary"})
 _DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
+
 def bound_columns(table: Table) -> tuple[Column, ...]:
     """The key columns that a bound of this table can hold, () when it cannot be cut."""
-    if not _is_plain_key(table):
+    if table.history or not _is_plain_key(table):  # the end of a row's time, the last part of the key, is stated for each server
         return ()
     columns = {column.name: column for column in table.columns}
     named = (columns.get(name) for name in table.key)

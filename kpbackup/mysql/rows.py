@@ -4,7 +4,7 @@ A chunk is a range of the primary key (`ranges`; where it is cut: `cutting`). Th
 reading back on a restored target: it names its columns and its order, so equal tables give equal bytes, and a chunk's
 hash judges both. Rows are never decoded (`wire`).
 
-Limits: current rows only (`schema_tables` warns of system-versioned tables). A keyless table is one chunk and comes in
+Limits: a keyless table is one chunk and comes in
 no particular order, so its hash is a sum over its rows. A frame cut by an error or a crash has no EOF packet and no
 totals: no reader takes it for whole. After an error of `stream_chunk` close the connection.
 
@@ -18,13 +18,14 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from kpbackup import errors
 from kpbackup.model.inventory import ChunkBounds, Column, Table
-from kpbackup.mysql import quoting, ranges, server, wire
+from kpbackup.mysql import json_types, quoting, ranges, server, versioned, wire
 
 MAGIC = b"KPROWS1\n"
-PLAIN, CHAR, UNSIGNED = "plain", "char", "unsigned"
+PLAIN, CHAR, UNSIGNED, JSON_TEXT = "plain", "char", "unsigned", "json"
 EOF_PACKET = wire.packet_header(5, 0) + b"\xfe\x00\x00\x00\x00"  # the same for every server: warnings and status are not rows
 
 SMALL_TABLE_BYTES = 4 << 20  # an object holds so much of small tables
@@ -45,11 +46,15 @@ Sink = Callable[[bytes | memoryview], object]
 
 @dataclass(frozen=True)
 class ChunkTotals:
-    """What one chunk holds: the figures of a ChunkRecord, which says what they cover."""
+    """What one chunk holds: the figures of a ChunkRecord, which says what they cover.
+
+    `unkept`: for each JSON column how many typed values cannot be written back (`json_types`); a chunk's bytes do not hold it.
+    """
 
     rows: int
     row_bytes: int
     sha256: str
+    unkept: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def group_jobs(chunks: Iterable[tuple[Table, ChunkBounds]]) -> list[Job]:
@@ -144,7 +149,7 @@ def session_settings(flavour: str) -> str:
 
     `sql_select_limit` and `sql_mode` (PAD_CHAR_TO_FULL_LENGTH) could cut or pad rows in silence.
     """
-    no_limit = "max_execution_time=0"
+    no_limit = f"max_execution_time=0, {json_types.SESSION_SETTINGS}"
     if flavour == "mariadb":
         no_limit = "max_statement_time=0, idle_transaction_timeout=0, idle_readonly_transaction_timeout=0"
     return (
@@ -160,12 +165,15 @@ def open_session(connection: server.Connection, flavour: str) -> None:
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
-def expression_of(column: Column, flavour: str) -> str:
-    """How a column is read so that it can be written back exactly: plain, char or unsigned.
+def expression_of(column: Column, flavour: str, *, typed: bool = True) -> str:
+    """How a column is read so that it can be written back exactly: plain, char, unsigned or json.
 
     TIME with a fraction on MySQL: as a parameter it is refused beyond 838:00:00, as text it is not. ENUM and SET: as
     text the error value, index 0, cannot be told from a member '', nor members that their collation takes for equal.
+    JSON whose types are not kept (`typed` is off): as what its text says, which is what comes back.
     """
+    if column.data_type == "json" and not typed:
+        return JSON_TEXT
     if column.data_type == "time" and "(" in column.column_type and flavour == "mysql":
         return CHAR
     if column.data_type in ("enum", "set"):
@@ -175,8 +183,10 @@ def expression_of(column: Column, flavour: str) -> str:
 
 def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
     """The SELECT of a chunk."""
-    columns = ", ".join(_select_item(column, flavour) for column in table.columns)
-    sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)} AS r"
+    lists = [json_types.list_expression(name, number) for number, name in enumerate(table.json_types)]
+    columns = ", ".join([*(_select_item(table, column, flavour) for column in table.columns), *lists])
+    past = " FOR SYSTEM_TIME ALL" if table.history else ""
+    sql = f"SELECT {columns} FROM {quoting.qualified(table.schema, table.name)}{past} AS r"
     if not table.key:
         return sql
     condition = ranges.within(table, bounds, alias="r.")
@@ -185,10 +195,19 @@ def select_sql(table: Table, bounds: ChunkBounds, flavour: str) -> str:
     return f"{sql} FORCE INDEX (PRIMARY){where} ORDER BY {order}"
 
 
-def _select_item(column: Column, flavour: str) -> str:
+def _select_item(table: Table, column: Column, flavour: str) -> str:
     name = f"r.{quoting.identifier(column.name)}"
-    casts = {PLAIN: name, CHAR: f"CAST({name} AS CHAR)", UNSIGNED: f"CAST({name} AS UNSIGNED)"}
-    return casts[expression_of(column, flavour)]
+    if column.name in table.history[1:]:
+        return versioned.end_expression(name)
+    casts = {
+        PLAIN: name, CHAR: f"CAST({name} AS CHAR)", UNSIGNED: f"CAST({name} AS UNSIGNED)",
+        JSON_TEXT: f"CAST(CAST({name} AS CHAR) AS JSON)",
+    }
+    return casts[_expression(table, column, flavour)]
+
+
+def _expression(table: Table, column: Column, flavour: str) -> str:
+    return expression_of(column, flavour, typed=column.name in table.json_types)
 
 
 def frame_header(table: Table, flavour: str) -> bytes:
@@ -199,9 +218,13 @@ def frame_header(table: Table, flavour: str) -> bytes:
         "columns": [
             {"name": c.name, "data_type": c.data_type, "column_type": c.column_type, "charset": c.charset} for c in table.columns
         ],
-        "expressions": [expression_of(column, flavour) for column in table.columns],
+        "expressions": [_expression(table, column, flavour) for column in table.columns],
         "time_zone": "+00:00",
     }
+    if table.json_types:
+        header["json_types"] = list(table.json_types)
+    if table.history:
+        header["history"] = list(table.history)
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return MAGIC + _HEADER.pack(len(text)) + text
 
@@ -225,8 +248,22 @@ def stream_chunk(socket: wire.WireSocket, table: Table, bounds: ChunkBounds, fla
     sink(frame_header(table, flavour) + _framed(definitions))
     totals = socket.stream_rows(take)
     sink(EOF_PACKET)
+    unkept = _unkept(socket, table) if table.json_types and totals.warnings else {}
     socket.close_statement(statement)
-    return ChunkTotals(rows=totals.rows, row_bytes=totals.row_bytes, sha256=tally.sha256)
+    return ChunkTotals(rows=totals.rows, row_bytes=totals.row_bytes, sha256=tally.sha256, unkept=unkept)
+
+
+def _unkept(socket: wire.WireSocket, table: Table) -> dict[str, int]:
+    """What the warnings of a chunk's SELECT say; any of another kind may mean that a type list was cut."""
+    texts = [(int(number or 0), (text or b"").decode()) for _, number, text in socket.text_rows("SHOW WARNINGS")]
+    found = json_types.unkept(table.json_types, (text for _, text in texts))
+    if sum(found.values()) < len(texts):
+        number, text = next(one for one in texts if one[0] != json_types.TRUNCATED_VALUE)
+        raise errors.ServerUnfit(
+            f"cannot read the typed JSON values of {table.schema}.{table.name}: warning {number}: {text}",
+            hint="raise max_allowed_packet on the source, or set source.json_types: false, which leaves the types out",
+        )
+    return dict(found)
 
 
 def _framed(definitions: Sequence[bytes]) -> bytes:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from kpbackup.model.inventory import Column, Definition, Table
-from kpbackup.mysql import table_text
+from kpbackup.mysql import table_text, versioned
 from kpbackup.mysql.quoting import identifier, qualified
 from kpbackup.mysql.server import Connection
 
-BASE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
+BASE_TYPES = ("BASE TABLE", versioned.VERSIONED)
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
 _COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression
@@ -38,9 +38,12 @@ def read_tables_of(
         DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
     """
     columns: dict[str, list[Column]] = defaultdict(list)
+    periods: dict[str, list[tuple[str, str]]] = defaultdict(list)  # (name, data type) of declared row starts and ends
     for table, name, data_type, column_type, charset, collation, expression in connection.rows(_COLUMNS, (schema,)):
-        if not text(expression):  # generated columns, and the row start and end of system versioning
+        if not text(expression):  # neither generated, nor the row start or end of system versioning
             columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
+        elif text(expression) in ("ROW START", "ROW END"):
+            periods[text(table)].append((text(name), text(data_type).lower()))
     keys: dict[str, list[str]] = defaultdict(list)
     for table, name in connection.rows(_KEYS, (schema,)):
         keys[text(table)].append(text(name))
@@ -49,18 +52,23 @@ def read_tables_of(
         if text(kind) not in BASE_TYPES:
             continue
         table = text(name)
+        period = versioned.period_columns(periods[table]) if text(kind) == versioned.VERSIONED else ()
+        transactional = text(engine).upper() in transactional_engines
+        key, ends = tuple(keys[table]), tuple(column.name for column in period)
         found.append(
             Table(
                 schema=schema,
                 name=table,
                 engine=text(engine),
                 create_sql=table_definition(connection, schema, table, flavour=flavour),
-                columns=tuple(columns[table]),
-                key=tuple(keys[table]),
-                transactional=text(engine).upper() in transactional_engines,
+                columns=(*columns[table], *period),
+                key=versioned.keyed(key, ends, transactional=transactional) if ends else key,
+                transactional=transactional,
                 estimated_rows=int(rows or 0),
                 estimated_bytes=int(size or 0),
                 holds_rows=text(engine).upper() not in ROWS_ELSEWHERE,
+                json_types=tuple(column.name for column in columns[table] if column.data_type == "json"),
+                history=ends,
             )
         )
     return found
@@ -119,7 +127,7 @@ def table_warnings(table: Table) -> Iterator[str]:
     elif not table.transactional:
         yield f"{name}: engine {table.engine} has no snapshots, its rows are copied under lock"
     if re.search(r"\bWITH SYSTEM VERSIONING\b", tail):
-        yield f"{name}: system-versioned; current rows are kept, the history of past rows is not"
+        yield from versioned.warnings(name, tail, is_kept=bool(table.history))
     for word in ("TABLESPACE", "DATA DIRECTORY", "INDEX DIRECTORY"):
         if re.search(rf"\b{word}[ =]", tail) and "TABLESPACE `innodb_" not in tail:
             yield f"{name}: names a {word}, which must exist on the target"

@@ -79,6 +79,7 @@ TIMEOUT_S = 600.0  # longer than any lock wait a server allows by default (innod
 
 _CLIENT_DEPRECATE_EOF = 1 << 24
 _CLIENT_COMPRESS = 1 << 5
+_TEXT_NULL = 0xFB
 _HEADER = struct.Struct("<I")
 _HEADER_AND_FIRST = struct.Struct("<IB")
 _PREPARED = struct.Struct("<xIHH")
@@ -97,10 +98,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class RowTotals:
-    """`rows` counts logical rows (a split row once); `row_bytes` the raw packets with their headers."""
+    """`rows` counts logical rows (a split row once); `row_bytes` the raw packets with their headers.
+
+    `warnings`: how many the server has for the statement, at most 65535; `text_rows("SHOW WARNINGS")` gives them.
+    """
 
     rows: int
     row_bytes: int
+    warnings: int = 0
 
 
 class WireSocket:
@@ -226,11 +231,26 @@ class WireSocket:
             elif not first:
                 self._fill(HEADER_BYTES + length)
             else:
-                self._finish_rows()
-                return RowTotals(rows=rows, row_bytes=row_bytes)
+                return RowTotals(rows=rows, row_bytes=row_bytes, warnings=self._finish_rows())
 
-    def _finish_rows(self) -> None:
-        """Takes the packet that ends the rows and lets go of a buffer that a large row made grow."""
+    def text_rows(self, sql: str) -> list[tuple[bytes | None, ...]]:
+        """The few small rows of a statement, as text. Raises as `packet`."""
+        self.send(COM_QUERY, sql.encode())
+        columns = len(self._definitions(read_lenenc_int(self.packet(), 0)[0]))
+        found = []
+        while (row := self.packet())[:1] != b"\xfe" or len(row) >= EOF_LIMIT:
+            values, position = list[bytes | None](), 0
+            for _ in range(columns):
+                if row[position] == _TEXT_NULL:
+                    value, position = None, position + 1
+                else:
+                    value, position = read_lenenc_bytes(row, position)
+                values.append(value)
+            found.append(tuple(values))
+        return found
+
+    def _finish_rows(self) -> int:
+        """Takes the packet that ends the rows and lets go of a buffer that a large row made grow; the number of warnings."""
         last, _ = self._next_packet()
         if last[:1] == b"\xff":
             raise parse_error(last, f"reading rows from {self._name}")
@@ -238,6 +258,7 @@ class WireSocket:
             raise self._unexpected(f"a row starting {last[:1].hex()}")
         if len(self._buffer) > self._size and self._start == self._end:
             self._resize(self._size)
+        return int.from_bytes(last[1:3], "little")
 
     def _pass_split_row(self, sink: RowSink) -> int:
         """Bytes of one row made of several packets, handed over packet by packet."""

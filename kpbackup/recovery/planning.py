@@ -15,7 +15,7 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, server
+from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, server, versioned
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import chain, timeline
 from kpbackup.recovery import cut as cuts
@@ -113,15 +113,17 @@ def _target_state(
     there = tuple(name for name in schema.database_names(connection) if name != load.SCRATCH_SCHEMA)
     if target is Found.RESTORED:
         return TargetState(facts, there, (), ())
+    rights = privileges.read_privileges(connection)
     findings = preflight.target_findings(
         facts,
-        privileges.read_privileges(connection),
+        rights,
         flavour=backup_set.source.flavour,
         version=backup_set.source.version,
         settings=inventory.settings,
     )
     if not any(finding.severity == "error" for finding in findings):  # else the two servers have nothing in common to compare
         findings += needs.findings(inventory, needs.read_offer(connection, facts))
+    findings += versioned.findings(connection, facts, rights, inventory.tables)
     for finding in findings:
         if finding.severity == "error":
             raise errors.TargetRefused(

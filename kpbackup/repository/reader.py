@@ -8,7 +8,8 @@ its standard library are enough. Standard input is one data object, decrypted an
     age -d -i data.key OBJECT | zstd -d | python3 reader-1.py sql  | mariadb     exact INSERT statements
     age -d -i data.key OBJECT | zstd -d | python3 reader-1.py list               which tables, how many rows
 
-Every value is exact: characters and bytes as hexadecimal, FLOAT and DOUBLE with 17 digits, zero dates as they are.
+Every value is exact: characters and bytes as hexadecimal, FLOAT and DOUBLE with 17 digits, zero dates as they are. Typed
+values inside MySQL's JSON keep their types, but BLOBs come back as VARBINARY, and the size of a DECIMAL may be another.
 The statements set the session they need (UTC, no foreign key checks) and leave the binary log as the client has it.
 
 Limits: create the tables first (1-before-rows.sql of the set). A row is printed as one statement at least: for large
@@ -22,8 +23,11 @@ Format: docs/format.md of kpbackup, "Row chunks"; values: "Binary Protocol Value
 from __future__ import annotations
 
 import argparse
+import base64
+import itertools
 import json
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +41,10 @@ DEFAULT_STATEMENT_BYTES = 1 << 20  # far below the servers' default max_allowed_
 PREAMBLE = """SET NAMES utf8mb4;
 SET time_zone='+00:00', sql_mode='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', foreign_key_checks=0, unique_checks=0;
 /*M!100201 SET check_constraint_checks=0 */;
+/*M!101100 SET system_versioning_insert_history=1 */;
+SET @forever=COALESCE(CONCAT(FROM_UNIXTIME(4294967295), '.999999'), '2038-01-19 03:14:07.999999');
 """
+FOREVER = "'2038-01-19 03:14:07.999999'"  # the end of a current row of a system-versioned table, on every server
 # Valid SQL that fails on purpose: a client that only sees its input end would report success.
 ALARM = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT='kpbackup reader: the input was not whole, rows are missing';\n"
 
@@ -60,10 +67,13 @@ class Chunk:
             self.schema: str = header["schema"]
             self.table: str = header["table"]
             self.names: list[str] = [column["name"] for column in header["columns"]]
+            # behind the columns each row has the type lists of some of them
+            self.ends = [self.names.index(name) for name in header.get("history", ())[1:]]
+            self.typed = [self.names.index(name) for name in header.get("json_types", ())]
             self.decoders = [
                 column_decoder(column, header["expressions"][index], definitions[index])
                 for index, column in enumerate(header["columns"])
-            ]
+            ] + [decode_list] * len(self.typed)
         except (KeyError, IndexError, TypeError, ValueError, struct.error) as exc:
             raise NotWhole("a chunk's header cannot be understood: " + repr(exc)) from exc
 
@@ -114,7 +124,7 @@ def read_head(source: Source) -> Chunk:
         raise NotWhole(f"a chunk claims a header of {size} bytes")
     try:
         header = json.loads(source.take(size).decode("utf-8"))
-        count = len(header["columns"])
+        count = len(header["columns"]) + len(header.get("json_types", ()))
         zone = header["time_zone"]
     except (ValueError, KeyError, TypeError) as exc:
         raise NotWhole("a chunk's header cannot be read: " + repr(exc)) from exc
@@ -162,7 +172,7 @@ def column_decoder(column: dict[str, Any], expression: str, definition: bytes) -
         _, offset = take_bytes(definition, offset)
     _, offset = lenenc(definition, offset)
     kind, flags = struct.unpack_from("<xxxxxxBH", definition, offset)
-    if expression not in ("plain", "char", "unsigned"):
+    if expression not in ("plain", "char", "unsigned", "json"):
         raise ValueError("unknown expression " + expression)
     if kind in INTEGERS:
         signed, unsigned = INTEGERS[kind]
@@ -245,6 +255,11 @@ def decode_bytes(data: bytes, offset: int) -> tuple[str, int]:
     return "_binary x'" + found.hex() + "'", offset
 
 
+def decode_list(data: bytes, offset: int) -> tuple[str, int]:
+    text, offset = take_bytes(data, offset)
+    return text.decode("ascii", "replace"), offset
+
+
 INTEGERS = {
     1: (struct.Struct("<b"), struct.Struct("<B")),
     2: (struct.Struct("<h"), struct.Struct("<H")),
@@ -258,8 +273,100 @@ FIXED: dict[int, Decoder] = {
 }
 
 
-def row_values(payload: bytes, decoders: list[Decoder]) -> str:
+TYPE_ITEM = re.compile(r"(?:([.[])(\d+)|\$)([a-z])(\d*)")
+WIDTH = {".": 2, "[": 1, "$": 1}  # tokens of one value
+JSON_TOKEN = re.compile(rb'"|[\[\]{}]|[^\s\[\]{}",:]+')
+
+
+def typed_json(document: bytes, type_list: str) -> str:
+    """A JSON document with its typed values, as SQL."""
+    wanted = {}
+    for item in type_list.split(","):
+        found = TYPE_ITEM.fullmatch(item)
+        if found is None:
+            raise NotWhole("a type list of JSON values that cannot be read")
+        wanted[found[1] or "$", int(found[2] or 1)] = found[3], int(found[4] or -1)
+    pairs = [(path, typed_value(text, *wanted[place])) for place, path, text in json_values(document) if place in wanted]
+    if len(pairs) != len(wanted):
+        raise NotWhole("a type list that does not belong to its JSON document")
+    if pairs[0][0] == "$":
+        return "JSON_EXTRACT(JSON_ARRAY(" + pairs[0][1] + "), '$[0]')"
+    changes = ",".join("_utf8mb4 x'" + path.encode().hex() + "'," + value for path, value in pairs)
+    return "JSON_SET(_utf8mb4 x'" + document.hex() + "'," + changes + ")"
+
+
+def json_values(document: bytes) -> Iterator[tuple[tuple[str, int], str, str]]:
+    """(place, path, text) of every value that is no object or array. Members (`.`) and elements (`[`) are counted apart:
+    container by container as these begin, in each all its values one after the other."""
+    sizes: dict[str, list[int]] = {".": [], "[": [], "$": []}  # of each container, in tokens: an object's keys count too
+    opened: list[tuple[str, int, list[str]]] = []
+    found = []
+    for token in json_tokens(document):
+        if token in b"]}":
+            opened.pop()
+            continue
+        kind, number, count, path = "$", 0, 1, "$"
+        if opened:
+            kind, number, key = opened[-1]
+            sizes[kind][number] += 1
+            if kind == "." and sizes[kind][number] % 2:
+                key[:] = [token.decode()]
+                continue
+            count = sizes[kind][number] // WIDTH[kind]
+            path += "".join("." + name[0] if name else f"[{sizes[one][n] - 1}]" for one, n, name in opened)
+        if token in b"[{":
+            inner = "[" if token == b"[" else "."
+            opened.append((inner, len(sizes[inner]), []))
+            sizes[inner].append(0)
+        else:
+            found.append((kind, number, count, path, json.loads(token) if token[:1] == b'"' else token.decode()))
+    before = {kind: [0, *itertools.accumulate(size // WIDTH[kind] for size in sizes[kind])] for kind in sizes}
+    for kind, number, count, path, text in found:
+        yield (kind, before[kind][number] + count), path, text
+
+
+def json_tokens(document: bytes) -> Iterator[bytes]:
+    """Brackets, strings with their quotes, and bare words of a document the server printed."""
+    position = 0
+    while True:
+        match = JSON_TOKEN.search(document, position)
+        if match is None:
+            return
+        position = match.end()
+        while match[0] == b'"' and document[position : position + 1] not in (b'"', b""):
+            position += 2 if document[position : position + 1] == b"\\" else 1
+        position += match[0] == b'"'
+        yield document[match.start() : position]
+
+
+def typed_value(text: str, kind: str, number: int) -> str:
+    """The SQL of one typed value."""
+    if kind not in "duatmsb" or not kind or not text.isascii() or "'" in text or "\\" in text:
+        raise NotWhole("a typed JSON value of an unknown kind")
+    if kind == "d":
+        whole, _, fraction = text.lstrip("-").partition(".")
+        if len(fraction) > 30 or len(whole) + len(fraction) > 65:
+            return text
+        if number == -(-len(whole) // 9) * 4:
+            return f"CAST('{text}' AS DECIMAL(65,{len(fraction)}))"
+        return f"JSON_VALUE(JSON_ARRAY('{text}'),'$[0]' RETURNING DECIMAL(65,{len(fraction)}))"
+    if kind == "b":
+        data = base64.b64decode(text.partition(":")[2].partition(":")[2])
+        if number != 16:
+            return "x'" + data.hex() + "'"
+        return json_column(f"CAST({int.from_bytes(data, 'big')} AS UNSIGNED)", f"BIT({8 * len(data)})")
+    if kind == "s":
+        return json_column(f"'{text}'", "TIMESTAMP(6)")
+    return f"CAST('{text}' AS {dict(u='UNSIGNED', a='DATE', t='TIME(6)', m='DATETIME(6)')[kind]})"
+
+
+def json_column(value: str, kind: str) -> str:
+    return f"(SELECT c FROM JSON_TABLE(JSON_ARRAY({value}),'$[0]' COLUMNS (c {kind} PATH '$')) k)"
+
+
+def row_values(payload: bytes, chunk: Chunk) -> str:
     """One row as `(value,value,...)`."""
+    decoders = chunk.decoders
     count = len(decoders)
     offset = 1 + (count + 9) // 8
     nulls = int.from_bytes(payload[1:offset], "little") >> 2
@@ -275,7 +382,16 @@ def row_values(payload: bytes, decoders: list[Decoder]) -> str:
         raise NotWhole("a row ends in the middle of a value") from exc
     if offset != len(payload):
         raise NotWhole(f"a row has {len(payload)} bytes, its values {offset}")
-    return f"({','.join(values)})"
+    for place in chunk.ends:
+        if values[place] == FOREVER:
+            values[place] = "@forever"
+    for number, place in enumerate(chunk.typed, len(chunk.names)):
+        if values[number] != "NULL":
+            try:
+                values[place] = typed_json(bytes.fromhex(values[place].split("'")[1]), values[number])
+            except (ValueError, IndexError) as exc:
+                raise NotWhole("a JSON document or its type list cannot be read: " + repr(exc)) from exc
+    return f"({','.join(values[: len(chunk.names)])})"
 
 
 def identifier(name: str) -> str:
@@ -289,7 +405,7 @@ def insert_statements(chunk: Chunk, rows: Iterator[bytes], *, schema: str, max_b
     batch: list[str] = []
     size = len(start)
     for payload in rows:
-        values = row_values(payload, chunk.decoders)
+        values = row_values(payload, chunk)
         if batch and size + len(values) + 2 > max_bytes:
             yield start + ",\n".join(batch) + ";\n"
             batch, size = [], len(start)
