@@ -107,18 +107,28 @@ def _read_head(backend: storage.Backend, key: str) -> bytes:
 
 
 def create(backend: storage.Backend, value: Any, key: sign.SigningKey, *, payload: bytes = b"") -> None:
-    """Writes a manifest at its own key, create-only, and reads it back.
+    """Writes a manifest at its own key, create-only, and reads it back. The very same object there already is our own
+    earlier success, whose answer was lost: so a failed call may be repeated with the same value.
 
     Raises:
-        ObjectExists: the place is taken: the fence held, reload and redo.
+        ObjectExists: the place is taken by another: the fence held, reload and redo.
         IntegrityError: the store returned other bytes than were written.
     """
     data = assemble(value, key) + payload
-    backend.put_if_absent(value.head.key, data)
-    manifest_bytes = len(data) - len(payload)
-    stored = b"".join(backend.get(value.head.key, offset=0, length=manifest_bytes))
-    if stored != data[:manifest_bytes] or backend.head(value.head.key).size_bytes != len(data):
+    try:
+        backend.put_if_absent(value.head.key, data)
+    except errors.ObjectExists:
+        if not _is_stored(backend, value.head.key, data, len(data) - len(payload)):
+            raise
+        return
+    if not _is_stored(backend, value.head.key, data, len(data) - len(payload)):
         raise errors.IntegrityError(
             f"{value.head.key} reads back differently from what was written to {backend.name}",
             hint="do not trust this store; nothing was counted as a success",
         )
+
+
+def _is_stored(backend: storage.Backend, key: str, data: bytes, manifest_bytes: int) -> bool:
+    """Whether the object begins with the manifest in `data` and is as long: the manifest holds the payload's hash."""
+    stored = b"".join(backend.get(key, offset=0, length=manifest_bytes))
+    return stored == data[:manifest_bytes] and backend.head(key).size_bytes == len(data)
