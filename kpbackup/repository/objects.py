@@ -86,7 +86,13 @@ def read(
     Raises:
         ObjectMissing, StorageError; and what parse() raises; IntegrityError for another repository's manifest.
     """
-    data = _read_head(backend, key)
+    return judge(read_head(backend, key), key, kind, public_keys=public_keys, repository=repository)
+
+
+def judge(
+    data: bytes, key: str, kind: type[T], *, public_keys: Sequence[sign.PublicKey], repository: str | None = None
+) -> tuple[T, int]:
+    """As read(), of an object whose beginning, or all of it, is `data`."""
     found = parse(data, key=key, public_keys=public_keys)
     value = codec.decode(kind, found.document, what=f"manifest {key}")
     head = value.head  # type: ignore[attr-defined]
@@ -95,8 +101,13 @@ def read(
     return value, found.payload_offset
 
 
-def _read_head(backend: storage.Backend, key: str) -> bytes:
-    """The object from its start to at least the end of its fifth line, or all of it."""
+def line(data: bytes) -> bytes:
+    """The JSON line of a manifest object that was judged, without its newline."""
+    return data.split(b"\n", 5)[4]
+
+
+def read_head(backend: storage.Backend, key: str) -> bytes:
+    """The beginning of a manifest object, nothing judged: from its start to at least the end of its fifth line, or all of it."""
     data, wanted = b"", HEAD_BYTES
     while len(data) < MANIFEST_LIMIT_BYTES:
         data += b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
