@@ -46,14 +46,17 @@ class CutOffBackend:
     def head(self, key: str) -> ObjectInfo:
         return self._inner.head(key)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._inner.list(prefix)
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        return self._inner.list(prefix, after=after)
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         return self._inner.list_prefixes(prefix)
 
     def delete(self, key: str) -> None:
         self._inner.delete(key)
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        self._inner.delete_all(keys)
 
     def verifies_checksums(self, key: str) -> bool:
         return self._inner.verifies_checksums(key)

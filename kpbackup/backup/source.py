@@ -30,9 +30,9 @@ class ArchiveHead:
 
 def archive_head(history: History, *, first_link: str) -> ArchiveHead | None:
     """The end of the newest segment, else the oldest set's coordinates: where the archive goes on. None without a set."""
-    if history.segments:
-        last = history.segments[-1]
-        return ArchiveHead(last.end, last.file, last.head.seq, last.link, last.ends_file)
+    if history.units:
+        last = history.units[-1]
+        return ArchiveHead(last.end, last.spans[-1].identity, last.last_seq, last.link, last.ends_file)
     if history.sets:
         first = history.sets[0]
         return ArchiveHead(first.coordinates, first.file, 0, first_link, False)
@@ -80,7 +80,7 @@ def broken(
 def damaged_end(history: History) -> str:
     """Key and fault of the newest segment if it cannot be read ('' if it can): nothing can be linked to it."""
     newest = history.newest.get("segments", (0, None))[0]
-    if newest <= (history.segments[-1].head.seq if history.segments else 0):
+    if newest <= (history.units[-1].last_seq if history.units else 0):
         return ""
     return next((f"{one.key}: {one.reason}" for one in history.damaged if one.key.endswith(f"/{newest:010d}")), "")
 

@@ -72,11 +72,11 @@ def _show(room: context.Context, state: State) -> None:
                 "timeline": h.id,
                 "reason": h.timeline.reason,
                 "parent": h.timeline.parent,
-                "segments": len(h.segments),
-                "first": str(h.segments[0].start) if h.segments else None,
-                "last": str(h.segments[-1].end) if h.segments else None,
-                "transactions": sum(s.transactions for s in h.segments),
-                "stored_bytes": sum(s.payload.bytes for s in h.segments),
+                "segments": h.segment_count,
+                "first": str(h.units[0].start) if h.units else None,
+                "last": str(h.units[-1].end) if h.units else None,
+                "transactions": sum(unit.transactions for unit in h.units),
+                "stored_bytes": sum(unit.payload_bytes for unit in h.units),
             }
             for h in catalog.histories
         ],
@@ -117,10 +117,10 @@ def _show(room: context.Context, state: State) -> None:
                 (
                     h.id,
                     h.timeline.reason,
-                    len(h.segments),
-                    h.segments[0].start if h.segments else None,
-                    h.segments[-1].end if h.segments else None,
-                    quantities.format_size(sum(s.payload.bytes for s in h.segments)),
+                    h.segment_count,
+                    h.units[0].start if h.units else None,
+                    h.units[-1].end if h.units else None,
+                    quantities.format_size(sum(unit.payload_bytes for unit in h.units)),
                 )
                 for h in catalog.histories
             ],

@@ -51,8 +51,8 @@ def time_value(text: str) -> datetime:
     Raises:
         ValueError: any other spelling.
     """
-    found = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
-    if time_text(found) != text:  # strptime takes missing digits
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None or time_text(found) != text:  # other spellings of the same moment
         raise ValueError(f"not a time with all its digits: {text!r}")
     return found
 

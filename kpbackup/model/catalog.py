@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kpbackup.model import manifest
+from kpbackup.model.stretch import Unit
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,23 @@ class Damaged:
 
 
 @dataclass(frozen=True)
+class CompactedRange:
+    """A compacted object and the numbers of its segments, as its key says."""
+
+    key: str
+    level: int
+    first_seq: int
+    last_seq: int
+
+
+@dataclass(frozen=True)
 class History:
     """One timeline with everything on it, each log in order of its numbers.
 
-    `observation` is the newest one. `segments` starts at the newest anchor. `last_key_month_of` gives, for each
-    log, the creation time of its newest entry: what the key of the next entry is built from.
+    `observation` is the newest one. The archive starts at the newest anchor: `stretches` are its paged parts, summed up,
+    `segments` those read one by one: the ones behind the last page, and of paged ones those that somebody asked for (then their
+    stretch is not among `stretches`). `newest` gives, for each log, number and creation time of its newest entry: what the key
+    of the next entry is built from. `compacted` are the compacted objects by their names.
     """
 
     timeline: manifest.Timeline
@@ -32,6 +45,19 @@ class History:
     tombstones: tuple[manifest.Tombstone, ...]
     damaged: tuple[Damaged, ...]
     newest: dict[str, tuple[int, datetime]]
+    stretches: tuple[manifest.Stretch, ...] = ()
+    compacted: tuple[CompactedRange, ...] = ()
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The whole archive in order, as well as it is known."""
+        if not self.stretches:
+            return self.segments
+        return tuple(sorted((*self.stretches, *self.segments), key=lambda unit: unit.first_seq))
+
+    @property
+    def segment_count(self) -> int:
+        return sum(unit.last_seq - unit.first_seq + 1 for unit in self.units)
 
     @property
     def id(self) -> str:

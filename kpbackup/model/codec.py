@@ -7,8 +7,10 @@ named in `requires`) and refuses a missing key without a default or a value of a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -40,59 +42,78 @@ def decode(kind: type[T], data: Any, *, what: str) -> T:
         IntegrityError: `what` lacks a key or holds a value of the wrong type.
     """
     try:
-        found: T = _decode(kind, data, what)
+        found: T = _decoder(kind)(data)  # type: ignore[arg-type]  # types are hashable
+    except _Wrong as exc:
+        raise errors.IntegrityError(f"{what}: {what}{exc.path} {exc.text}") from exc
     except ValueError as exc:
         raise errors.IntegrityError(f"{what}: {exc}") from exc
     return found
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
+class _Wrong(Exception):
+    """What is wrong, and where: a path of names below the value that is decoded."""
+
+    def __init__(self, text: str, path: str = "") -> None:
+        super().__init__(text)
+        self.text, self.path = text, path
+
+
+Decoder = Callable[[Any], Any]
+
+
+@functools.cache
+def _decoder(kind: Any) -> Decoder:
+    """The function that reads a type, made once: resolving type hints costs more than reading a manifest."""
     if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, data, where)
+        return _dataclass(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return _optional(arguments, data, where)
+        (inner,) = [a for a in arguments if a is not type(None)]
+        read = _decoder(inner)
+        return lambda data: None if data is None else read(data)
     if origin is tuple:
-        return tuple(_decode(arguments[0], item, where) for item in _expect(list, data, where))
+        return _tuple(_decoder(arguments[0]))
     if origin is dict:
-        pairs = _expect(dict, data, where).items()
-        return {_decode(arguments[0], k, where): _decode(arguments[1], v, where) for k, v in pairs}
+        return _dict(_decoder(arguments[0]), _decoder(arguments[1]))
     if kind is datetime:
-        return canonical.time_value(_expect(str, data, where))
+        return lambda data: canonical.time_value(_expect(str, data))
     if kind is Any:
-        return data
-    return _expect(kind, data, where)
+        return lambda data: data
+    return functools.partial(_expect, getattr(kind, "__supertype__", kind))
 
 
-def _dataclass(kind: Any, data: Any, where: str) -> Any:
-    values = _expect(dict, data, where)
-    hints = _hints(kind)
-    found = {}
-    for field in dataclasses.fields(kind):
-        if field.name in values:
-            found[field.name] = _decode(hints[field.name], values[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where} lacks {field.name!r}")
-    return kind(**found)
+def _dataclass(kind: Any) -> Decoder:
+    hints = typing.get_type_hints(kind)
+    fields = [
+        (f.name, _decoder(hints[f.name]), f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+        for f in dataclasses.fields(kind)
+    ]
+
+    def read(data: Any) -> Any:
+        values = _expect(dict, data)
+        found = {}
+        for name, decoder, is_needed in fields:
+            if name in values:
+                try:
+                    found[name] = decoder(values[name])
+                except _Wrong as exc:
+                    raise _Wrong(exc.text, f".{name}{exc.path}") from exc
+            elif is_needed:
+                raise _Wrong(f"lacks {name!r}")
+        return kind(**found)
+
+    return read
 
 
-_HINTS: dict[Any, dict[str, Any]] = {}
+def _tuple(read: Decoder) -> Decoder:
+    return lambda data: tuple([read(item) for item in _expect(list, data)])
 
 
-def _hints(kind: Any) -> dict[str, Any]:
-    if kind not in _HINTS:  # resolving hints costs more than reading a manifest
-        _HINTS[kind] = typing.get_type_hints(kind)
-    return _HINTS[kind]
+def _dict(read_key: Decoder, read_value: Decoder) -> Decoder:
+    return lambda data: {read_key(key): read_value(value) for key, value in _expect(dict, data).items()}
 
 
-def _optional(arguments: tuple[Any, ...], data: Any, where: str) -> Any:
-    if data is None and type(None) in arguments:
-        return None
-    (kind,) = [a for a in arguments if a is not type(None)]
-    return _decode(kind, data, where)
-
-
-def _expect(kind: type, data: Any, where: str) -> Any:
+def _expect(kind: type, data: Any) -> Any:
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
-        raise ValueError(f"{where} must be {kind.__name__}, not {type(data).__name__}")
+        raise _Wrong(f"must be {kind.__name__}, not {type(data).__name__}")
     return data

@@ -15,3 +15,9 @@ class Coordinates:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.position}"
+
+
+def order(at: Coordinates) -> tuple[int, int]:
+    """Sorts places in the binlogs of one server: it numbers its files in order."""
+    number = at.file.rpartition(".")[2]
+    return int(number) if number.isdecimal() else 0, at.position

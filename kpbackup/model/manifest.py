@@ -149,6 +149,17 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class FileSpan:
+    """What a stretch holds of one binlog file: file[start:end). `ends_file`: the source writes nothing more to it."""
+
+    file: str
+    identity: FileIdentity
+    start: int
+    end: int
+    ends_file: bool
+
+
+@dataclass(frozen=True)
 class BinlogSegment:
     """A stretch of one binlog file, whole transactions only, linked to the segment before it."""
 
@@ -168,6 +179,109 @@ class BinlogSegment:
     sealing: Sealing
     payload: Payload
     observation: Observation | None = None
+
+    # the names that `Stretch` has, so that chains are made of either
+
+    @property
+    def first_seq(self) -> int:
+        return self.head.seq
+
+    @property
+    def last_seq(self) -> int:
+        return self.head.seq
+
+    @property
+    def spans(self) -> tuple[FileSpan, ...]:
+        return (FileSpan(self.start.file, self.file, self.start.position, self.end.position, self.ends_file),)
+
+    @property
+    def payload_bytes(self) -> int:
+        return self.payload.bytes
+
+    @property
+    def created_at(self) -> datetime:
+        return self.head.created_at
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Segments that follow one another without a break, summed up.
+
+    `spans` are the files they lie in, in order. `gtids` is what they contain (MariaDB: the last GTID of each domain), `writers`
+    the pairs domain-server_id seen at their borders. `observation` is the newest one that lies in them. `created_at` and
+    `last_key` are those of the last segment: the next one's key is built from them. `key_ids` are the data keys they are sealed
+    to, `data_keys` the data objects of those too large to carry their payload.
+    """
+
+    first_seq: int
+    last_seq: int
+    start: Coordinates
+    end: Coordinates
+    spans: tuple[FileSpan, ...]
+    link_before: str
+    link: str
+    gtids: str
+    writers: tuple[str, ...]
+    transactions: int
+    raw_bytes: int
+    payload_bytes: int
+    first_commit_at: datetime | None
+    last_commit_at: datetime | None
+    observation: Observation | None
+    created_at: datetime
+    last_key: str
+    key_ids: tuple[str, ...]
+    data_keys: tuple[str, ...]
+
+    @property
+    def ends_file(self) -> bool:
+        return self.spans[-1].ends_file
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The payload of a page: `count` manifests, each its own line of JSON, in one zstd frame of `bytes` bytes."""
+
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the catalogue: `rows` are the manifests of 1,024 segments (level 0) or of 1,024 pages of the level below.
+
+    `head.seq` counts the pages of a level from 1.
+    """
+
+    head: Head
+    level: int
+    stretch: Stretch
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Member:
+    """A segment's whole sealed payload inside a compacted object. `link` is the segment's."""
+
+    seq: int
+    offset: int
+    bytes: int
+    sha256: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """Sealed payloads of following segments, one after the other in one data object. `head.seq` is the first one's number.
+
+    `level` 1 joins what was stored within an hour, 2 within a day.
+    """
+
+    head: Head
+    level: int
+    object: StoredObject
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True)

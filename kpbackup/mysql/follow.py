@@ -29,6 +29,7 @@ from kpbackup.model.manifest import FileIdentity
 from kpbackup.mysql import binlog_file, events, server, wire
 from kpbackup.mysql.binlog_file import FileHead
 from kpbackup.mysql.events import Heartbeat, StreamEvent
+from kpbackup.mysql.facts import REPLICA_STATUS_SINCE, ServerFacts
 
 HEARTBEAT_S = 5.0
 READ_TIMEOUT_S = 60.0  # as slave_net_timeout
@@ -41,6 +42,7 @@ _LAST_POSITION = 0xFFFFFFFF
 _SUFFIX = re.compile(r"(.*)\.(\d+)")
 
 _ER_MASTER_FATAL_READING_BINLOG = 1236
+_ENDED_BY_SERVER = {1053, 1077, 1079, 1080, 1317, 1927}  # shutdown, or KILL of the connection
 
 
 def follow(
@@ -121,6 +123,18 @@ def _generator(
     )
 
 
+def free_server_id(connection: server.Connection, facts: ServerFacts) -> int:
+    """A random id for `follow`: not the source's own, and no registered replica's, as far as the account may see them."""
+    try:
+        is_modern = not facts.mariadb and facts.version >= REPLICA_STATUS_SINCE
+        taken = {int(row[0]) for row in connection.rows("SHOW REPLICAS" if is_modern else "SHOW SLAVE HOSTS")}
+    except (errors.PrivilegeMissing, errors.DatabaseError):
+        taken = set()  # two billion ids to choose from: a clash is told by the source, and the next try takes another
+    while (chosen := _random_id()) in taken | {facts.server_id}:
+        pass
+    return chosen
+
+
 class _Stream:
     """Where the stream stands, and the check of each event against it."""
 
@@ -174,6 +188,8 @@ def _packet(wired: wire.WireSocket, stream: _Stream) -> bytes | None:
 def _refused(exc: errors.DatabaseError, stream: _Stream) -> errors.KpbackupError:
     """What the source's refusal means for the archive."""
     doing = f"cannot follow {stream.name} from {stream.file}:{stream.position}: {exc.message}"
+    if exc.number in _ENDED_BY_SERVER:
+        return errors.ServerUnreachable(doing, hint="the source ended the connection; is it being restarted?")
     if exc.number != _ER_MASTER_FATAL_READING_BINLOG:
         return errors.DatabaseError(doing, number=exc.number)
     if "same server_uuid/server_id" in exc.message:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.manifest import BackupSet
 from kpbackup.plan import chain as chains
-from kpbackup.plan import timeline
+from kpbackup.plan.reach import reaches
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Link:
 
 def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
     """The decisions for every set and segment at the moment `now`."""
-    links = {h.id: [_Link(c, timeline.recovery_point(h, c)) for c in chains.chains(h)] for h in catalog.histories}
+    links = {h.id: [_Link(chain, point) for chain, point in reaches(h)] for h in catalog.histories}
     kept = _kept_sets(catalog, links, policy, now - timedelta(days=policy.days))
     decisions: list[Decision] = []
     released: list[BackupSet] = []
@@ -121,18 +121,20 @@ def _reaching(own: Sequence[_Link], horizon: datetime) -> list[_Link]:
 
 def _segments(history: History, kept: Sequence[chains.Chain]) -> Release | None:
     """The segments before the first one a kept set needs; without any needed all but the newest, which the next one follows."""
-    if not history.segments:
+    units = history.units
+    if not units:
         return None
-    needed = [chain.segments[0] for chain in kept if chain.segments]
-    first = min(needed, key=lambda segment: segment.head.seq, default=history.segments[-1])
-    count = sum(1 for s in history.segments if s.head.seq < first.head.seq)
-    return Release(history.id, first.head.seq, first.link_before, count) if count else None
+    needed = [chain.units[0] for chain in kept if chain.units]
+    first = min(needed, key=lambda unit: unit.first_seq, default=units[-1])
+    count = sum(unit.last_seq - unit.first_seq + 1 for unit in units if unit.first_seq < first.first_seq)
+    return Release(history.id, first.first_seq, first.link_before, count) if count else None
 
 
 def _segment_decisions(history: History, release: Release | None) -> list[Decision]:
-    if not history.segments:
+    units = history.units
+    if not units:
         return []
-    first, last = history.segments[0].head.seq, history.segments[-1].head.seq
+    first, last = units[0].first_seq, units[-1].last_seq
     found = []
     if release:
         found.append(Decision(_stretch(history, first, release.first_seq - 1), False, "no kept set needs them"))

@@ -5,7 +5,8 @@ Every time here is the source's clock (D11). Nothing rounds: a plan either reach
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,8 +15,11 @@ from kpbackup.model import canonical
 from kpbackup.model import gtid as gtids
 from kpbackup.model.catalog import Catalog, Damaged, History
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.manifest import BackupSet, BinlogSegment, Observation
+from kpbackup.model.manifest import BackupSet, BinlogSegment, Stretch
+from kpbackup.model.stretch import Unit, writers_of
 from kpbackup.plan import chain as chains
+from kpbackup.plan.reach import reaches
+from kpbackup.plan.reach import recovery_point as recovery_point  # one module to ask for times
 
 
 @dataclass(frozen=True)
@@ -61,23 +65,12 @@ class RestorePlan:
     reaches: datetime
 
 
-def recovery_point(history: History, chain: chains.Chain) -> datetime:
-    """The later of the newest archived commit and the newest observation contained in this chain."""
-    moments = [chain.backup_set.clock]
-    moments += [s.last_commit_at for s in chain.segments if s.last_commit_at is not None]
-    reached = _reached(chain)
-    moments += [seen.clock for seen in _observations(history) if _contained(seen.position, reached)]
-    return max(moments)
-
-
 def windows(catalog: Catalog) -> tuple[Window, ...]:
     """All recoverable windows, oldest timeline first, merged where one chain runs on past the next set."""
     found: list[Window] = []
     for history in catalog.histories:
-        for chain in chains.chains(history):
-            window = Window(
-                history.id, chain.backup_set.clock, recovery_point(history, chain), (chain.backup_set.name,), chain.gap
-            )
+        for chain, point in reaches(history):
+            window = Window(history.id, chain.backup_set.clock, point, (chain.backup_set.name,), chain.gap)
             if found and _continues(found[-1], window):
                 before = found[-1]
                 later = window if window.end >= before.end else before  # the gap shown is the one that ends the joined window
@@ -91,7 +84,7 @@ def newest_recovery_point(catalog: Catalog) -> datetime | None:
     """The recovery point of the newest timeline that has a set; None without any set."""
     for history in reversed(catalog.histories):
         if history.sets:
-            return max(recovery_point(history, chain) for chain in chains.chains(history))
+            return max(point for _, point in reaches(history))
     return None
 
 
@@ -103,30 +96,61 @@ def plan_restore(catalog: Catalog, target: Target) -> RestorePlan:
         IntegrityError: `latest` lies behind a damaged manifest, or damaged ones are all there is.
         UsageError: the target's GTID is none.
     """
-    candidates = [(h, c) for h in catalog.histories for c in chains.chains(h)]
+    history, chain, target, point = choose(catalog, target)
+    if target.latest:
+        _refuse_hidden_end(catalog, history, chain, point)
+    needed = dataclasses.replace(chain, units=needed_units(chain, target))
+    return RestorePlan(chain.backup_set, needed.segments, target, point)
+
+
+def choose(catalog: Catalog, target: Target) -> tuple[History, chains.Chain, Target, datetime]:
+    """The chain that a restore to `target` uses, with its timeline, the target as the archive spells it, and the recovery point.
+
+    Raises: as plan_restore.
+    """
+    candidates = [(h, c, point) for h in catalog.histories for c, point in reaches(h)]
     target = _canonical(target, catalog.repository.flavour)
     if not candidates:
         _refuse_damaged(catalog.damaged, target, "")
         raise errors.UnreachableTarget(
             f"cannot restore to {target}: there is no backup set in this repository", hint="run `kpbackup backup full` first"
         )
-    for history, chain in sorted(reversed(candidates), key=lambda found: not _is_of_writer(found[1], target)):
-        point = recovery_point(history, chain)
+    for history, chain, point in sorted(reversed(candidates), key=lambda found: not _is_of_writer(found[1], target)):
         if _reaches(chain, target, point):
-            if target.latest:
-                _refuse_hidden_end(catalog, history, chain, point)
-            return RestorePlan(chain.backup_set, chain.segments, target, point)
+            return history, chain, target, point
     unread = "".join(f"; {one.key} cannot be read: {one.reason}" for one in catalog.damaged[:3])
     raise errors.UnreachableTarget(
         f"cannot restore to {target}: {_why(candidates, target)}{unread}", hint=_nearest(windows(catalog), target)
     )
 
 
+def needed_units(chain: chains.Chain, target: Target) -> tuple[Unit, ...]:
+    """What must be known segment by segment to find the cut: up to the unit it lies in, and the next one with a transaction,
+    whose first one is the first excluded. Everything of the chain for `latest`; `target` as `choose` gives it."""
+    if target.latest or not any(isinstance(unit, Stretch) for unit in chain.units):
+        return chain.units
+    places = [place for place, unit in enumerate(chain.units) if _may_end_in(unit, target, chain)]
+    if not places:
+        return chain.units
+    last = places[0] if target.time is not None else places[-1]
+    behind = next((place for place in range(last + 1, len(chain.units)) if chain.units[place].transactions), last)
+    return chain.units[: behind + 1]
+
+
+def _may_end_in(unit: Unit, target: Target, chain: chains.Chain) -> bool:
+    if target.time is not None:
+        return unit.last_commit_at is not None and unit.last_commit_at >= target.time
+    if target.position is not None:
+        at = target.position
+        return any(span.file == at.file and span.start <= at.position <= span.end for span in unit.spans)
+    return _may_hold(unit, target.gtid or target.before_gtid or "", chain.backup_set.source.flavour)
+
+
 def _refuse_hidden_end(catalog: Catalog, history: History, chain: chains.Chain, point: datetime) -> None:
     """`latest` must be the end of everything archived, not the last point before something that cannot be read."""
     hint = f"`--to {canonical.time_text(point)}` is the last point that can be reached; run `kpbackup check`"
-    newest = chain.segments or history.segments
-    end = newest[-1].head.seq if newest else 0
+    newest = chain.units or history.units
+    end = newest[-1].last_seq if newest else 0
     after = 0 if chain.gap is not None else end
     hidden = [one for one in history.damaged if _is_behind(one.key, history.id, after)]
     hidden += [one for one in catalog.damaged if one.key.endswith("/timeline") and one.key.split("/")[1] > history.id]
@@ -166,7 +190,7 @@ def _has_position(chain: chains.Chain, at: Coordinates) -> bool:
     own = chain.backup_set.coordinates
     if at.file == own.file and at.position < own.position:
         return False
-    ends = [(s.end.file, s.start.position, s.end.position) for s in chain.segments]
+    ends = [(span.file, span.start, span.end) for unit in chain.units for span in unit.spans]
     return any(f == at.file and low <= at.position <= high for f, low, high in ends) or (at.file, at.position) == (
         own.file,
         own.position,
@@ -181,13 +205,13 @@ def _has_gtid(chain: chains.Chain, wanted: str) -> bool:
     flavour = chain.backup_set.source.flavour
     if gtids.contains(flavour, chain.backup_set.coordinates.gtid, wanted):
         return False
-    return any(_may_hold(segment, wanted, flavour) for segment in chain.segments)
+    return any(_may_hold(unit, wanted, flavour) for unit in chain.units)
 
 
-def _may_hold(segment: BinlogSegment, wanted: str, flavour: str) -> bool:
+def _may_hold(unit: Unit, wanted: str, flavour: str) -> bool:
     if flavour == "mysql":
-        return gtids.contains(flavour, segment.gtids, wanted)
-    return gtids.contains(flavour, segment.end.gtid, wanted) and not gtids.contains(flavour, segment.start.gtid, wanted)
+        return gtids.contains(flavour, unit.gtids, wanted)
+    return gtids.contains(flavour, unit.end.gtid, wanted) and not gtids.contains(flavour, unit.start.gtid, wanted)
 
 
 def _is_of_writer(chain: chains.Chain, target: Target) -> bool:
@@ -199,9 +223,8 @@ def _is_of_writer(chain: chains.Chain, target: Target) -> bool:
     if wanted is None or chain.backup_set.source.flavour == "mysql":
         return True
     asked = gtids.MariadbGtid.parse(wanted)
-    around = [at.gtid for s in chain.segments if _may_hold(s, wanted, "mariadb") for at in (s.start, s.end)]
-    found = [gtids.MariadbGtidPosition.parse(text).get(asked.domain) for text in around]
-    return any(gtid is not None and gtid.server_id == asked.server_id for gtid in found)
+    around = {writer for unit in chain.units if _may_hold(unit, wanted, "mariadb") for writer in writers_of(unit, "mariadb")}
+    return f"{asked.domain}-{asked.server_id}" in around
 
 
 def _canonical(target: Target, flavour: str) -> Target:
@@ -228,40 +251,19 @@ def _one_gtid(text: str, flavour: str) -> str:
     return str(found)
 
 
-def _observations(history: History) -> Iterator[Observation]:
-    """All of the timeline: one before a chain's first segment counts too when it lies at or before the set."""
-    yield from (s.observation for s in history.segments if s.observation is not None)
-    if history.observation is not None:
-        yield history.observation.observation
-
-
-def _reached(chain: chains.Chain) -> dict[str, int]:
-    """File -> how far the chain holds it. Everything before an observed position lies in the chain when it reaches that far."""
-    own = chain.backup_set.coordinates
-    found = {own.file: own.position}
-    for segment in chain.segments:
-        found[segment.end.file] = max(found.get(segment.end.file, 0), segment.end.position)
-    return found
-
-
-def _contained(at: Coordinates, reached: dict[str, int]) -> bool:
-    return at.position <= reached.get(at.file, -1)
-
-
 def _continues(before: Window, window: Window) -> bool:
     return before.timeline == window.timeline and before.end >= window.start
 
 
-def _why(candidates: Sequence[tuple[History, chains.Chain]], target: Target) -> str:
+def _why(candidates: Sequence[tuple[History, chains.Chain, datetime]], target: Target) -> str:
     if target.time is None:
         wanted = target.gtid or target.before_gtid
         return "no archived transaction has it" if wanted else "no chain of segments contains it"
-    points = [recovery_point(h, c) for h, c in candidates]
-    if target.time <= min(c.backup_set.clock for _, c in candidates):
+    if target.time <= min(c.backup_set.clock for _, c, _ in candidates):
         return "it lies before the first recoverable point"
-    if target.time > max(points):
+    if target.time > max(point for _, _, point in candidates):
         return "it lies after the last recoverable point"
-    gap = next((c.gap for point, (_, c) in reversed(list(zip(points, candidates, strict=True))) if point < target.time), None)
+    gap = next((c.gap for _, c, point in reversed(candidates) if point < target.time), None)
     return f"it lies in a gap ({gap.reason})" if gap else "it lies in a gap between two timelines"
 
 

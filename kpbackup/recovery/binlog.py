@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.pipeline import encrypt, stream
-from kpbackup.repository import keys
+from kpbackup.repository import keys, payloads
 from kpbackup.repository.binding import Repository
 
 _HINT = "run `kpbackup check`; restore to a point before this segment, or from another copy of the repository"
@@ -22,6 +22,7 @@ class SegmentReader:
     def __init__(self, repository: Repository, identities: Sequence[encrypt.AnyIdentity]) -> None:
         self._repository = repository
         self._identities = identities
+        self._payloads = payloads.Payloads(repository)
         self._opened: dict[str, encrypt.Identity] = {}
 
     def plaintext(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
@@ -31,7 +32,7 @@ class SegmentReader:
             IntegrityError: the stored bytes are not those the manifest was signed for.
             KeyProblem, ObjectMissing, StorageError.
         """
-        sealed = stream.Tally(self._sealed(segment))
+        sealed = stream.Tally(self._payloads.read(segment))
         plain = 0
         try:
             for piece in stream.unseal(sealed, (self._identity(segment.sealing),)):
@@ -47,13 +48,6 @@ class SegmentReader:
             raise _damaged(segment, "its payload is not the one its manifest was signed for")
         if plain != segment.prefix_bytes + segment.raw_bytes:
             raise _damaged(segment, f"it holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}")
-
-    def _sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
-        backend = self._repository.backend
-        if segment.payload.key is not None:
-            return backend.get(segment.payload.key)
-        _, offset = self._repository.read(segment.head.key, manifest.BinlogSegment)
-        return backend.get(segment.head.key, offset=offset, length=segment.payload.bytes)
 
     def _identity(self, sealing: manifest.Sealing) -> encrypt.Identity:
         if sealing.key_id not in self._opened:

@@ -17,13 +17,12 @@ from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, server, versioned
 from kpbackup.pipeline import encrypt
-from kpbackup.plan import chain, timeline
+from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
 from kpbackup.recovery import journal, loading
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest
-from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import keys
+from kpbackup.repository import choosing, keys
 
 
 class Found(Enum):
@@ -68,8 +67,7 @@ def make_plan(request: RecoveryRequest) -> RecoveryPlan:
     Raises:
         UnreachableTarget, TargetRefused, KeyProblem, IntegrityError, ServerUnreachable, StorageError.
     """
-    catalog = catalogs.read_catalog(request.repository)
-    wanted = timeline.plan_restore(catalog, request.target)
+    wanted = choosing.plan_restore(request.repository, request.target)
     reader = SegmentReader(request.repository, request.identities)
     return _complete(request, wanted.backup_set, cuts.find_cut(reader, wanted), wanted.reaches, target=Found.FRESH)
 
@@ -81,16 +79,14 @@ def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Fou
         UnreachableTarget: the set or segments are no longer there.
     """
     fields = planned.fields
-    catalog = catalogs.read_catalog(request.repository)
-    for history in catalog.histories:
-        for found in chain.chains(history):
-            if found.backup_set.name == fields["set"]:
-                at = Coordinates(fields["cut_file"], int(fields["cut_position"]), fields["cut_gtid"])
-                wanted = timeline.RestorePlan(
-                    found.backup_set, found.segments, timeline.Target(position=at), timeline.recovery_point(history, found)
-                )
-                cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
-                return _complete(request, found.backup_set, cut, wanted.reaches, target=target)
+    if (there := choosing.chain_of(request.repository, fields["set"])) is not None:
+        history, found = there
+        at = Coordinates(fields["cut_file"], int(fields["cut_position"]), fields["cut_gtid"])
+        wanted = timeline.RestorePlan(
+            found.backup_set, found.segments, timeline.Target(position=at), timeline.recovery_point(history, found)
+        )
+        cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
+        return _complete(request, found.backup_set, cut, wanted.reaches, target=target)
     raise errors.UnreachableTarget(
         f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}", hint="start a new restore"
     )

@@ -25,6 +25,8 @@ class Repository:
     """An open repository. Without `signing_key` it can only be read.
 
     `verified` holds manifests read before, by key and etag: they never change, and a process that runs for days reads them often.
+    `stretches` holds what pages stand for, by key, for the same reason.
+    `page_rows` is 1,024 in every repository; tests of what takes a million segments make it smaller.
     """
 
     backend: storage.Backend
@@ -32,6 +34,8 @@ class Repository:
     public_keys: tuple[sign.PublicKey, ...]
     signing_key: sign.SigningKey | None = None
     verified: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    stretches: dict[str, list[manifest.Stretch]] = field(default_factory=dict, compare=False, repr=False)
+    page_rows: int = layout.PAGE_ROWS
 
     @property
     def id(self) -> str:
@@ -55,6 +59,10 @@ class Repository:
     def read(self, key: str, kind: type[T]) -> tuple[T, int]:
         """(verified manifest, payload offset); see objects.read()."""
         return objects.read(self.backend, key, kind, public_keys=self.public_keys, repository=self.id)
+
+    def judge(self, data: bytes, key: str, kind: type[T]) -> tuple[T, int]:
+        """As read(), of an object that was fetched already."""
+        return objects.judge(data, key, kind, public_keys=self.public_keys, repository=self.id)
 
     def need_signing_key(self) -> sign.SigningKey:
         if self.signing_key is None:

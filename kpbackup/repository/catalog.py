@@ -1,24 +1,24 @@
-"""The catalog: every manifest read together, at one moment, verified.
+"""The catalog: every manifest read together, at one moment, verified; of what pages list, the pages.
 
 A manifest that does not verify is not an exception here but an entry in `damaged`: one flipped bit must not
-hide the windows it does not touch. Whoever plans treats a damaged entry as missing, so it becomes a gap.
+hide the windows it does not touch. Whoever plans treats a damaged entry as missing, so it becomes a gap. In the place of a
+damaged page the pages below it are read, or its segments one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, Damaged, History
-from kpbackup.repository import layout
+from kpbackup.model.stretch import Unit
+from kpbackup.repository import layout, listing, pages
 from kpbackup.repository.binding import Repository
-
-READERS = 8  # parallel GETs of small objects: enough to hide latency, few enough to stay polite
 
 T = TypeVar("T")
 
@@ -38,26 +38,21 @@ def next_place(history: History, log: str) -> tuple[int, str]:
 
 
 def read_catalog(repository: Repository) -> Catalog:
-    """Lists the timelines once and reads every manifest on them.
+    """Every timeline with its manifests; of the paged part of an archive the pages.
 
     Raises:
         StorageError: the store failed; nothing partial is returned.
     """
-    etags = {info.key: info.etag for info in repository.backend.list(layout.TIMELINES)}
-    keys = list(etags)
-    _forget(repository, etags)
-    ids = sorted({key.split("/")[1] for key in keys})
+    ids = [prefix.split("/")[1] for prefix in repository.backend.list_prefixes(layout.TIMELINES)]
     histories: list[History] = []
     damaged: list[Damaged] = []
-    with ThreadPoolExecutor(READERS) as pool:
-        fetch = _Fetcher(repository, pool, etags)
-        for number in ids:
-            found = _history(number, [key for key in keys if key.startswith(layout.timeline_prefix(number))], fetch)
-            if isinstance(found, Damaged):
-                damaged.append(found)
-            else:
-                histories.append(found)
-                damaged.extend(found.damaged)
+    for number in ids:
+        found = _history(repository, number)
+        if isinstance(found, Damaged):
+            damaged.append(found)
+        else:
+            histories.append(found)
+            damaged.extend(found.damaged)
     return Catalog(repository.binding, tuple(histories), tuple(damaged))
 
 
@@ -77,12 +72,35 @@ def read_history(repository: Repository, timeline: str, *, tail: bool = False) -
     Raises:
         IntegrityError: its own manifest is missing or damaged.
     """
-    etags = {info.key: info.etag for info in repository.backend.list(layout.timeline_prefix(timeline))}
-    with ThreadPoolExecutor(READERS) as pool:
-        found = _history(timeline, list(etags), _Fetcher(repository, pool, etags), tail=tail)
+    found = _history(repository, timeline, tail=tail)
     if isinstance(found, Damaged):
         raise errors.IntegrityError(f"timeline {timeline}: {found.reason}", hint="run `kpbackup check`")
     return found
+
+
+def detailed(repository: Repository, history: History, units: Sequence[Unit]) -> History:
+    """The same timeline with each segment of `units` by itself: their stretches are replaced by the rows of their pages.
+
+    Raises:
+        IntegrityError: a page or its rows are damaged. StorageError.
+    """
+    wanted = [unit for unit in units if isinstance(unit, manifest.Stretch)]
+    if not wanted:
+        return history
+    with ThreadPoolExecutor(pages.READERS) as pool:
+        read = list(pool.map(lambda one: _segments_of(repository, history, one), wanted))
+    first_kept = history.anchor.first_seq if history.anchor else 1
+    segments = [segment for found in read for segment in found if segment.head.seq >= first_kept]
+    return replace(
+        history,
+        stretches=tuple(one for one in history.stretches if one not in wanted),
+        segments=tuple(sorted((*segments, *history.segments), key=lambda one: one.head.seq)),
+    )
+
+
+def _segments_of(repository: Repository, history: History, one: manifest.Stretch) -> tuple[manifest.BinlogSegment, ...]:
+    key = layout.page(history.id, 0, (one.first_seq - 1) // repository.page_rows + 1)
+    return pages.read_segments(repository, repository.read(key, manifest.Page)[0])
 
 
 @dataclass(frozen=True)
@@ -92,17 +110,20 @@ class _Fetcher:
     repository: Repository
     pool: ThreadPoolExecutor
     etags: dict[str, str]
+    used: set[tuple[str, str]] = field(default_factory=set)
 
     def __call__(self, keys: Iterable[str], kind: type[T]) -> list[tuple[str, T | Damaged]]:
         wanted = list(keys)
+        self.used.update((key, self.etags[key]) for key in wanted)
         values = self.pool.map(lambda key: _verified(self.repository, key, kind, self.etags[key]), wanted)
         return list(zip(wanted, values, strict=True))
 
 
-def _forget(repository: Repository, etags: dict[str, str]) -> None:
-    """Drops what is no longer stored as it was from the manifests read before."""
-    for key, etag in [known for known in repository.verified if etags.get(known[0]) != known[1]]:
-        repository.verified.pop((key, etag), None)
+def _forget(repository: Repository, timeline: str, used: set[tuple[str, str]]) -> None:
+    """Drops manifests read before that this reading of the timeline did not need: replaced by a page, released or gone."""
+    prefix = layout.timeline_prefix(timeline)
+    for known in [one for one in list(repository.verified) if one[0].startswith(prefix) and one not in used]:
+        repository.verified.pop(known, None)
 
 
 def _verified(repository: Repository, key: str, kind: type[T], etag: str) -> T | Damaged:
@@ -119,35 +140,87 @@ def _verified(repository: Repository, key: str, kind: type[T], etag: str) -> T |
         return Damaged(key, "it was listed but is gone")
 
 
-def _history(number: str, keys: list[str], fetch: _Fetcher, *, tail: bool = False) -> History | Damaged:
+def _history(repository: Repository, number: str, *, tail: bool = False) -> History | Damaged:
+    listed = listing.read(repository, number)
     key = layout.timeline(number)
-    if key not in keys:
+    if key not in listed.etags:
         return Damaged(key, "the timeline's own manifest is missing")
-    timeline = fetch([key], manifest.Timeline)[0][1]
-    if isinstance(timeline, Damaged):
-        return timeline
-    logs: dict[str, list[str]] = {log: [] for log in layout.LOGS}
-    for entry in keys:
-        place = layout.parse_log_entry(entry)
-        if place:
-            logs[place[1]].append(entry)
-    anchors = _good(fetch(logs["anchors"][-1:], manifest.Anchor))
-    first_kept = anchors[-1].first_seq if anchors else 1
-    segments = [key for key in logs["segments"] if int(key[-layout.SEQ_DIGITS :]) >= first_kept]
-    wanted = {
-        "sets": logs["sets"],
-        "tombstones": logs["tombstones"],
-        "observations": logs["observations"][-1:],
-        "segments": segments[-1:] if tail else segments,
-    }
-    found = {log: fetch(entries, _KINDS[log]) for log, entries in wanted.items()}
-    found["anchors"] = fetch(logs["anchors"], manifest.Anchor)
-    return _assemble(timeline, found, anchors)
+    with ThreadPoolExecutor(pages.READERS) as pool:
+        fetch = _Fetcher(repository, pool, listed.etags)
+        timeline = fetch([key], manifest.Timeline)[0][1]
+        if isinstance(timeline, Damaged):
+            return timeline
+        anchors = fetch(listed.logs["anchors"], manifest.Anchor)
+        kept = _good(anchors)
+        paged = _paged(fetch, listed, kept[-1].first_seq if kept else 1, tail=tail)
+        wanted = {
+            "sets": listed.logs["sets"],
+            "tombstones": listed.logs["tombstones"],
+            "observations": listed.logs["observations"][-1:],
+        }
+        found: dict[str, Any] = {log: fetch(entries, _KINDS[log]) for log, entries in wanted.items()}
+        found["anchors"] = anchors
+        found["segments"] = fetch(paged.segments[-1:] if tail else paged.segments, manifest.BinlogSegment)
+    if not tail:
+        _forget(repository, number, fetch.used)
+    return _assemble(timeline, found, paged, listed)
 
 
-def _assemble(timeline: manifest.Timeline, found: dict[str, Any], anchors: list[manifest.Anchor]) -> History:
-    observations = _good(found["observations"])
+@dataclass(frozen=True)
+class _Paged:
+    """The archive as it will be read: stretches of pages, the keys of the segments beside them, pages that are damaged."""
+
+    stretches: tuple[manifest.Stretch, ...]
+    segments: list[str]
+    damaged: tuple[Damaged, ...]
+
+
+def _paged(fetch: _Fetcher, listed: listing.Listed, first_kept: int, *, tail: bool) -> _Paged:
+    found: dict[str, list[manifest.Stretch]] = {}
+    damaged: dict[str, Damaged] = {}
+    while True:
+        wanted = listing.topmost([page for page in listed.pages if page.last_seq >= first_kept], without=set(damaged))
+        wanted = wanted[-1:] if tail else wanted
+        fresh = [page.key for page in wanted if page.key not in found]
+        if not fresh:
+            break
+        for key, page in fetch(fresh, manifest.Page):
+            stretches = page if isinstance(page, Damaged) else _stretches(fetch.repository, page)
+            if isinstance(stretches, Damaged):
+                damaged[key] = stretches
+            else:
+                found[key] = stretches
+    stretches = [one for page in wanted for one in found[page.key] if one.last_seq >= first_kept]
+    first = stretches[-1].first_seq if tail and stretches else first_kept
+    segments = listing.segments(fetch.repository, listed, stretches[-1:] if tail else stretches, first)
+    return _Paged(tuple(stretches), segments, tuple(damaged.values()))
+
+
+def _stretches(repository: Repository, page: manifest.Page) -> list[manifest.Stretch] | Damaged:
+    """The stretches of level 0 that a page of any level stands for."""
+    known = repository.stretches.get(page.head.key)
+    if known is None:
+        try:
+            known = [lower.stretch for lower in _lowest(repository, page)]
+        except errors.IntegrityError as exc:
+            return Damaged(page.head.key, exc.message)
+        repository.stretches[page.head.key] = known
+    return known
+
+
+def _lowest(repository: Repository, page: manifest.Page) -> list[manifest.Page]:
+    if page.level == 0:
+        return [page]
+    return [one for lower in pages.read_pages(repository, page) for one in _lowest(repository, lower)]
+
+
+def _assemble(timeline: manifest.Timeline, found: dict[str, Any], paged: _Paged, listed: listing.Listed) -> History:
+    observations, anchors = _good(found["observations"]), _good(found["anchors"])
     released = {tombstone.set_seq for tombstone in _good(found["tombstones"])}
+    newest = {log: at for log, entries in found.items() if (at := _newest(entries))}
+    if paged.stretches and paged.stretches[-1].last_seq > newest.get("segments", (0, None))[0]:
+        newest["segments"] = paged.stretches[-1].last_seq, paged.stretches[-1].created_at
+    damaged = (value for entries in found.values() for _, value in entries if isinstance(value, Damaged))
     return History(
         timeline=timeline,
         sets=tuple(s for s in _good(found["sets"]) if s.head.seq not in released),
@@ -155,8 +228,10 @@ def _assemble(timeline: manifest.Timeline, found: dict[str, Any], anchors: list[
         observation=observations[-1] if observations else None,
         anchor=anchors[-1] if anchors else None,
         tombstones=tuple(_good(found["tombstones"])),
-        damaged=tuple(value for entries in found.values() for _, value in entries if isinstance(value, Damaged)),
-        newest={log: newest for log, entries in found.items() if (newest := _newest(entries))},
+        damaged=(*damaged, *paged.damaged),
+        newest=newest,
+        stretches=paged.stretches,
+        compacted=tuple(listed.compacted),
     )
 
 

@@ -21,7 +21,7 @@ from kpbackup.model.manifest import BinlogSegment, Sealing, StoredObject
 from kpbackup.pipeline import encrypt, sign, stream
 from kpbackup.plan import chain, timeline
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import keys, layout, objects
+from kpbackup.repository import keys, layout, objects, pages
 from kpbackup.repository.binding import READER_VERSION, Repository
 
 
@@ -185,7 +185,7 @@ def _journals(repository: Repository) -> Iterator[Problem]:
 def _items(repository: Repository, catalog: Catalog) -> list[_Item]:
     """Every data object and segment payload that a manifest names."""
     found: list[_Item] = []
-    with ThreadPoolExecutor(catalogs.READERS) as pool:
+    with ThreadPoolExecutor(pages.READERS) as pool:
         for history in catalog.histories:
             for backup_set in history.sets:
                 stored = (*backup_set.objects, *backup_set.definitions, backup_set.inventory)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import manifest
@@ -16,8 +17,16 @@ from kpbackup.repository import layout
 from kpbackup.repository.binding import Repository
 
 
-def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipient]) -> manifest.Sealing:
-    """A new data key, its key object stored and confirmed; only the public half is returned."""
+@dataclass(frozen=True)
+class FreshKey:
+    """A data key whose private half is forgotten already: what manifests say of it, and its key object, still to be stored."""
+
+    sealing: manifest.Sealing
+    sealed: bytes
+
+
+def make_data_key(recipients: Sequence[encrypt.AnyRecipient]) -> FreshKey:
+    """A new data key. It must be stored before anything sealed to it is named in a manifest."""
     if not recipients:
         raise errors.KeyProblem(
             "there is no recipient to seal to", hint="set encryption.recipients to the age1... line `kpbackup init` printed"
@@ -27,8 +36,24 @@ def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipie
     key_id = hashlib.sha256(recipient.encode()).hexdigest()[:32]
     encryptor = encrypt.Encryptor(recipients)
     sealed = encryptor.encrypt(identity.reveal().encode() + b"\n") + encryptor.flush()
-    repository.backend.put_if_absent(layout.key_object(key_id, 1), sealed)
-    return manifest.Sealing(key_id=key_id, recipient=recipient)
+    return FreshKey(manifest.Sealing(key_id=key_id, recipient=recipient), sealed)
+
+
+def store_data_key(repository: Repository, fresh: FreshKey) -> None:
+    """Stores the key object of a new data key, confirmed; may be repeated after a failure."""
+    key = layout.key_object(fresh.sealing.key_id, 1)
+    try:
+        repository.backend.put_if_absent(key, fresh.sealed)
+    except errors.ObjectExists:
+        if repository.backend.read(key) != fresh.sealed:
+            raise  # its name is the hash of a key nobody else has: this cannot be chance
+
+
+def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipient]) -> manifest.Sealing:
+    """A new data key, its key object stored and confirmed; only the public half is returned."""
+    fresh = make_data_key(recipients)
+    store_data_key(repository, fresh)
+    return fresh.sealing
 
 
 def open_data_key(

@@ -12,7 +12,10 @@ DATA = "data/"
 RECOVERIES = "recoveries/"
 LEASES = "leases/"
 LOGS = ("sets", "segments", "observations", "anchors", "tombstones")
+PAGE_ROWS = 1024  # of every catalogue page
 
+_PAGE_KEY = re.compile(r"^timelines/(\d{4})/pages/(\d)/(\d{10})$")
+_COMPACTED_KEY = re.compile(r"^timelines/(\d{4})/compacted/(\d)/(\d{10})-(\d{10})$")
 _LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones)/(\d{4}-\d{2})/(\d{10})$")
 
 
@@ -53,6 +56,32 @@ def parse_log_entry(key: str) -> tuple[str, str, int] | None:
     """(timeline, log, seq) of a log key, None for any other key."""
     found = _LOG_KEY.match(key)
     return (found[1], found[2], int(found[4])) if found else None
+
+
+def page(timeline: str, level: int, number: int) -> str:
+    """Page `number` (from 1) of a level. It lists what PAGE_ROWS ** (level + 1) segments are, each page the same count."""
+    return f"{timeline_prefix(timeline)}pages/{level}/{number:0{SEQ_DIGITS}d}"
+
+
+def parse_page(key: str) -> tuple[int, int] | None:
+    """(level, number) of a page's key, None for any other key."""
+    found = _PAGE_KEY.match(key)
+    return (int(found[2]), int(found[3])) if found else None
+
+
+def compacted(timeline: str, level: int, first_seq: int, last_seq: int) -> str:
+    return f"{timeline_prefix(timeline)}compacted/{level}/{first_seq:0{SEQ_DIGITS}d}-{last_seq:0{SEQ_DIGITS}d}"
+
+
+def parse_compacted(key: str) -> tuple[int, int, int] | None:
+    """(level, first, last) of the key of a compacted object's manifest, None for any other key."""
+    found = _COMPACTED_KEY.match(key)
+    return (int(found[2]), int(found[3]), int(found[4])) if found else None
+
+
+def seq_of(key: str) -> int:
+    """The number at the end of a log's or page's key."""
+    return int(key[-SEQ_DIGITS:])
 
 
 def attempt(timeline: str, started_at: datetime, token: str) -> str:

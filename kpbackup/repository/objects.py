@@ -86,7 +86,13 @@ def read(
     Raises:
         ObjectMissing, StorageError; and what parse() raises; IntegrityError for another repository's manifest.
     """
-    data = _read_head(backend, key)
+    return judge(read_head(backend, key), key, kind, public_keys=public_keys, repository=repository)
+
+
+def judge(
+    data: bytes, key: str, kind: type[T], *, public_keys: Sequence[sign.PublicKey], repository: str | None = None
+) -> tuple[T, int]:
+    """As read(), of an object whose beginning, or all of it, is `data`."""
     found = parse(data, key=key, public_keys=public_keys)
     value = codec.decode(kind, found.document, what=f"manifest {key}")
     head = value.head  # type: ignore[attr-defined]
@@ -95,8 +101,13 @@ def read(
     return value, found.payload_offset
 
 
-def _read_head(backend: storage.Backend, key: str) -> bytes:
-    """The object from its start to at least the end of its fifth line, or all of it."""
+def line(data: bytes) -> bytes:
+    """The JSON line of a manifest object that was judged, without its newline."""
+    return data.split(b"\n", 5)[4]
+
+
+def read_head(backend: storage.Backend, key: str) -> bytes:
+    """The beginning of a manifest object, nothing judged: from its start to at least the end of its fifth line, or all of it."""
     data, wanted = b"", HEAD_BYTES
     while len(data) < MANIFEST_LIMIT_BYTES:
         data += b"".join(backend.get(key, offset=len(data), length=wanted - len(data)))
@@ -107,18 +118,28 @@ def _read_head(backend: storage.Backend, key: str) -> bytes:
 
 
 def create(backend: storage.Backend, value: Any, key: sign.SigningKey, *, payload: bytes = b"") -> None:
-    """Writes a manifest at its own key, create-only, and reads it back.
+    """Writes a manifest at its own key, create-only, and reads it back. The very same object there already is our own
+    earlier success, whose answer was lost: so a failed call may be repeated with the same value.
 
     Raises:
-        ObjectExists: the place is taken: the fence held, reload and redo.
+        ObjectExists: the place is taken by another: the fence held, reload and redo.
         IntegrityError: the store returned other bytes than were written.
     """
     data = assemble(value, key) + payload
-    backend.put_if_absent(value.head.key, data)
-    manifest_bytes = len(data) - len(payload)
-    stored = b"".join(backend.get(value.head.key, offset=0, length=manifest_bytes))
-    if stored != data[:manifest_bytes] or backend.head(value.head.key).size_bytes != len(data):
+    try:
+        backend.put_if_absent(value.head.key, data)
+    except errors.ObjectExists:
+        if not _is_stored(backend, value.head.key, data, len(data) - len(payload)):
+            raise
+        return
+    if not _is_stored(backend, value.head.key, data, len(data) - len(payload)):
         raise errors.IntegrityError(
             f"{value.head.key} reads back differently from what was written to {backend.name}",
             hint="do not trust this store; nothing was counted as a success",
         )
+
+
+def _is_stored(backend: storage.Backend, key: str, data: bytes, manifest_bytes: int) -> bool:
+    """Whether the object begins with the manifest in `data` and is as long: the manifest holds the payload's hash."""
+    stored = b"".join(backend.get(key, offset=0, length=manifest_bytes))
+    return stored == data[:manifest_bytes] and backend.head(key).size_bytes == len(data)

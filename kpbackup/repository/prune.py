@@ -2,6 +2,7 @@
 
 Every step can be repeated: a crash leaves marks that the next prune reads, and deleting what is gone is no error. Only the
 pruner's credentials may delete. The lease `prune` keeps two of them apart; a plan that another prune has overtaken is refused.
+What of an archive may go, and why, is found out in released.py.
 
 Limits: the key object of an attempt that never made a manifest is kept (a few hundred bytes): nothing tells it from one whose
 manifest is about to be written.
@@ -9,7 +10,8 @@ manifest is about to be written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,10 +20,11 @@ from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan.retention import Policy, PrunePlan, Release
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import layout
+from kpbackup.repository import layout, released
 from kpbackup.repository.binding import Repository
 
 LEFT_OVER_AFTER = timedelta(days=2)  # beside the grace period: no attempt at a set runs that long
+BATCH = 1000  # deletions between two looks at the lease
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -32,14 +35,6 @@ class Pruned:
     sets: int
     segments: int
     deleted: int
-
-
-@dataclass(frozen=True)
-class _Below:
-    """The segments of a timeline below its newest anchor: `due` may be deleted, the others wait for the grace period to end."""
-
-    due: tuple[manifest.BinlogSegment, ...]
-    waiting: tuple[manifest.BinlogSegment, ...]
 
 
 def execute(
@@ -57,6 +52,7 @@ def execute(
         StorageError: the account may not delete, or the store failed; run it again.
         RepositoryError: a manifest in the repository is damaged: nothing is deleted on half a picture. Or the plan was
             carried out already, or another prune came between.
+        IntegrityError: a compacted object is not what its manifest says: the small ones it holds stay.
     """
     if catalog.damaged:
         raise errors.RepositoryError(
@@ -64,27 +60,33 @@ def execute(
             hint="run `kpbackup check` and mend what it names first",
         )
     _refuse_stale(repository, catalog)
-    below = {history.id: _below(repository, history, policy, now) for history in catalog.histories}
-    in_use = {s.sealing.key_id for h in catalog.histories for s in h.segments}
-    due = [key for h in catalog.histories for key in _due(repository, h, below[h.id], in_use, policy, now)]
-    named = {_attempt_of(key) for key in _named(catalog, below.values())}
-    due += _leftovers(repository, named, policy, now)
+    before = now - policy.grace_period
+    archives = [released.read(repository, history, before) for history in catalog.histories]
+    due = [key for history in catalog.histories for key in _of_sets(repository, history, before)]
+    due += _leftovers(repository, _attempts(catalog, archives), policy, now)
+    batches = [due, *(list(step) for archive in archives for step in released.due(repository, archive, before, check))]
     for backup_set in plan.release_sets:
         check()
         _bury(repository, backup_set, now)
     for release in plan.release_segments:
         check()
         _anchor(repository, release, now)
-    for key in due:
+    for step in batches:
+        _delete(repository, step, check)
+    return Pruned(len(plan.release_sets), sum(r.count for r in plan.release_segments), sum(len(step) for step in batches))
+
+
+def _delete(repository: Repository, keys: Sequence[str], check: Callable[[], None]) -> None:
+    rest = iter(keys)
+    while batch := list(itertools.islice(rest, BATCH)):
         check()
-        repository.backend.delete(key)
-    return Pruned(len(plan.release_sets), sum(r.count for r in plan.release_segments), len(due))
+        repository.backend.delete_all(batch)
 
 
 def leftovers(repository: Repository, catalog: Catalog, policy: Policy, now: datetime) -> list[str]:
     """Keys of data objects no manifest names, of attempts older than the grace period and two days."""
-    below = [_below(repository, history, policy, now) for history in catalog.histories]
-    return _leftovers(repository, {_attempt_of(key) for key in _named(catalog, below)}, policy, now)
+    archives = [released.read(repository, history, now - policy.grace_period) for history in catalog.histories]
+    return _leftovers(repository, _attempts(catalog, archives), policy, now)
 
 
 def _leftovers(repository: Repository, named: set[str], policy: Policy, now: datetime) -> list[str]:
@@ -140,31 +142,13 @@ def _after(history: History, log: str, now: datetime) -> datetime:
     return max(now, history.newest.get(log, (0, _NEVER))[1])
 
 
-def _below(repository: Repository, history: History, policy: Policy, now: datetime) -> _Below:
-    """Released segments still stored. An anchor counts when its own grace period is over, however many newer ones there are."""
-    if history.anchor is None:
-        return _Below((), ())
-    anchors = [repository.read(key, manifest.Anchor)[0] for key in _keys(repository, history, "anchors")]
-    over = max((a.first_seq for a in anchors if a.head.created_at + policy.grace_period <= now), default=0)
-    released = [key for key in _keys(repository, history, "segments") if _seq(key) < history.anchor.first_seq]
-    segments = [repository.read(key, manifest.BinlogSegment)[0] for key in released]
-    return _Below(tuple(s for s in segments if s.head.seq < over), tuple(s for s in segments if s.head.seq >= over))
-
-
-def _due(
-    repository: Repository, history: History, below: _Below, in_use: set[str], policy: Policy, now: datetime
-) -> Iterator[str]:
-    """Keys whose grace period is over: data of tombstones, segments below the anchor, observations but the newest."""
+def _of_sets(repository: Repository, history: History, before: datetime) -> Iterator[str]:
+    """Keys whose grace period is over: data of tombstones, manifests they left, observations but the newest."""
     sets = _keys(repository, history, "sets")
-    over = [t for t in history.tombstones if t.head.created_at + policy.grace_period <= now]
+    over = [t for t in history.tombstones if t.head.created_at <= before]
     yield from _present(repository, [key for tombstone in over for key in tombstone.keys])
     buried = {tombstone.set_seq for tombstone in over}
     yield from (key for key in sets[:-1] if _seq(key) in buried)  # it was the newest when it was released, or a crash left it
-    for key_id in {s.sealing.key_id for s in below.due} - in_use - {s.sealing.key_id for s in below.waiting}:
-        yield from (info.key for info in repository.backend.list(layout.key_objects(key_id)))
-    # The manifest goes last: a crash in between leaves it to name what is left.
-    yield from (s.payload.key for s in below.due if s.payload.key is not None)
-    yield from (s.head.key for s in below.due)
     yield from _keys(repository, history, "observations")[:-1]
 
 
@@ -186,12 +170,12 @@ def _seq(key: str) -> int:
     return place[2]
 
 
-def _named(catalog: Catalog, below: Iterable[_Below]) -> Iterator[str]:
-    """Every data object that a manifest names, tombstones and released segments included."""
+def _attempts(catalog: Catalog, archives: Iterable[released.Archive]) -> set[str]:
+    """Prefixes of all attempts that a manifest names data of, tombstones and released segments included."""
+    found: set[str] = set()
     for history in catalog.histories:
         for backup_set in history.sets:
-            yield from (o.key for o in (*backup_set.objects, *backup_set.definitions, backup_set.inventory))
-        yield from (key for tombstone in history.tombstones for key in tombstone.keys)
-        yield from (s.payload.key for s in history.segments if s.payload.key is not None)
-    for stretch in below:
-        yield from (s.payload.key for s in (*stretch.due, *stretch.waiting) if s.payload.key is not None)
+            found.update(_attempt_of(o.key) for o in (*backup_set.objects, *backup_set.definitions, backup_set.inventory))
+        found.update(_attempt_of(key) for tombstone in history.tombstones for key in tombstone.keys)
+    found.update(_attempt_of(key) for archive in archives for key in archive.data_keys())
+    return found

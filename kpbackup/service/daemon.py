@@ -3,7 +3,7 @@
 A full and an incremental backup may run side by side, each in a thread; the leases of their roles keep other processes from
 the same work. When an incremental finds that the archive cannot be continued, a full backup starts a new timeline at once.
 A failed job is repeated after 1, 2, 4 ... minutes, at most its schedule's period; what was missed while nobody ran is made up
-once.
+once. With `archive.continuous` the incremental is one job that ends only when the daemon does, or when something stops it.
 
 After a crash nothing has to be mended: what is due is decided anew from the repository, and a restarted daemon of the same
 name takes its leases back at once.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kpbackup import config, errors, logs
 from kpbackup.backup.archiver import run_incremental
+from kpbackup.backup.continuous import Meter, run_continuous
 from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.plan import schedule
@@ -49,7 +50,7 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
     opening.recipients(settings)  # missing ones are told now, not at two in the morning
     watch = watching.Watch(settings, repository, endpoint)
     supervisor = Supervisor(settings, repository, watch)
-    shown = pages.Pages(watch, failures=supervisor.failures, running=supervisor.running)
+    shown = pages.Pages(watch, failures=supervisor.failures, running=supervisor.running, meter=supervisor.meter)
     with http.WebServer(settings.service.address, shown.routes()) as web:
         supervisor.holder = f"{settings.service.instance}:{web.port}"
         watch.start()
@@ -108,6 +109,7 @@ class Supervisor:
         self._full = Job("full", timings["full"], self._run_full)
         self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
         self._jobs = (self._full, self._incremental)
+        self.meter = Meter() if settings.archive.continuous else None
         self._forced: schedule.Due | None = None
         self._is_mending = False  # a forced full backup runs
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
@@ -201,6 +203,11 @@ class Supervisor:
             raise Stopped
 
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
+        if self.meter is not None:
+            # not the stoppable store: told to stop, it stores what is at hand and ends by itself
+            request = opening.archive_request(self._settings, holder=self.holder)
+            run_continuous(self._repository, request, stop=self._stopping, meter=self.meter)
+            return {"segments": self.meter.segments, "transactions": self.meter.transactions}
         with self._watch.source.turn:
             made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))
         return {

@@ -40,6 +40,11 @@ METRICS: dict[str, Metric] = {
     "kpbackup_last_success_timestamp_seconds": Metric("When a full, an incremental or a restore last ended well", ("kind",)),
     "kpbackup_next_run_timestamp_seconds": Metric("When this kind of job is scheduled next", ("kind",)),
     "kpbackup_job_failures_total": Metric("Jobs of this process that failed since it started", ("kind",), counter=True),
+    "kpbackup_archive_following": Metric("1 while the continuous archive of this process is connected to the source, else 0"),
+    "kpbackup_archive_stalled_seconds": Metric("How long segments wait because the store takes nothing; 0 when it does"),
+    "kpbackup_archive_waiting_segments": Metric("Sealed segments of this process that wait for the store"),
+    "kpbackup_archive_waiting_bytes": Metric("Their size, on local disk"),
+    "kpbackup_archive_interruptions_total": Metric("How often the continuous archive lost source or store", counter=True),
     "kpbackup_job_running": Metric("1 while this process runs a job of this kind", ("kind",)),
     "kpbackup_status_level": Metric("What `kpbackup status` exits with: 0 ok, 1 warning, 2 critical, 3 unknown"),
     "kpbackup_chain_intact": Metric("1 when sets are stored, no chain has a gap and no manifest is damaged, else 0"),
@@ -63,6 +68,17 @@ METRICS: dict[str, Metric] = {
 
 
 @dataclass(frozen=True)
+class ContinuousArchive:
+    """How the continuous archive of this process stands."""
+
+    following: bool
+    stalled_s: float
+    waiting_segments: int
+    waiting_bytes: int
+    interruptions: int
+
+
+@dataclass(frozen=True)
 class Observed:
     """What is known at a scrape. `source_up` is None where no source is configured, `status` None before the first reading."""
 
@@ -75,6 +91,7 @@ class Observed:
     read_at: datetime | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     running: Mapping[str, bool] = field(default_factory=dict)
+    archive: ContinuousArchive | None = None
 
 
 def exposition(observed: Observed) -> bytes:
@@ -104,6 +121,8 @@ class _Once(Collector):
 def samples(observed: Observed) -> dict[str, Samples]:
     """Name -> (labels beside `source`, value) of everything that is known."""
     found = dict(_process(observed))
+    if observed.archive is not None:
+        found.update(_archive(observed.archive))
     if observed.status is not None:
         found.update(_promises(observed.status, observed.now))
         found.update(_stored(observed.status))
@@ -121,6 +140,14 @@ def _process(observed: Observed) -> Iterator[tuple[str, Samples]]:
         yield "kpbackup_source_clock_skew_seconds", _one(observed.clock_skew.total_seconds())
     if observed.read_at is not None:
         yield "kpbackup_state_timestamp_seconds", _one(observed.read_at.timestamp())
+
+
+def _archive(archive: ContinuousArchive) -> Iterator[tuple[str, Samples]]:
+    yield "kpbackup_archive_following", _one(archive.following)
+    yield "kpbackup_archive_stalled_seconds", _one(archive.stalled_s)
+    yield "kpbackup_archive_waiting_segments", _one(archive.waiting_segments)
+    yield "kpbackup_archive_waiting_bytes", _one(archive.waiting_bytes)
+    yield "kpbackup_archive_interruptions_total", _one(archive.interruptions)
 
 
 def _promises(status: Status, now: datetime) -> Iterator[tuple[str, Samples]]:

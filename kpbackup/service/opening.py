@@ -99,6 +99,9 @@ def archive_request(settings: config.Settings, *, holder: str) -> ArchiveRequest
         recipients=recipients(settings),
         holder=holder,
         segment_bytes=settings.archive.segment_bytes,
+        spool_bytes=settings.archive.spool_bytes,
+        interval_s=settings.archive.interval.total_seconds(),
+        observe_interval_s=settings.archive.observe_interval.total_seconds(),
     )
 
 

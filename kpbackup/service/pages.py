@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from kpbackup import __version__, quantities
 from kpbackup.model import times
 from kpbackup.service import http, metrics
+from kpbackup.service.metrics import ContinuousArchive
 from kpbackup.service.status import Level, Status
 from kpbackup.service.watching import Watch
+
+if TYPE_CHECKING:
+    from kpbackup.backup.continuous import Meter
 
 Counts = Callable[[], Mapping[str, int]]
 Running = Callable[[], Mapping[str, bool]]
 
 
 class Pages:
-    """The pages of one process. `failures` and `running` tell of its jobs; an exporter has none."""
+    """The pages of one process. `failures` and `running` tell of its jobs, `meter` of its continuous archive, if it has one."""
 
-    def __init__(self, watch: Watch, *, failures: Counts = dict, running: Running = dict) -> None:
-        self._watch, self._failures, self._running = watch, failures, running
+    def __init__(
+        self, watch: Watch, *, failures: Counts = dict, running: Running = dict, meter: Meter | None = None
+    ) -> None:
+        self._watch, self._failures, self._running, self._meter = watch, failures, running, meter
         self._started = datetime.now(UTC)
 
     def routes(self) -> http.Pages:
@@ -57,8 +64,17 @@ class Pages:
             read_at=store.state.read_at if store.state else None,
             failures=self._failures(),
             running=self._running(),
+            archive=self._archive(),
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
+
+    def _archive(self) -> ContinuousArchive | None:
+        meter = self._meter
+        if meter is None:
+            return None
+        return ContinuousArchive(
+            meter.following, meter.stalled_s, meter.waiting_segments, meter.waiting_bytes, meter.interruptions
+        )
 
     def front(self) -> http.Answer:
         status = self._watch.status(datetime.now(UTC))

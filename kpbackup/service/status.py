@@ -157,8 +157,8 @@ def assess(
         gaps=tuple(_gaps(catalog)),
         damaged=len(catalog.damaged),
         sets=sets,
-        segments=sum(len(history.segments) for history in catalog.histories),
-        archive_bytes=sum(segment.payload.bytes for history in catalog.histories for segment in history.segments),
+        segments=sum(history.segment_count for history in catalog.histories),
+        archive_bytes=sum(unit.payload_bytes for history in catalog.histories for unit in history.units),
         measured_rto={recovery.kind: recovery for recovery in recoveries},
     )
     return replace(status, reasons=tuple(_reasons(status, timings)))
@@ -177,7 +177,7 @@ def last_success(catalog: Catalog, recoveries: Sequence[Recovery] = ()) -> dict[
 
 
 def _passes(history: History) -> list[datetime]:
-    found = [history.segments[-1].head.created_at] if history.segments else []
+    found = [history.units[-1].created_at] if history.units else []
     return found + ([history.observation.head.created_at] if history.observation is not None else [])
 
 

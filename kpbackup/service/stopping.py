@@ -57,14 +57,17 @@ class StoppableBackend:
             self._check()  # who waits for another holder looks at its lease again and again
         return self._backend.head(key)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._backend.list(prefix)
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        return self._backend.list(prefix, after=after)
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         return self._backend.list_prefixes(prefix)
 
     def delete(self, key: str) -> None:
         self._backend.delete(key)
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        self._backend.delete_all(keys)
 
     def verifies_checksums(self, key: str) -> bool:
         return self._backend.verifies_checksums(key)

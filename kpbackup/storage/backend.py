@@ -114,9 +114,10 @@ class Backend(Protocol):
             ObjectMissing.
         """
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix` (any text, maybe empty), in order of the keys' UTF-8 bytes.
 
+        With `after`, those whose keys come after it; what lies before costs nothing, however much it is.
         Whole objects only. What is written or deleted meanwhile may or may not appear. One exception to the
         order: servers built on directories (SeaweedFS) give what lies below `a/` before `a-b` and others that
         continue `a` with a character before '/'. Siblings of one length, such as padded numbers, are always in order.
@@ -130,6 +131,9 @@ class Backend(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes `key`. Idempotent: an absent one is fine."""
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Removes many keys, in this order up to about a thousand at a time; absent ones are fine."""
 
     def verifies_checksums(self, key: str) -> bool:
         """Whether bytes with a wrong checksum are refused; tried out on `key`, which may hold them afterwards."""

@@ -101,8 +101,8 @@ class LocalBackend:
         with self._reading(key), path.open("rb") as file:
             return _info(key, file)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for key in self._keys(backend.validate_prefix(prefix)):
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        for key in self._keys(backend.validate_prefix(prefix), after):
             with contextlib.suppress(errors.ObjectMissing):  # deleted meanwhile
                 yield self.head(key)
 
@@ -119,6 +119,10 @@ class LocalBackend:
             except _ABSENT:
                 return
             self._drop_empty(path.parent)
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def verifies_checksums(self, key: str) -> bool:
         backend.validate_key(key)
@@ -219,12 +223,13 @@ class LocalBackend:
 
     # -- reading
 
-    def _keys(self, prefix: str) -> Iterator[str]:
-        """Keys that start with `prefix`, in order."""
+    def _keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys that start with `prefix` and come after `after`, in order."""
         for name in self._names(prefix):
             if name.endswith("/"):
-                yield from self._keys(name)
-            else:
+                if name > after or after.startswith(name):
+                    yield from self._keys(name, after)
+            elif name > after:
                 yield name
 
     def _names(self, prefix: str) -> builtins.list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from kpbackup.storage.retry import RetryPolicy
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 MOST_CONNECTIONS = 32  # threads beyond that wait for a connection's set-up, not for each other
+MOST_DELETED = 1000  # what one request may name
 RETRY = RetryPolicy()
 # Python's HTTP client takes an answer that breaks off within its head for a whole one: an empty listing, an object
 # without length. So what every complete answer has is looked for.
@@ -227,8 +229,8 @@ class S3Backend:
             self._bucket.call(doing, "get_object", full_key, Range="bytes=0-0")["Body"].close()
             return self._bucket.call(doing, "head_object", full_key, ChecksumMode="ENABLED")  # it appeared just now
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for page in self._pages(prefix):
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        for page in self._pages(prefix, **({"StartAfter": self._prefix + after} if after else {})):
             for row in page.get("Contents", ()):
                 yield ObjectInfo(row["Key"][len(self._prefix) :], int(row["Size"]), row["ETag"])
 
@@ -242,12 +244,25 @@ class S3Backend:
         while "NextContinuationToken" in page:
             token = page["NextContinuationToken"]
             position: Json = {"ContinuationToken": token} if token else {}
-            page = self._bucket.call("list", "list_objects_v2", "", Prefix=full_prefix, **parameters, **position)
+            page = self._bucket.call("list", "list_objects_v2", "", Prefix=full_prefix, **parameters | position)
             yield page
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(errors.ObjectMissing):  # S3 itself says nothing then; some servers do
             self._bucket.call("delete", "delete_object", self._full(key))
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        rest = iter(keys)
+        while batch := list(itertools.islice(rest, MOST_DELETED)):
+            named = [{"Key": self._full(key)} for key in batch]
+            answer = self._bucket.call("delete", "delete_objects", "", Delete={"Objects": named, "Quiet": True})
+            for refused in answer.get("Errors", ()):
+                code, url = refused.get("Code"), self._bucket.url(refused.get("Key", ""))
+                if code != "NoSuchKey":
+                    raise errors.StorageError(
+                        f"cannot delete {url}: {code} {refused.get('Message', '')}",
+                        hint="may this account delete there, and is the object locked?",
+                    )
 
     def verifies_checksums(self, key: str) -> bool:
         wrong = s3_upload.integrity(b"some other bytes")

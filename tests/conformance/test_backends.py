@@ -247,9 +247,29 @@ def test_listing_goes_on_beyond_one_page(store: Backend) -> None:
         list(pool.map(lambda number: store.put_if_absent(f"flat/{number:04}/o", b""), range(1_005)))
     assert keys(store.list("many/")) == wanted
     assert keys(store.list("many/01/004")) == wanted[400:500]
+    assert keys(store.list("many/", after="many/02/01100")) == wanted[1_101:]
+    store.delete_all([*wanted[:1_100], "many/nope/x"])
+    assert keys(store.list("many/")) == wanted[1_100:]
+    store.delete_all([])
+    for key in wanted[:1_100:400]:
+        store.put_if_absent(key, b"")
     assert list(store.list_prefixes("many/")) == ["many/00/", "many/01/", "many/02/", "many/03/"]
     assert list(store.list_prefixes("flat/")) == [f"flat/{number:04}/" for number in range(1_005)]
     assert list(store.list_prefixes("")) == ["flat/", "many/"]
+
+
+def test_listing_begins_after_a_key(store: Backend) -> None:
+    wanted = [f"log/{month}/{number:03}" for month in ("2026-01", "2026-02", "2026-11") for number in range(3)]
+    for key in (*wanted, "log-2/x", "logs"):
+        store.put_if_absent(key, b"")
+    for place, key in enumerate(wanted):
+        assert keys(store.list("log/", after=key)) == wanted[place + 1 :]
+        assert keys(store.list("log/", after=key + "x")) == wanted[place + 1 :]
+    assert keys(store.list("log/", after="log/2026-02/")) == wanted[3:]
+    assert keys(store.list("log/2026-02/", after="log/2026-01/002")) == wanted[3:6]
+    assert keys(store.list("log/2026-01/", after="log/2026-02/001")) == []
+    assert keys(store.list("log/", after="log/2026-03")) == wanted[6:]
+    assert keys(store.list("log/", after="log")) == wanted
 
 
 def test_prefixes_are_text_not_directories(store: Backend) -> None:

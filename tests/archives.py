@@ -1,0 +1,134 @@
+"""Archives of any length, quickly: real signed manifests with right links, in a directory, without a server.
+
+The payloads are random bytes, so nothing here can be replayed: these archives are for catalogues, plans, pages and prune.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kpbackup.model import manifest as m
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.plan import chain
+from kpbackup.repository import layout, objects
+from kpbackup.repository.binding import Repository
+
+SERVER = 11
+DAY = timedelta(days=1)
+
+
+@dataclass
+class Growing:
+    """A timeline of `repository` (a directory) that grows: a segment every `step` from `start` on, a file every `per_file`."""
+
+    repository: Repository
+    start: datetime
+    step: timedelta
+    per_file: int = 60
+    payload_bytes: int = 300
+    timeline: str = "0001"
+    segments: int = 0
+    sets: int = 0
+    seed: int = 1
+    keep: bool = True
+    made: list[m.BinlogSegment] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._directory = Path(self.repository.backend.name.removeprefix("file://"))
+        self._signer = self.repository.need_signing_key()
+        self._file = 1
+        self._position = 4_000
+        self._gtid = 0
+        self._month_of = self._set_month_of = self.now = self.start
+        self._link = chain.first_link(self.repository.id, self.timeline)
+        self._write(m.Timeline(
+            self.repository.head("timeline", key=layout.timeline(self.timeline), created_at=self.start, timeline=self.timeline),
+            "first", "mariadb", "10.11.19", "",
+        ))
+
+    def back_up(self) -> m.BackupSet:
+        """A set at the end of the archive."""
+        self.sets += 1
+        key = layout.log_entry(self.timeline, "sets", month_of=self._set_month_of, seq=self.sets)
+        self._set_month_of = self.now
+        nothing = m.StoredObject("data/x/y", 1, "00" * 32)
+        made = m.BackupSet(
+            self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets), self.now, self.now,
+            self._here(), self._identity(), m.Source("mariadb", "10.11.19", SERVER), m.Snapshot("backup_stage", 1),
+            self._sealing(), nothing, (), (), m.Totals(1, 1, 1, 1, 1),
+        )
+        self._write(made)
+        return made
+
+    def grow(self, count: int, *, sets_every: timedelta | None = None) -> None:
+        """So many more segments; with `sets_every`, also a set at every such interval."""
+        for _ in range(count):
+            before = self.now
+            self.now += self.step
+            self._segment()
+            if sets_every is not None and (before - self.start) // sets_every != (self.now - self.start) // sets_every:
+                self.back_up()
+
+    def observe(self, seq: int) -> None:
+        key = layout.log_entry(self.timeline, "observations", month_of=self.start if seq == 1 else self.now, seq=seq)
+        head = self.repository.head("observation", key=key, created_at=self.now, timeline=self.timeline, seq=seq)
+        self._write(m.ObservationManifest(head, m.Observation(self.now, self._here()), self.segments, self._link))
+
+    # -- inside
+
+    def _here(self) -> Coordinates:
+        return Coordinates(f"binlog.{self._file:06d}", self._position, f"1-{SERVER}-{self._gtid}" if self._gtid else "")
+
+    def _identity(self) -> m.FileIdentity:
+        return m.FileIdentity(SERVER, self.start, hashlib.sha256(b"%d" % self._file).hexdigest())
+
+    def _sealing(self) -> m.Sealing:
+        day = (self.now - self.start) // DAY
+        return m.Sealing(f"{day:032x}", f"age1day{day}")
+
+    def _segment(self) -> None:
+        self.segments += 1
+        seq, before = self.segments, self._here()
+        ends_file = seq % self.per_file == 0
+        if self._position == 0:
+            before = replace(before, position=0)
+        self._gtid += 10
+        self._position += 1_000
+        end = self._here()
+        sealed = self._random.randbytes(self.payload_bytes)
+        payload = m.Payload(len(sealed), hashlib.sha256(sealed).hexdigest())
+        link = chain.next_link(self._link, seq=seq, payload_sha256=payload.sha256, start=before, end=end)
+        key = layout.log_entry(self.timeline, "segments", month_of=self._month_of, seq=seq)
+        made = m.BinlogSegment(
+            self.repository.head("segment", key=key, created_at=self.now, timeline=self.timeline, seq=seq), before, end,
+            self._identity(), end.gtid, 10, self.now - self.step, self.now - timedelta(seconds=1), 1_000, 0, ends_file,
+            self._link, link, self._sealing(), payload, m.Observation(self.now, end) if seq % 10 == 0 else None,
+        )
+        self._write(made, sealed)
+        self._link, self._month_of = link, self.now
+        if ends_file:
+            self._file, self._position = self._file + 1, 0
+        if self.keep:
+            self.made.append(made)
+
+    def _write(self, value: Any, payload: bytes = b"") -> None:
+        path = self._directory / value.head.key
+        try:
+            path.write_bytes(objects.assemble(value, self._signer) + payload)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(objects.assemble(value, self._signer) + payload)
+
+
+def payload_of(repository: Repository, segment: m.BinlogSegment) -> Iterator[bytes]:
+    """The small object's payload, straight from the file."""
+    path = Path(repository.backend.name.removeprefix("file://")) / segment.head.key
+    data = path.read_bytes()
+    yield data[len(data) - segment.payload.bytes :]
