@@ -61,6 +61,11 @@ class StreamEvent(NamedTuple):
     def is_repeated_description(self) -> bool:
         return self.end == 0
 
+    @property
+    def is_resumption(self) -> bool:
+        """A format description repeated inside a file: what lies before this place was changed or left out."""
+        return self.start == self.end != 0
+
 
 class Heartbeat(NamedTuple):
     """Nothing new: the source is at this position of this file."""

@@ -81,20 +81,13 @@ class Status:
             text = self.sql_error or "the applier stopped without saying why"
             raise errors.StepFailed(
                 f"replay on {target.endpoint.name} stopped at {self.file}:{self.position}: {text}{_worker_errors(target)}",
-                hint=_hint(text),
+                hint="does the target hold exactly the backup set's data? restore again into an empty target",
             )
         if self.io_running == "No":
             raise errors.StepFailed(
                 f"{target.endpoint.name} stopped reading from kpbackup: {self.io_error or 'it does not say why'}",
                 hint="see the target's error log",
             )
-
-
-def _hint(text: str) -> str:
-    if "Operation CREATE USER failed" in text or "Operation CREATE ROLE failed" in text:
-        # written to the binlog, the statement would take a GTID that a transaction still to come has
-        return "the account is on the target already: unless it is needed, SET sql_log_bin=0; DROP USER (or ROLE) it; resume"
-    return "does the target hold exactly the backup set's data? restore again into an empty target"
 
 
 def _status_row(target: server.Connection, facts: ServerFacts) -> dict[str, Any]:

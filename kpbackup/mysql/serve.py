@@ -245,6 +245,8 @@ class _Sender:
             if event.is_repeated_description:
                 if not self._is_announced or event.file != self._file:
                     self.start_file(event.file, self._position, events.as_repeated(event.data))
+            elif event.is_resumption:
+                self.start_file(event.file, event.end, events.as_repeated(event.data))
             else:
                 self.start_file(event.file, event.start, events.without_in_use(event.data))
                 self._position = event.end

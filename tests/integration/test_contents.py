@@ -89,12 +89,12 @@ def test_rows_are_counted_whatever_they_hold(source: tuple[str, Server], is_comp
         connection.execute("SET SESSION foreign_key_checks = 0, sql_mode = 'ALLOW_INVALID_DATES'")
         changes = {}
         for name, rows in expected.items():
-            table = edge_tables._name(name.partition(".")[2])
-            columns = [str(row[0]) for row in connection.rows(f"SHOW COLUMNS FROM {table}")]
+            quoted = edge_tables._name(name.partition(".")[2])
+            columns = [str(row[0]) for row in connection.rows(f"SHOW COLUMNS FROM {quoted}")]
             column = next(c for c in reversed(columns) if c not in ("kept", "twice", "hidden, col"))
-            changed = connection.raw.query(f"UPDATE IGNORE {table} SET `{column}` = NULL WHERE `{column}` IS NOT NULL")
+            changed = connection.raw.query(f"UPDATE IGNORE {quoted} SET `{column}` = NULL WHERE `{column}` IS NOT NULL")
             changes[name] = (int(changed), rows)
-            connection.execute(f"DELETE FROM {table}")
+            connection.execute(f"DELETE FROM {quoted}")
     kinds = {event.type for event in events_between(flavour, of, start, end(of))}
     assert is_compressed == bool(kinds & {40, *range(166, 172)}), kinds
     told: Counter[tuple[str, str]] = Counter()
