@@ -29,7 +29,7 @@ def name(transaction: Transaction) -> str:
 
 def text(content: Content) -> str:
     """What a transaction did, in one line."""
-    parts = [shown for _, shown in content.statements]
+    parts = list(content.texts)
     parts += [_table(change) for change in content.tables[:TABLES_SHOWN]]
     if len(content.tables) > TABLES_SHOWN:
         parts.append(f"and {len(content.tables) - TABLES_SHOWN} more tables")
@@ -58,7 +58,7 @@ def document(transaction: Transaction, content: Content | None = None) -> dict[s
             {"table": change.name, "inserted": change.inserted, "updated": change.updated, "deleted": change.deleted}
             for change in content.tables
         ]
-        found["statements"] = [shown for _, shown in content.statements]
+        found["statements"] = list(content.texts)
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import types
 import typing
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from kpbackup import errors
@@ -59,6 +60,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return {_decode(arguments[0], k, where): _decode(arguments[1], v, where) for k, v in pairs}
     if kind is datetime:
         return canonical.time_value(_expect(str, data, where))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind(_expect(str, data, where))
     if kind is Any:
         return data
     return _expect(kind, data, where)

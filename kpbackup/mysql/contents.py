@@ -33,21 +33,14 @@ class TableChange:
     def name(self) -> str:
         return f"{self.schema}.{self.table}"
 
-    @property
-    def rows(self) -> int:
-        return (self.inserted or 0) + (self.updated or 0) + (self.deleted or 0)
-
 
 @dataclass(frozen=True)
 class Content:
-    """`tables` in the order of first change; `statements` with their shortened texts, the first few of them."""
+    """`tables` in the order of first change; the first few `statements`, and `texts`, which are theirs, shortened."""
 
     tables: tuple[TableChange, ...] = ()
-    statements: tuple[tuple[Statement, str], ...] = ()
-
-    @property
-    def rows(self) -> int:
-        return sum(table.rows for table in self.tables)
+    statements: tuple[Statement, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class ContentReader:
@@ -71,8 +64,8 @@ class ContentReader:
         return {(schema, table) for schema, table, _ in self._counts}
 
     @property
-    def statements(self) -> list[tuple[Statement, str]]:
-        return self._statements
+    def statements(self) -> list[Statement]:
+        return [statement for statement, _ in self._statements]
 
     @property
     def changes(self) -> set[Change]:
@@ -101,7 +94,7 @@ class ContentReader:
             TableChange(*name, *(rows.get(change, 0) for change in (Change.INSERT, Change.UPDATE, Change.DELETE)))
             for name, rows in found.items()
         )
-        content = Content(tables, tuple(self._statements))
+        content = Content(tables, tuple(s for s, _ in self._statements), tuple(text for _, text in self._statements))
         self._reset()
         return content
 
@@ -109,11 +102,10 @@ class ContentReader:
         self._reset()
 
     def _rows(self, data: bytes) -> None:
-        head = row_events.parse_rows(data)
-        known = self._maps.get(head.table_id)
+        known = self._maps.get(row_events.table_id(data))
         if known is None:
             return  # the dummy table number that only ends a statement
-        key = (*known[1], head.change)
+        key = (*known[1], row_events.change(data[4]))
         self._counts.setdefault(key, 0)
         counter = self._counter(known[0])
         self.rows_at_most += counter.at_most(data)

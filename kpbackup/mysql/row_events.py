@@ -64,14 +64,9 @@ class TableMap:
         return self.schema, self.table
 
 
-@dataclass(frozen=True)
-class RowsHead:
-    """The part of a row event before its rows; `at` is where (in the event's data) the rest begins."""
-
-    change: Change
-    table_id: int
-    flags: int
-    at: int
+def change(kind: int) -> Change:
+    """What a row event of this kind does."""
+    return _KINDS[kind][0]
 
 
 def table_id(data: bytes) -> int:
@@ -113,15 +108,6 @@ def parse_table_map(data: bytes) -> TableMap:
         raise errors.IntegrityError(f"table map event is malformed: {exc}") from exc
 
 
-def parse_rows(data: bytes) -> RowsHead:
-    """The head of a row event."""
-    change, has_extra, _ = _KINDS[data[4]]
-    at = events.HEADER_BYTES + 8
-    if has_extra:
-        at += _NEXT_LENGTH.unpack_from(data, at)[0]
-    return RowsHead(change, table_id(data), rows_flags(data), at)
-
-
 class RowCounter:
     """Counts the rows of one table's events."""
 
@@ -137,10 +123,13 @@ class RowCounter:
 
     def count(self, data: bytes) -> int | None:
         """Rows in one event; an update's two images are one row. None when they cannot be told."""
-        head = parse_rows(data)
+        what, has_extra, is_compressed = _KINDS[data[4]]
         if self._walks is None or data[4] == PARTIAL_UPDATE_ROWS:
             return None
-        body = data[head.at : len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)]
+        at = events.HEADER_BYTES + 8
+        if has_extra:
+            at += _NEXT_LENGTH.unpack_from(data, at)[0]
+        body = data[at : len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)]
         try:
             columns, at = read_lenenc_int(body, 0)
             if columns != len(self._walks):
@@ -148,11 +137,11 @@ class RowCounter:
             width = (columns + 7) // 8
             images = [_Image(body[at : at + width], self._walks)]
             at += width
-            if head.change is Change.UPDATE:
+            if what is Change.UPDATE:
                 images.append(_Image(body[at : at + width], self._walks))
                 at += width
             rest = body[at:]
-            if _KINDS[data[4]][2]:
+            if is_compressed:
                 rest = decompressed(rest)
             return _count(rest, images)
         except (ValueError, IndexError, struct.error, zlib.error):

@@ -43,10 +43,22 @@ class SegmentReader:
             if segment.sealing.key_id not in self._opened:
                 raise  # the data key's own trouble, told as such
             raise _damaged(segment, exc.message) from exc  # met by age or zstd before the hash is complete
-        if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
-            raise _damaged(segment, "its payload is not the one its manifest was signed for")
+        self.check_payload(segment, sealed)
         if plain != segment.prefix_bytes + segment.raw_bytes:
             raise _damaged(segment, f"it holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}")
+
+    def check_payload(self, segment: manifest.BinlogSegment, sealed: stream.Tally) -> None:
+        """Raises IntegrityError when the sealed bytes that were read are not those the manifest was signed for."""
+        if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
+            raise _damaged(segment, "its payload is not the one its manifest was signed for")
+
+    def sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
+        """The stored bytes of the payload, for somebody else to unseal with `identity`: unchecked."""
+        return self._sealed(segment)
+
+    def identity(self, segment: manifest.BinlogSegment) -> encrypt.Identity:
+        """The data key that opens the segment. Raises KeyProblem, ObjectMissing, IntegrityError, StorageError."""
+        return self._identity(segment.sealing)
 
     def _sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
         backend = self._repository.backend

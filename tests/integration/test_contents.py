@@ -136,11 +136,11 @@ def test_statements_are_named_and_secrets_are_not(source: tuple[str, Server]) ->
         "DROP USER secretive@'%'",
     )
     found = contents(flavour, of, start)
-    assert [statement.verb for content in found for statement, _ in content.statements] == [
+    assert [statement.verb for content in found for statement in content.statements] == [
         "CREATE DATABASE", "CREATE TABLE", "TRUNCATE TABLE", "CREATE USER", "DROP TABLE", "DROP DATABASE", "DROP USER",
     ]
     assert [content.tables[0].inserted for content in found if content.tables] == [2]
-    targets = [statement.targets for content in found for statement, _ in content.statements if statement.targets]
+    targets = [statement.targets for content in found for statement in content.statements if statement.targets]
     assert targets == [(("told", ""),), *[(("told", "a"),)] * 3, (("told", ""),)]
     assert "Geheimnis" not in str(found)
-    assert "secretive" not in " ".join(text for content in found for _, text in content.statements)
+    assert "secretive" not in " ".join(text for content in found for text in content.texts)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
+from kpbackup import config
 from kpbackup.model import gtid as gtids
+from kpbackup.recovery import find, search
+from kpbackup.recovery.binlog import SegmentReader
+from kpbackup.repository import catalog as catalogs
+from kpbackup.service import opening
 from tests.integration import scenario
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
@@ -73,6 +80,7 @@ def _tell(made: Shop) -> Shop:
     made.happen("insert", "INSERT INTO a (v) VALUES ('four'), ('five')")
     made.happen("update", "BEGIN", "UPDATE a SET v = CONCAT(v, '!') WHERE id <= 2", "INSERT INTO b VALUES (1, 'b')", "COMMIT")
     made.happen("account", "ALTER USER kept@'%' IDENTIFIED BY 'source again'")
+    scenario.next_second(made.source)
     made.happen("create", "CREATE USER late@'%' IDENTIFIED BY 'late'")
     made.happen("grant", "GRANT SELECT ON shop.* TO late@'%'")
     made.happen("delete", "DELETE FROM a WHERE id IN (1, 2, 3)")
@@ -150,8 +158,6 @@ def test_what_cannot_be_skipped_is_refused(shop: Shop, target: Server) -> None:
 
 
 def _can_log_in(server: Server, user: str, password: str) -> bool:
-    import pymysql
-
     try:
         pymysql.connect(host=server.host, port=server.port, user=user, password=password).close()
     except pymysql.MySQLError:
@@ -198,6 +204,77 @@ def test_a_statement_about_kept_and_other_accounts_is_refused_by_its_gtid(
         assert scenario.rows(target, "SELECT COUNT(*) FROM shop.a") == [(1,)]
 
 
+def hits(shop: Shop, *words: str) -> list[str]:
+    """Names of the marks that a search finds."""
+    names = {gtid: name for name, gtid in shop.marks.items()}
+    return [names[hit["gtid"]] for hit in shop.scene.ok("find", *words)["hits"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--kind", "drop"), ["drop"]), (("--kind", "ddl"), ["drop"]), (("--kind", "delete"), ["delete"]),
+        (("--kind", "account"), ["account", "create", "grant"]), (("--kind", "delete", "--rows", "3"), ["delete"]),
+        (("--rows", "2"), ["insert", "update", "delete"]), (("--rows", "3"), ["update", "delete"]),
+        (("--kind", "update", "--rows", "2"), ["update"]),
+        (("--table", "shop.b"), ["update", "insert again", "xa", "drop"]), (("--table", "SHOP.B", "--kind", "drop"), ["drop"]),
+        (("--table", "sh?p.b", "--kind", "insert"), ["update", "insert again", "xa"]),
+        (("--table", "shop", "--kind", "delete", "--kind", "drop"), ["delete", "drop"]),
+        (("--table", "shop.b", "--rows", "2"), []), (("--kind", "truncate"), []), (("--kind", "delete", "--rows", "4"), []),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_find(shop: Shop, words: tuple[str, ...], found: list[str]) -> None:
+    if found:
+        assert hits(shop, *words) == found
+    else:
+        assert "no archived transaction is like that" in shop.scene.refused(31, "find", *words)
+
+
+def test_find_tells_what_to_do_with_a_hit(shop: Shop, target: Server) -> None:
+    found = shop.scene.ok("find", "--gtid", shop.marks["delete"])
+    (hit,) = found["hits"]
+    assert (hit["timeline"], found["more"], found["segments_opened"]) == ("0001", False, 1)
+    assert hit["tables"] == [{"table": "shop.a", "inserted": 0, "updated": 0, "deleted": 3}]
+    assert hit["stop_before"] == f"--before-gtid {shop.marks['delete']}"
+    planned = shop.scene.ok("restore", "database", "--dry-run", *hit["stop_before"].split())
+    assert planned["first_excluded_details"]["gtid"] == shop.marks["delete"]
+    assert hit["stop_before"] in shop.scene.run("find", "--gtid", shop.marks["delete"]).out
+    limited = shop.scene.ok("find", "--limit", "2")
+    assert ([one["gtid"] for one in limited["hits"]], limited["more"]) == (
+        [shop.marks["insert"], shop.marks["update"]], True,
+    )
+
+
+def test_find_by_time_opens_what_may_hold_it(shop: Shop) -> None:
+    every = shop.scene.ok("find", "--limit", "999")["hits"]
+    moment = next(hit["committed_at"] for hit in every if hit["gtid"] == shop.marks["create"])
+    before = [hit["gtid"] for hit in shop.scene.ok("find", "--until", moment)["hits"]]
+    after = [hit["gtid"] for hit in shop.scene.ok("find", "--from", moment)["hits"]]
+    assert before + after == [hit["gtid"] for hit in every]
+    assert before == [hit["gtid"] for hit in every if hit["committed_at"] < moment]
+    said = shop.scene.refused(31, "find", "--from", "2001-01-01T00:00", "--until", "2001-01-02T00:00")
+    assert "(0 of " in said
+
+
+def test_bad_searches_are_refused(shop: Shop) -> None:
+    assert "kinds are ddl" in shop.scene.refused(10, "find", "--kind", "nonsense")
+    assert "--limit takes" in shop.scene.refused(10, "find", "--limit", "0")
+    assert "not the GTID" in shop.scene.refused(10, "find", "--gtid", "nonsense")
+
+
+def test_workers_find_the_same(shop: Shop) -> None:
+    settings = config.load(Path(shop.scene.argv()[4]), {})
+    repository = opening.reading_repository(settings)
+    reader, catalog = SegmentReader(repository, opening.identities(settings)), catalogs.read_catalog(repository)
+    for criteria in (search.Criteria(rows=1), search.Criteria(kinds=(search.Sought.DDL,)), search.Criteria(rows=999)):
+        here, there = (
+            find.find(reader, catalog, criteria, limit=5, workers=2, worth_workers_bytes=worth) for worth in (1 << 40, 0)
+        )
+        assert here == there
+        assert here.opened > 1
+
+
 def test_later_transactions_with_earlier_stamps_are_told(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> None:
     source, target = mariadb_pair
     scene = Scene(tmp_path / "scene", source=source, target=target)
@@ -212,8 +289,6 @@ def test_later_transactions_with_earlier_stamps_are_told(tmp_path: Path, mariadb
         "INSERT INTO shop.a VALUES (4)",
     )
     scene.ok("backup", "incremental")
-    from datetime import UTC, datetime
-
     found = scene.ok("restore", "database", "--dry-run", "--to", scenario.text(datetime.fromtimestamp(asked, UTC)))
     assert len(found["earlier_stamped"]) == 1
     assert found["earlier_stamped"][0]["gtid"].endswith("-5")
