@@ -22,26 +22,29 @@ HEARTBEAT_S = 5
 
 
 def configure(
-    target: server.Connection, facts: ServerFacts, source: ReplicationSource, start: Coordinates, *, assign_gtids: bool
+    target: server.Connection, facts: ServerFacts, source: ReplicationSource, start: Coordinates, *, assign_gtids: bool,
+    host: str,
 ) -> None:
-    """Makes the channel, not started. `assign_gtids`: anonymous transactions get GTIDs of the target's own."""
+    """Makes the channel, not started. `host` is where the target reaches the source; `assign_gtids`: anonymous
+    transactions get GTIDs of the target's own."""
+    tls = int(source.is_tls)
     values: tuple[object, ...] = (
-        source.host, source.port, source.account.user, source.account.password,
+        host, source.port, source.account.user, source.account.password,
         start.file, max(start.position, events.FIRST_POSITION),
     )
     if facts.mariadb:
         target.execute(
             f"CHANGE MASTER '{CHANNEL}' TO MASTER_HOST=%s, MASTER_PORT=%s, MASTER_USER=%s, MASTER_PASSWORD=%s,"
-            " MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s, MASTER_USE_GTID=no, MASTER_SSL=0,"
-            f" MASTER_SSL_VERIFY_SERVER_CERT=0, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD={HEARTBEAT_S}",
+            " MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s, MASTER_USE_GTID=no,"
+            f" MASTER_SSL={tls}, MASTER_SSL_VERIFY_SERVER_CERT=0, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD={HEARTBEAT_S}",
             values,
         )
         return
     assign = ", ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS=LOCAL" if assign_gtids else ""
     target.execute(
         "CHANGE REPLICATION SOURCE TO SOURCE_HOST=%s, SOURCE_PORT=%s, SOURCE_USER=%s, SOURCE_PASSWORD=%s, SOURCE_LOG_FILE=%s,"
-        " SOURCE_LOG_POS=%s, SOURCE_AUTO_POSITION=0, SOURCE_SSL=0, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400,"
-        f" SOURCE_HEARTBEAT_PERIOD={HEARTBEAT_S}{assign} FOR CHANNEL '{CHANNEL}'",
+        " SOURCE_LOG_POS=%s, SOURCE_AUTO_POSITION=0, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400,"
+        f" SOURCE_SSL={tls}, SOURCE_SSL_VERIFY_SERVER_CERT=0, SOURCE_HEARTBEAT_PERIOD={HEARTBEAT_S}{assign} FOR CHANNEL '{CHANNEL}'",
         values,
     )
 
