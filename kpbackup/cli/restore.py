@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, progress, render
+from kpbackup.cli import context, progress, render, told
 from kpbackup.model import times
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ Resume = Annotated[str | None, typer.Option("--resume", help="Continue this run 
 ReplaceUsers = Annotated[
     bool, typer.Option("--replace-users", help="Replace accounts that exist on the target (never the restore's own).")
 ]
+SkipGtid = Annotated[
+    list[str] | None, typer.Option("--skip-gtid", help="Leave this transaction out of the replay; repeat for more.")
+]
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
 
 
@@ -57,6 +61,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
         overwrite: Overwrite = None,
         resume: Resume = None,
         replace_users: ReplaceUsers = False,
+        skip_gtid: SkipGtid = None,
         confirm: Confirm = None,
         json: context.JsonOption = False,
     ) -> int:
@@ -72,6 +77,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
             overwrite=tuple(overwrite or ()),
             resume=resume,
             replace_users=replace_users,
+            skip_gtids=tuple(skip_gtid or ()),
             confirm=tuple(confirm or ()),
         )
 
@@ -180,6 +186,7 @@ def _restore(
     resume: str | None,
     replace_users: bool,
     confirm: tuple[str, ...],
+    skip_gtids: tuple[str, ...] = (),
     again: bool = False,
 ) -> int:
     from kpbackup.plan.timeline import Target
@@ -188,9 +195,13 @@ def _restore(
     from kpbackup.recovery.steps import Step as Steps
 
     confirmed = _confirmed(confirm)
+    if resume is not None and skip_gtids:
+        raise errors.UsageError("--resume continues a run with what it was planned to leave out", hint="leave --skip-gtid out")
     warnings: list[str] = []
     with _progress() as report:
-        request = _request(room, asked or Target(latest=True), overwrite, replace_users, report, warnings)
+        request = replace(
+            _request(room, asked or Target(latest=True), overwrite, replace_users, report, warnings), skip_gtids=skip_gtids
+        )
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
             request = run.resumed_request(journal, request)
@@ -307,16 +318,10 @@ def _ask(yes: bool) -> None:
 
 
 def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *, final: bool) -> None:
-    from kpbackup.recovery import cut as cuts
-
     zone = room.settings.zone
 
     def transaction(found: Any) -> str | None:
-        return (
-            f"{found.gtid or f'{found.file}:{found.start}'} at {times.format_moment(cuts.commit_time(found), zone)}"
-            if found
-            else None
-        )
+        return told.named(found, zone) if found else None
 
     cut = plan.cut
     document = {
@@ -332,7 +337,9 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "rows": plan.backup_set.totals.rows,
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
         "warnings": list(plan.target.warnings),
+        **(told.preview_document(plan.preview) if plan.preview else {}),
     }
+    around = told.preview_fields(plan.preview, zone) if plan.preview else {}
     asked = times.format_moment(request.target.time, zone) if request.target.time else str(request.target)
     parts = render.Fields(
         [
@@ -345,7 +352,10 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ),
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),
+            ("it did", around.pop("last did", None)),
             ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),
+            ("it does", around.pop("excluded does", None)),
+            *around.items(),
             ("into", f"{request.endpoint.name}, {plan.target.facts.flavour} {plan.target.facts.version_string}"),
             ("changes there", "its own binlog and GTID state are reset; its replicas must be seeded again"),
             ("dropped there", ", ".join(plan.target.overwritten) or None),

@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "restore verify": Verb("kpbackup.cli.restore", "verify", "Step 4 of a run alone."),
     "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
+    "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
     "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),
     "prune": Verb("kpbackup.cli.prune", "prune", "Release and delete what retention no longer needs."),
     "doctor": Verb("kpbackup.cli.doctor", "doctor", "Examine source, store, keys and clock; say how to mend."),

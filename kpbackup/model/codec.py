@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from kpbackup import errors
@@ -77,6 +78,8 @@ def _decoder(kind: Any) -> Decoder:
         return _dict(_decoder(arguments[0]), _decoder(arguments[1]))
     if kind is datetime:
         return lambda data: canonical.time_value(_expect(str, data))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return lambda data: kind(_expect(str, data))
     if kind is Any:
         return lambda data: data
     return functools.partial(_expect, getattr(kind, "__supertype__", kind))

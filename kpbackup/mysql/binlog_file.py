@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,58 +60,57 @@ def read_file(chunks: Iterable[bytes], *, file: str, start_position: int = 0, pr
     Raises:
         IntegrityError: not a binlog, a damaged event, or it ends inside an event.
     """
-    feed = _Bytes(chunks)
-    if feed.take(len(events.MAGIC)) != events.MAGIC:
-        raise errors.IntegrityError(f"segment of {file} does not start with the binlog magic")
     position, crc = (start_position, True) if prefix_bytes else (events.FIRST_POSITION, True)
+    new, checked = tuple.__new__, zlib.crc32
     is_first = True
-    while head := feed.peek(events.HEADER_BYTES):
-        kind, length = head[4], _LENGTH.unpack_from(head, _LENGTH_OFFSET)[0]
-        if length < events.HEADER_BYTES:
-            raise errors.IntegrityError(f"binlog event at {file}:{position} has a length of {length} bytes")
-        data = feed.take(length)
+    for data in _events(chunks, file):
+        kind, length = data[4], len(data)
         if kind == events.FORMAT_DESCRIPTION:
             crc = events.checksum_algorithm(events.without_in_use(data)) == events.CHECKSUM_CRC32
-        elif crc:
+        elif crc and checked(data) != events.CRC_RESIDUE:
             events.check_crc(data, f"{file}:{position}")
         if is_first and prefix_bytes:
             yield StreamEvent(file, 0, 0, kind, data)
         else:
-            yield StreamEvent(file, position, position + length, kind, data)
+            yield new(StreamEvent, (file, position, position + length, kind, data))
             position += length
         is_first = False
 
 
-class _Bytes:
-    """Takes exact numbers of bytes from chunks of any size."""
+def _events(chunks: Iterable[bytes], file: str) -> Iterator[bytes]:
+    """The bytes of each event: the loop that every replay and search spends its time in."""
+    length_at = _LENGTH.unpack_from
+    source = iter(chunks)
+    buffer = _at_least(source, b"", len(events.MAGIC))
+    if buffer[: len(events.MAGIC)] != events.MAGIC:
+        raise errors.IntegrityError(f"segment of {file} does not start with the binlog magic")
+    at = len(events.MAGIC)
+    while True:
+        end = len(buffer)
+        wanted = events.HEADER_BYTES
+        while end - at >= events.HEADER_BYTES:
+            wanted = length_at(buffer, at + _LENGTH_OFFSET)[0]
+            if wanted < events.HEADER_BYTES:
+                raise errors.IntegrityError(f"binlog event of {file} has a length of {wanted} bytes")
+            if end - at < wanted:
+                break
+            yield buffer[at : at + wanted]
+            at += wanted
+            wanted = events.HEADER_BYTES
+        buffer, at = _at_least(source, buffer[at:], wanted), 0
+        if not buffer:
+            return
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._buffer = bytearray()
-        self._at = 0
 
-    def peek(self, count: int) -> bytes:
-        """The next `count` bytes, b'' at the end of the data; IntegrityError if it ends within them."""
-        if not self._fill(count):
-            return b""
-        return bytes(self._buffer[self._at : self._at + count])
-
-    def take(self, count: int) -> bytes:
-        found = self.peek(count)
-        if len(found) < count:
-            raise errors.IntegrityError("binlog segment ends inside an event")
-        self._at += count
-        return found
-
-    def _fill(self, count: int) -> bool:
-        while len(self._buffer) - self._at < count:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                if len(self._buffer) > self._at:
-                    raise errors.IntegrityError("binlog segment ends inside an event")
-                return False
-            if self._at:
-                del self._buffer[: self._at]
-                self._at = 0
-            self._buffer += chunk
-        return True
+def _at_least(source: Iterator[bytes], begun: bytes, wanted: int) -> bytes:
+    """`begun` and what follows it, at least `wanted` bytes; b'' at the end of the data, IntegrityError if it ends before."""
+    pieces, size = [begun], len(begun)
+    while size < wanted:
+        piece = next(source, None)
+        if piece is None:
+            if size:
+                raise errors.IntegrityError("binlog segment ends inside an event")
+            break
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)

@@ -34,6 +34,7 @@ FLAG_IN_USE = 0x01  # in a format description: the file is not closed; servers c
 FLAG_ARTIFICIAL = 0x20  # made up for the connection, not in the file
 
 CHECKSUM_NONE, CHECKSUM_CRC32 = 0, 1
+CRC_RESIDUE = 0x2144DF1C  # the CRC32 of anything followed by its own CRC32
 
 _U32 = struct.Struct("<I")
 _LENGTH_OFFSET = 9
@@ -60,6 +61,11 @@ class StreamEvent(NamedTuple):
     @property
     def is_repeated_description(self) -> bool:
         return self.end == 0
+
+    @property
+    def is_resumption(self) -> bool:
+        """A format description repeated inside a file: what lies before this place was changed or left out."""
+        return self.start == self.end != 0
 
 
 class Heartbeat(NamedTuple):
@@ -111,7 +117,7 @@ def header(data: bytes) -> Header:
 
 def has_valid_crc(data: bytes) -> bool:
     """Whether the last four bytes are the CRC32 of all before them."""
-    return len(data) > CRC_BYTES and zlib.crc32(memoryview(data)[:-CRC_BYTES]) == _U32.unpack_from(data, len(data) - CRC_BYTES)[0]
+    return len(data) > CRC_BYTES and zlib.crc32(data) == CRC_RESIDUE
 
 
 def check_crc(data: bytes, where: str) -> None:

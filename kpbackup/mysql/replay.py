@@ -3,12 +3,12 @@
 Checked before anything is changed: privileges, GTID modes, other replication, filters. Then the GTID state is set
 to the start coordinates, the target gets an unused server id (it would skip events that carry its own), a channel
 named 'kpbackup' is configured and started, and when the last transaction sent is executed the channel is removed
-and every setting put back, also after an error. What a killed run leaves (channel, server id, worker count) is not
-put back by the next one except for the channel, which is reset first; server id and workers are the server's
-configured ones again after its restart.
+and every setting put back, also after an error. A killed run leaves them (channel, server id, worker count): the caller
+keeps what `settings` said before, and gives it to `put_back` when the replay is done after all.
 
-Limits: the target must reach this process over TCP; the events travel without TLS. Account statements in the binlog
-are replayed as they are.
+The events travel with TLS where `Listening.tls` says so: encrypted, but not verified by the target (`certificate`).
+
+Limit: the target must reach this process over TCP.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import event_states, events, gtid_state, replica_channel, server
+from kpbackup.mysql import certificate, event_states, events, gtid_state, replica_channel, server
 from kpbackup.mysql.event_states import EventName
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.privileges import read_privileges
@@ -39,6 +39,16 @@ OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
+class Listening:
+    """Where the target reaches us: `host` as it knows us ('' for our own address of the connection to it), `port` (0: any).
+    With a host given every address of this machine is listened on, for the name may be that of a gateway."""
+
+    host: str = ""
+    port: int = 0
+    tls: bool = False
+
+
+@dataclass(frozen=True)
 class ReplayResult:
     """`end` is the end of the last transaction executed (the start when there was none) with the GTID state reached."""
 
@@ -51,7 +61,7 @@ class ReplayResult:
 def replay(
     target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int = 4,
     set_gtid_state: bool = True, keep_channel: bool = False, watch: event_states.EventWatch | None = None,
-    on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S,
+    on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S, listening: Listening = Listening(),
 ) -> ReplayResult:
     """Everything `read_from(start.file, start.position)` gives, executed on the target; `start.gtid` is the state before.
 
@@ -81,6 +91,7 @@ def replay(
     done = _run(
         target, facts, read_from=_watched(read_from, watch), start=start,
         workers=workers, gtid_mode=gtid_mode, keep_channel=keep_channel, waiting=_Waiting(on_progress, stall_timeout_s),
+        listening=listening,
     )
     enabled = watch.settle(target)
     end = Coordinates(done.file or start.file, done.position or start.position, gtid_state.read_state(target, facts))
@@ -121,7 +132,7 @@ class _Waiting:
 
 def _run(
     target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int, gtid_mode: str,
-    keep_channel: bool, waiting: _Waiting,
+    keep_channel: bool, waiting: _Waiting, listening: Listening,
 ) -> Progress:
     """The replay proper, between settings changed and put back."""
     persona = Persona(
@@ -131,22 +142,46 @@ def _run(
     own = target.raw._sock
     with ExitStack() as undo:
         undo.enter_context(_changed(target, "server_id", str(_unused_id())))
-        parallel = "slave_parallel_threads" if facts.mariadb else "replica_parallel_workers"
-        undo.enter_context(_changed(target, parallel, str(workers)))
+        undo.enter_context(_changed(target, _parallel(facts), str(workers)))
+        address = str(own.getsockname()[0])
         source = undo.enter_context(
-            ReplicationSource(host=own.getsockname()[0], family=own.family, persona=persona, read_from=read_from)
+            ReplicationSource(
+                host="" if listening.host else address, family=own.family, persona=persona, read_from=read_from,
+                port=listening.port, tls=certificate.server_context() if listening.tls else None,
+            )
         )
         if not keep_channel:
             undo.callback(replica_channel.remove, target, facts)
-        replica_channel.configure(target, facts, source, start, assign_gtids=gtid_mode == "OFF" and facts.gtid_mode == "ON")
+        replica_channel.configure(
+            target, facts, source, start, assign_gtids=gtid_mode == "OFF" and facts.gtid_mode == "ON",
+            host=listening.host or address,
+        )
         if keep_channel:
             undo.callback(replica_channel.stop, target, facts)
         replica_channel.refuse_filters(target, facts)
         replica_channel.start(target, facts)
-        return _wait(target, facts, source, waiting)
+        return _wait(target, facts, source, waiting, f"{listening.host or address}:{source.port}")
 
 
-def _wait(target: server.Connection, facts: ServerFacts, source: ReplicationSource, waiting: _Waiting) -> Progress:
+def _parallel(facts: ServerFacts) -> str:
+    return "slave_parallel_threads" if facts.mariadb else "replica_parallel_workers"
+
+
+def settings(target: server.Connection, facts: ServerFacts) -> dict[str, int]:
+    """The global settings that a replay changes, for `put_back`."""
+    return {name: int(target.value(f"SELECT @@GLOBAL.{name}") or 0) for name in ("server_id", _parallel(facts))}
+
+
+def put_back(target: server.Connection, before: Mapping[str, int]) -> None:
+    """Gives the settings the values that `settings` told. No replica thread may run."""
+    for name, value in before.items():
+        if int(target.value(f"SELECT @@GLOBAL.{name}") or 0) != value:
+            target.execute(f"SET GLOBAL {name}={value}")
+
+
+def _wait(
+    target: server.Connection, facts: ServerFacts, source: ReplicationSource, waiting: _Waiting, where: str
+) -> Progress:
     """Polls until the last transaction sent is executed."""
     seen: object = None
     changed_at = streaming_at = time.monotonic()
@@ -164,9 +199,9 @@ def _wait(target: server.Connection, facts: ServerFacts, source: ReplicationSour
             streaming_at = now
         if now - streaming_at > CONNECT_TIMEOUT_S:
             raise errors.StepFailed(
-                f"{target.endpoint.name} does not connect to {source.host}:{source.port}:"
-                f" {status.io_error or 'no connection came'}",
-                hint="the target must be able to open a TCP connection to where kpbackup runs",
+                f"{target.endpoint.name} does not connect to {where}: {status.io_error or 'no connection came'}",
+                hint="the target must be able to open a TCP connection to where kpbackup runs: set recovery.replay.host and port"
+                " to what it can reach, or recovery.replay.path to direct",
             )
         if (progress, status) != seen:
             seen, changed_at = (progress, status), now

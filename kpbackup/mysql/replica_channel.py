@@ -22,26 +22,29 @@ HEARTBEAT_S = 5
 
 
 def configure(
-    target: server.Connection, facts: ServerFacts, source: ReplicationSource, start: Coordinates, *, assign_gtids: bool
+    target: server.Connection, facts: ServerFacts, source: ReplicationSource, start: Coordinates, *, assign_gtids: bool,
+    host: str,
 ) -> None:
-    """Makes the channel, not started. `assign_gtids`: anonymous transactions get GTIDs of the target's own."""
+    """Makes the channel, not started. `host` is where the target reaches the source; `assign_gtids`: anonymous
+    transactions get GTIDs of the target's own."""
+    tls = int(source.is_tls)
     values: tuple[object, ...] = (
-        source.host, source.port, source.account.user, source.account.password,
+        host, source.port, source.account.user, source.account.password,
         start.file, max(start.position, events.FIRST_POSITION),
     )
     if facts.mariadb:
         target.execute(
             f"CHANGE MASTER '{CHANNEL}' TO MASTER_HOST=%s, MASTER_PORT=%s, MASTER_USER=%s, MASTER_PASSWORD=%s,"
-            " MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s, MASTER_USE_GTID=no, MASTER_SSL=0,"
-            f" MASTER_SSL_VERIFY_SERVER_CERT=0, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD={HEARTBEAT_S}",
+            " MASTER_LOG_FILE=%s, MASTER_LOG_POS=%s, MASTER_USE_GTID=no,"
+            f" MASTER_SSL={tls}, MASTER_SSL_VERIFY_SERVER_CERT=0, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD={HEARTBEAT_S}",
             values,
         )
         return
     assign = ", ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS=LOCAL" if assign_gtids else ""
     target.execute(
         "CHANGE REPLICATION SOURCE TO SOURCE_HOST=%s, SOURCE_PORT=%s, SOURCE_USER=%s, SOURCE_PASSWORD=%s, SOURCE_LOG_FILE=%s,"
-        " SOURCE_LOG_POS=%s, SOURCE_AUTO_POSITION=0, SOURCE_SSL=0, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400,"
-        f" SOURCE_HEARTBEAT_PERIOD={HEARTBEAT_S}{assign} FOR CHANNEL '{CHANNEL}'",
+        " SOURCE_LOG_POS=%s, SOURCE_AUTO_POSITION=0, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400,"
+        f" SOURCE_SSL={tls}, SOURCE_SSL_VERIFY_SERVER_CERT=0, SOURCE_HEARTBEAT_PERIOD={HEARTBEAT_S}{assign} FOR CHANNEL '{CHANNEL}'",
         values,
     )
 
@@ -81,20 +84,13 @@ class Status:
             text = self.sql_error or "the applier stopped without saying why"
             raise errors.StepFailed(
                 f"replay on {target.endpoint.name} stopped at {self.file}:{self.position}: {text}{_worker_errors(target)}",
-                hint=_hint(text),
+                hint="does the target hold exactly the backup set's data? restore again into an empty target",
             )
         if self.io_running == "No":
             raise errors.StepFailed(
                 f"{target.endpoint.name} stopped reading from kpbackup: {self.io_error or 'it does not say why'}",
                 hint="see the target's error log",
             )
-
-
-def _hint(text: str) -> str:
-    if "Operation CREATE USER failed" in text or "Operation CREATE ROLE failed" in text:
-        # written to the binlog, the statement would take a GTID that a transaction still to come has
-        return "the account is on the target already: unless it is needed, SET sql_log_bin=0; DROP USER (or ROLE) it; resume"
-    return "does the target hold exactly the backup set's data? restore again into an empty target"
 
 
 def _status_row(target: server.Connection, facts: ServerFacts) -> dict[str, Any]:

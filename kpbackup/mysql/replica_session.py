@@ -2,7 +2,8 @@
 
 Speaks just what the I/O threads of MariaDB 10.11/11.8 and MySQL 9.7 say. One account with a random password,
 checked by mysql_native_password (MariaDB) or the fast path of caching_sha2_password (MySQL): neither needs TLS to
-keep the password secret. No TLS is offered: the events themselves cross the network in the clear.
+keep the password secret. With a TLS context nobody logs in without TLS; without one the events cross the network in the
+clear.
 
 Protocol source: "MySQL Client/Server Protocol", connection phase and text result sets.
 """
@@ -14,6 +15,7 @@ import hmac
 import re
 import secrets
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterable
@@ -27,7 +29,8 @@ COM_QUIT, COM_QUERY, COM_PING, COM_BINLOG_DUMP, COM_REGISTER_REPLICA = 0x01, 0x0
 _MAX_PAYLOAD = 0xFFFFFF
 # long password, found rows, long flag, database, 4.1 protocol, transactions, secure connection, plugin, lenenc login data
 _CAPABILITIES = 0x1 | 0x2 | 0x4 | 0x8 | 0x200 | 0x2000 | 0x8000 | 0x80000 | 0x200000
-_LENENC_LOGIN = 0x200000
+_LENENC_LOGIN, _TLS = 0x200000, 0x800
+_TLS_REQUEST_BYTES = 32  # the login packet, cut off before the user's name
 _UTF8 = 33
 _VARCHAR = 253
 _OK = b"\x00\x00\x00\x02\x00\x00\x00"
@@ -63,8 +66,11 @@ class DumpRequest:
 class ReplicaSession:
     """One connection. Every method raises OSError (EOFError at its end) when the replica is gone."""
 
-    def __init__(self, connected: socket.socket, persona: Persona, account: Account) -> None:
+    def __init__(
+        self, connected: socket.socket, persona: Persona, account: Account, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._socket = connected
+        self._tls = tls
         self._persona = persona
         self._account = account
         self._sequence = 0
@@ -75,7 +81,8 @@ class ReplicaSession:
     def close(self) -> None:
         """Ends the connection, also under a thread that is sending."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # not the method of a TLS socket: it forgets its cipher first, and a thread that is sending would go on in the clear
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
             pass  # the replica was faster
         self._socket.close()
@@ -85,12 +92,20 @@ class ReplicaSession:
         nonce = bytes(secrets.choice(range(0x30, 0x7B)) for _ in range(20))  # no zero byte, no '$'
         is_mariadb = self._persona.flavour == "mariadb"
         plugin = b"mysql_native_password" if is_mariadb else b"caching_sha2_password"
+        offered = _CAPABILITIES | (_TLS if self._tls is not None else 0)
         self._write(
             b"\x0a" + self._persona.version.encode() + b"\0" + struct.pack("<I", 1) + nonce[:8] + b"\0"
-            + struct.pack("<HBHHB", _CAPABILITIES & 0xFFFF, _UTF8, 2, _CAPABILITIES >> 16, 21) + bytes(10)
+            + struct.pack("<HBHHB", offered & 0xFFFF, _UTF8, 2, offered >> 16, 21) + bytes(10)
             + nonce[8:] + b"\0" + plugin + b"\0"
         )
-        user, answer = _parse_login(self._read())
+        login = self._read()
+        if self._tls is not None:
+            if len(login) != _TLS_REQUEST_BYTES:
+                self.refuse(3159, "HY000", "Connections using insecure transport are prohibited")
+                return False
+            self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+            login = self._read()
+        user, answer = _parse_login(login)
         expected = (_native_answer if is_mariadb else _sha2_answer)(self._account.password.encode(), nonce)
         if user != self._account.user or not hmac.compare_digest(answer, expected):
             self.refuse(1045, "28000", "Access denied")

@@ -3,7 +3,7 @@
 Idea: a restored server pulls its missing binlog as a replica would, by file and position. Where the events end
 the stream ends, so the cut is exact: nothing after it was ever sent. Then heartbeats keep the connection.
 
-It listens on one address and one random port, and one account with a random one-time password may log in. A
+It listens on one address and port, and one account with a random one-time password may log in. A
 replica that comes again asks for the position it has reached; the older connection is closed and the caller is
 asked for a stream from there. Nothing is stored; when this process dies the target's I/O thread finds nobody
 and the caller's next run resets it.
@@ -15,6 +15,7 @@ and its position with it. Limits: positions beyond 4 GiB wrap in heartbeats, whi
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -55,8 +56,14 @@ class Progress:
 class ReplicationSource:
     """Listens from `__enter__` to `__exit__`. `progress()` and `failure()` may be asked from any thread."""
 
-    def __init__(self, *, host: str, family: socket.AddressFamily, persona: Persona, read_from: ReadFrom) -> None:
+    def __init__(
+        self, *, host: str, family: socket.AddressFamily, persona: Persona, read_from: ReadFrom, port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`host` and `port` are listened on ('' every address, 0 any free port); `tls` makes it TLS and nothing else."""
         self.account = Account()
+        self._tls = tls
+        self._port = port
         self._persona = persona
         self._read_from = read_from
         self._listener = socket.socket(family, socket.SOCK_STREAM)
@@ -71,11 +78,16 @@ class ReplicationSource:
     def __enter__(self) -> ReplicationSource:
         """Raises ServerUnreachable when the address cannot be listened on."""
         try:
-            self._listener.bind((self._address, 0))
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((self._address, self._port))
             self._listener.listen(4)
         except OSError as exc:
             self._listener.close()
-            raise errors.ServerUnreachable(f"cannot listen on {self._address} for the target's replica: {exc}") from exc
+            where = f"{self._address or '*'}:{self._port or 'any port'}"
+            raise errors.ServerUnreachable(
+                f"cannot listen on {where} for the target's replica: {exc.strerror or exc}",
+                hint="set recovery.replay.port to a free port of this machine, or leave it out",
+            ) from exc
         self._start(self._accept)
         return self
 
@@ -96,6 +108,10 @@ class ReplicationSource:
     @property
     def host(self) -> str:
         return str(self._listener.getsockname()[0])
+
+    @property
+    def is_tls(self) -> bool:
+        return self._tls is not None
 
     @property
     def port(self) -> int:
@@ -128,7 +144,7 @@ class ReplicationSource:
                 connected, _ = self._listener.accept()
             except OSError:
                 return  # closed by __exit__
-            session = ReplicaSession(connected, self._persona, self.account)
+            session = ReplicaSession(connected, self._persona, self.account, tls=self._tls)
             with self._lock:
                 self._sessions.append(session)
             self._start(lambda session=session: self._serve(session))  # type: ignore[misc]
@@ -245,6 +261,8 @@ class _Sender:
             if event.is_repeated_description:
                 if not self._is_announced or event.file != self._file:
                     self.start_file(event.file, self._position, events.as_repeated(event.data))
+            elif event.is_resumption:
+                self.start_file(event.file, event.end, events.as_repeated(event.data))
             else:
                 self.start_file(event.file, event.start, events.without_in_use(event.data))
                 self._position = event.end

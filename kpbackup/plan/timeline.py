@@ -232,14 +232,23 @@ def _canonical(target: Target, flavour: str) -> Target:
     wanted = target.gtid or target.before_gtid
     if wanted is None:
         return target
+    spelt = canonical_gtid(wanted, flavour)
+    return replace(target, gtid=spelt) if target.gtid else replace(target, before_gtid=spelt)
+
+
+def canonical_gtid(text: str, flavour: str) -> str:
+    """The GTID of one transaction as the archive spells it.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
-        spelt = _one_gtid(wanted, flavour)
+        return _one_gtid(text, flavour)
     except ValueError as exc:
         form = "0-1-4711" if flavour == "mariadb" else "3e11fa47-71ca-11e1-9e33-c80aa9429562:4711"
         raise errors.UsageError(
-            f"{wanted!r} is not the GTID of one transaction of a {flavour} source: {exc}", hint=f"write it like {form}"
+            f"{text!r} is not the GTID of one transaction of a {flavour} source: {exc}", hint=f"write it like {form}"
         ) from exc
-    return replace(target, gtid=spelt) if target.gtid else replace(target, before_gtid=spelt)
 
 
 def _one_gtid(text: str, flavour: str) -> str:

@@ -5,6 +5,7 @@ Needs the identity. Whoever reads to the end has proven the payload; an altered 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 from kpbackup import errors
@@ -22,7 +23,7 @@ class SegmentReader:
     def __init__(self, repository: Repository, identities: Sequence[encrypt.AnyIdentity]) -> None:
         self._repository = repository
         self._identities = identities
-        self._payloads = payloads.Payloads(repository)
+        self._own = threading.local()
         self._opened: dict[str, encrypt.Identity] = {}
 
     def plaintext(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
@@ -44,10 +45,29 @@ class SegmentReader:
             if segment.sealing.key_id not in self._opened:
                 raise  # the data key's own trouble, told as such
             raise _damaged(segment, exc.message) from exc  # met by age or zstd before the hash is complete
-        if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
-            raise _damaged(segment, "its payload is not the one its manifest was signed for")
+        self.check_payload(segment, sealed)
         if plain != segment.prefix_bytes + segment.raw_bytes:
             raise _damaged(segment, f"it holds {plain} bytes, its manifest says {segment.prefix_bytes + segment.raw_bytes}")
+
+    def check_payload(self, segment: manifest.BinlogSegment, sealed: stream.Tally) -> None:
+        """Raises IntegrityError when the sealed bytes that were read are not those the manifest was signed for."""
+        if (sealed.size_bytes, sealed.sha256) != (segment.payload.bytes, segment.payload.sha256):
+            raise _damaged(segment, "its payload is not the one its manifest was signed for")
+
+    def sealed(self, segment: manifest.BinlogSegment) -> Iterator[bytes]:
+        """The stored bytes of the payload, for somebody else to unseal with `identity`: unchecked."""
+        return self._payloads.read(segment)
+
+    @property
+    def _payloads(self) -> payloads.Payloads:
+        if not hasattr(self._own, "payloads"):  # it keeps its place in a compacted object: one for each thread
+            self._own.payloads = payloads.Payloads(self._repository)
+        found: payloads.Payloads = self._own.payloads
+        return found
+
+    def identity(self, segment: manifest.BinlogSegment) -> encrypt.Identity:
+        """The data key that opens the segment. Raises KeyProblem, ObjectMissing, IntegrityError, StorageError."""
+        return self._identity(segment.sealing)
 
     def _identity(self, sealing: manifest.Sealing) -> encrypt.Identity:
         if sealing.key_id not in self._opened:

@@ -16,10 +16,12 @@ from kpbackup.model.inventory import Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, server, versioned
+from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
 from kpbackup.recovery import journal, loading
+from kpbackup.recovery import preview as previews
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest
 from kpbackup.repository import choosing, keys
@@ -45,10 +47,13 @@ class TargetState:
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """Everything a run needs. `estimate_s` comes from earlier recoveries of this repository, None without any."""
+    """Everything a run needs. `estimate_s` comes from earlier recoveries of this repository, None without any; `preview`
+    is for people, and None when an interrupted run goes on."""
 
     backup_set: BackupSet
     cut: cuts.Cut
+    skipped: tuple[Transaction, ...]
+    preview: previews.Preview | None
     reaches: datetime
     inventory: Inventory
     data_key: encrypt.Identity
@@ -68,8 +73,8 @@ def make_plan(request: RecoveryRequest) -> RecoveryPlan:
         UnreachableTarget, TargetRefused, KeyProblem, IntegrityError, ServerUnreachable, StorageError.
     """
     wanted = choosing.plan_restore(request.repository, request.target)
-    reader = SegmentReader(request.repository, request.identities)
-    return _complete(request, wanted.backup_set, cuts.find_cut(reader, wanted), wanted.reaches, target=Found.FRESH)
+    cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
+    return _complete(request, wanted, cut, target=Found.FRESH)
 
 
 def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Found) -> RecoveryPlan:
@@ -86,20 +91,24 @@ def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Fou
             found.backup_set, found.segments, timeline.Target(position=at), timeline.recovery_point(history, found)
         )
         cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
-        return _complete(request, found.backup_set, cut, wanted.reaches, target=target)
+        return _complete(request, wanted, cut, target=target)
     raise errors.UnreachableTarget(
         f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}", hint="start a new restore"
     )
 
 
-def _complete(
-    request: RecoveryRequest, backup_set: BackupSet, cut: cuts.Cut, reaches: datetime, *, target: Found
-) -> RecoveryPlan:
+def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.Cut, *, target: Found) -> RecoveryPlan:
+    backup_set = wanted.backup_set
     data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
     inventory = loading.read_inventory(request.repository, backup_set, data_key)
+    reader = SegmentReader(request.repository, request.identities)
+    skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
     with server.connect(request.endpoint) as connection:
         state = _target_state(connection, request, backup_set, inventory, target)
-    return RecoveryPlan(backup_set, cut, reaches, inventory, data_key, state, _estimate(request))
+    preview = previews.look(reader, wanted, cut, skipped) if target is Found.FRESH else None
+    return RecoveryPlan(
+        backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request)
+    )
 
 
 def _target_state(

@@ -62,6 +62,7 @@ def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps:
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
             "overwrite": _sealed(plan.target.overwritten, request),
             "replace_users": "yes" if request.replace_users else "no",
+            "skip": ",".join(one.gtid for one in plan.skipped),
             "steps": ",".join(steps),
         },
     )
@@ -212,6 +213,7 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
         request,
         overwrite=_unsealed(planned.fields["overwrite"], request),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
+        skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
     )
 
 

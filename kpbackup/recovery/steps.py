@@ -52,6 +52,7 @@ class RecoveryRequest:
     drivers: dict[Step, Driver] = field(default_factory=dict)
     overwrite: tuple[str, ...] = ()
     replace_users: bool = False
+    skip_gtids: tuple[str, ...] = ()
     workers: int = 4
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None

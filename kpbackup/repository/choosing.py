@@ -6,8 +6,10 @@ Of a year of small segments a plan reads the newest pages' summaries, and the ro
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.stretch import Unit
 from kpbackup.plan import chain as chains
 from kpbackup.plan import timeline
 from kpbackup.repository import catalog as catalogs
@@ -38,6 +40,17 @@ def chain_of(repository: Repository, set_name: str) -> tuple[History, chains.Cha
                 known = catalogs.detailed(repository, history, found.units)
                 return known, next(one for one in chains.chains(known) if one.backup_set.name == set_name)
     return None
+
+
+def detailed_where(repository: Repository, catalog: Catalog, is_wanted: Callable[[Unit], bool]) -> Catalog:
+    """The catalog with every segment known by itself of the stretches that are wanted.
+
+    Raises:
+        IntegrityError: a page or its rows are damaged. StorageError.
+    """
+    for history in catalog.histories:
+        catalog = _with(catalog, catalogs.detailed(repository, history, [one for one in history.units if is_wanted(one)]))
+    return catalog
 
 
 def _with(catalog: Catalog, history: History) -> Catalog:

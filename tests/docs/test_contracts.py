@@ -69,7 +69,7 @@ RESTORE = ("restore", "database", "--to", "latest")
         ("status", ("status",)), ("list", ("list",)), ("check", ("check",)), ("prune", ("prune", "--dry-run")),
         ("doctor", ("doctor",)), ("backup full", ("backup", "full")), ("backup incremental", ("backup", "incremental")),
         ("restore (plan)", (*RESTORE, "--dry-run")), ("restore", (*RESTORE, "--yes")), ("recoveries", ("recoveries",)),
-        ("version", ("version",)),
+        ("find", ("find",)), ("version", ("version",)),
     ],
 )  # fmt: skip
 def test_json_documents_have_the_keys_that_are_documented(stocked: Deployment, section: str, words: tuple[str, ...]) -> None:

@@ -1,0 +1,208 @@
+"""The replay of step 2: the archived events of a plan, up to its cut, into the loaded target.
+
+Resumable: a replay that was cut off goes on after the last transaction the target has executed, found by its GTID state,
+or for servers without GTIDs by the channel it still has. What a resumed one must know and nobody else may read
+(states of scheduled events, names of accounts) lies in the scratch schema on the target.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kpbackup.model import gtid
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.manifest import BinlogSegment
+from kpbackup.mysql import accounts, event_states, gtid_state, load, quoting, replay, replica_channel, server
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql.account_statements import AccountRule
+from kpbackup.mysql.events import StreamEvent
+from kpbackup.mysql.left_out import LeftOut, Omission
+from kpbackup.mysql.serve import Progress
+from kpbackup.recovery import cut as cuts
+from kpbackup.recovery.binlog import SegmentReader
+from kpbackup.recovery.journal import Journal
+from kpbackup.recovery.planning import RecoveryPlan
+from kpbackup.recovery.steps import RecoveryRequest
+
+REPLAY_THREADS = 4
+_EVENT_STATES = f"{load.SCRATCH_SCHEMA}.event_states"  # as they were before the replay: a resumed one needs them
+_ACCOUNT_RULE = f"{load.SCRATCH_SCHEMA}.account_rule"  # which accounts were the target's own before this restore
+
+
+def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: server_facts.ServerFacts) -> dict[str, str]:
+    """Replays up to the cut; returns figures for the journal.
+
+    Raises:
+        StepFailed, PrivilegeMissing, TargetRefused, IntegrityError, DatabaseError, ServerUnreachable.
+    """
+    with server.connect(request.endpoint) as target:
+        is_begun = journal.last("replay_started") is not None
+        if not is_begun:
+            _prepare_scratch(plan, request, target, facts)
+        stream = _Stream(plan, SegmentReader(request.repository, request.identities), _left_out(plan, request, target, facts))
+        if not is_begun:
+            start = _begin(plan, journal, target, facts)
+            watch = event_states.EventWatch(target)
+        else:
+            start = _executed(plan, request, journal, target, facts)
+            watch = event_states.EventWatch(target, before=str(target.value(f"SELECT content FROM {_EVENT_STATES}")))
+            for _ in watch.watch(stream.before(start)):
+                pass  # what the interrupted replay executed: it may have touched scheduled events
+            # the replay removes the old channel before it makes its own: in between only this entry knows
+            journal.write("replay_resumed", {"file": start.file, "position": start.position})
+        done = replay.replay(
+            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(request),
+            set_gtid_state=False, keep_channel=True, watch=watch,
+        )
+    return {
+        "transactions": str(done.transactions),
+        "replayed_bytes": str(done.sent_bytes),
+        "gtid": done.end.gtid,
+        "skipped": ",".join(sorted(one.gtid for one in plan.skipped)),
+        "account_statements_left_out": str(len(stream.left_out.tally.account_statements)),
+    }
+
+
+def _begin(
+    plan: RecoveryPlan, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts
+) -> Coordinates:
+    start = plan.backup_set.coordinates
+    replica_channel.remove(target, facts)
+    # set before the entry: a resumed run believes this state, so it must not be one from before this restore
+    gtid_state.set_state(target, facts, start.gtid)
+    journal.write("replay_started", {"from": start, "to": plan.cut.at})
+    return start
+
+
+def _prepare_scratch(
+    plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection, facts: server_facts.ServerFacts
+) -> None:
+    """On the target and not in the journal, which anybody may read."""
+    rule = _account_rule(plan, request, target, facts)
+    written = {
+        _EVENT_STATES: event_states.states(target),
+        _ACCOUNT_RULE: json.dumps({"kept": sorted(rule.kept), "replaced": sorted(rule.replaced)}),
+    }
+    with server.connect(target.endpoint) as connection:
+        load.prepare_session(connection, write_binlog=False)
+        for table, content in written.items():
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (content LONGTEXT CHARACTER SET utf8mb4) ENGINE=InnoDB")
+            connection.execute(f"DELETE FROM {table}")
+            connection.execute(f"INSERT INTO {table} VALUES (%s)", (content,))
+
+
+def _account_rule(
+    plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection, facts: server_facts.ServerFacts
+) -> AccountRule:
+    """Accounts that are the target's own: there, and not made by the load."""
+    user, _, host = str(target.value("SELECT CURRENT_USER()")).rpartition("@")
+    own = {quoting.account(user, host)}
+    made = {definition.name for definition in plan.inventory.accounts if definition.kind == "account"}
+    if not request.replace_users:
+        table = target.value(
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema=%s AND table_name='accounts'",
+            (load.SCRATCH_SCHEMA,),
+        )
+        listed = target.rows(f"SELECT name FROM {load.SCRATCH_SCHEMA}.accounts") if table else []
+        made = {str(row[0]) for row in listed}
+    others = frozenset(accounts.names(target, facts) - made - own)
+    return AccountRule(frozenset(own), others) if request.replace_users else AccountRule(frozenset(own | others))
+
+
+def _left_out(
+    plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection, facts: server_facts.ServerFacts
+) -> LeftOut:
+    found = json.loads(str(target.value(f"SELECT content FROM {_ACCOUNT_RULE}")))
+    rule = AccountRule(frozenset(found["kept"]), frozenset(found["replaced"]))
+
+    def drop(name: str) -> None:
+        with server.connect(request.endpoint) as connection:
+            load.prepare_session(connection, write_binlog=False)
+            kind = "USER" if "@" in name.rpartition("`")[0] else "ROLE"
+            connection.execute(f"DROP {kind} IF EXISTS {name}")
+
+    return LeftOut(Omission(facts.mariadb, frozenset(one.gtid for one in plan.skipped), rule, drop))
+
+
+def _report(request: RecoveryRequest) -> replay.OnProgress | None:
+    if request.progress is None:
+        return None
+    report = request.progress
+
+    def on_progress(progress: Progress) -> None:
+        report("replay", progress.transactions, progress.transactions)
+
+    return on_progress
+
+
+class _Stream:
+    """The archived events of a plan up to its cut, from any place in them, what is left out replaced."""
+
+    def __init__(self, plan: RecoveryPlan, reader: SegmentReader, left_out: LeftOut) -> None:
+        self.left_out = left_out
+        self._plan = plan
+        self._reader = reader
+        self._order = cuts.FileOrder(plan.cut.segments)
+
+    def read_from(self, file: str, position: int) -> Iterator[StreamEvent]:
+        """Whole transactions from (file, position) to the cut; each file begins with its format description."""
+        return self.left_out.apply(self._stored(file, position))
+
+    def _stored(self, file: str, position: int) -> Iterator[StreamEvent]:
+        described = ""
+        for segment in self._from(Coordinates(file, position)):
+            for event in cuts.segment_events(self._reader, segment):
+                if event.is_repeated_description and described == segment.start.file:
+                    continue
+                described = segment.start.file
+                if self._order.is_at_or_after(event.file, event.start, self._plan.cut.at):
+                    return
+                yield event
+
+    def before(self, end: Coordinates) -> Iterator[StreamEvent]:
+        """The events from the set to `end`."""
+        start = self._plan.backup_set.coordinates
+        for event in self._stored(start.file, start.position):
+            if self._order.is_at_or_after(event.file, event.start, end):
+                return
+            if self._order.is_at_or_after(event.file, event.start, start):
+                yield event
+
+    def _from(self, at: Coordinates) -> Iterator[BinlogSegment]:
+        """The segments that end at or after `at`: the first may have nothing but the format description to give."""
+        for segment in self._plan.cut.segments:
+            if self._order.is_at_or_after(segment.end.file, segment.end.position, at):
+                yield segment
+
+
+def _executed(
+    plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts
+) -> Coordinates:
+    """Where a replay that was cut off goes on, so that nothing is replayed twice."""
+    channel = replica_channel.executed(target, facts)  # first: it stops the appliers, which outlive a killed run
+    last = plan.cut.last_included
+    if last is not None and last.gtid:
+        return _executed_by_gtid(plan, request, gtid_state.read_state(target, facts), facts)
+    if channel is not None:
+        return channel
+    before = journal.last("replay_resumed")  # no channel: nothing was executed since it was to be made
+    return Coordinates(before.fields["file"], int(before.fields["position"])) if before else plan.backup_set.coordinates
+
+
+def _executed_by_gtid(
+    plan: RecoveryPlan, request: RecoveryRequest, state: str, facts: server_facts.ServerFacts
+) -> Coordinates:
+    """The end of the transactions without a hole that `state` holds; MySQL skips by itself what it executed beyond one.
+
+    MariaDB leaves no hole: by position its parallel appliers commit in the order of the binlog.
+    """
+    at = replace(plan.backup_set.coordinates, gtid=state)
+    reader = SegmentReader(request.repository, request.identities)
+    for segment in plan.cut.segments:
+        for transaction in cuts.new_transactions(reader, plan.backup_set, segment):
+            if not gtid.contains(facts.flavour, state, transaction.gtid):
+                return at
+            at = Coordinates(transaction.file, transaction.end, state)
+    return at
