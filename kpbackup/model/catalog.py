@@ -50,3 +50,11 @@ class Catalog:
     def current(self) -> History | None:
         """The newest timeline: the only one that grows."""
         return self.histories[-1] if self.histories else None
+
+    @property
+    def newest_sealing(self) -> manifest.Sealing | None:
+        """What the newest set or segment is sealed to, None while nothing is stored."""
+        found: list[manifest.BackupSet | manifest.BinlogSegment] = []
+        for history in self.histories:
+            found += [*history.sets[-1:], *history.segments[-1:]]
+        return max(found, key=lambda one: one.head.created_at).sealing if found else None

@@ -128,5 +128,5 @@ def parse_identity(word: str) -> HybridIdentity:
     except ValueError as exc:
         raise errors.KeyProblem(f"cannot read a hybrid age identity: {exc}", hint="it looks like AGE-SECRET-KEY-PQ-1...") from exc
     if prefix != IDENTITY_PREFIX or len(seed) != _SEED_BYTES:
-        raise errors.KeyProblem("cannot read a hybrid age identity: it is no such key", hint="it looks like AGE-SECRET-KEY-PQ-1...")
+        raise errors.KeyProblem("cannot read a hybrid age identity: it is none", hint="it looks like AGE-SECRET-KEY-PQ-1...")
     return HybridIdentity(seed)

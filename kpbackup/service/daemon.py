@@ -23,7 +23,7 @@ from kpbackup.backup.archiver import run_incremental
 from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.plan import schedule
-from kpbackup.service import http, opening, pages, reading, status, watching
+from kpbackup.service import head_file, http, opening, pages, reading, side_jobs, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
@@ -104,10 +104,12 @@ class Supervisor:
         self.holder = settings.service.instance
         self._settings, self._repository, self._watch = settings, repository, watch
         self._stopping = threading.Event()
+        self._head_file = settings.need_repository().head_file
         timings = reading.timings(settings)
         self._full = Job("full", timings["full"], self._run_full)
         self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
-        self._jobs = (self._full, self._incremental)
+        self._side = side_jobs.SideJobs(settings, self._stoppable)
+        self._jobs = (self._full, self._incremental, *self._side.jobs)
         self._forced: schedule.Due | None = None
         self._is_mending = False  # a forced full backup runs
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
@@ -127,8 +129,9 @@ class Supervisor:
                 if (outcome := job.take()) is not None:
                     self._follow_up(job, outcome)
             state = self._watch.repository.view.state
-            if state is not None and self._watch.repository.view.up:
+            if state is not None and self._watch.repository.view.up and not state.regressed:
                 self._start_due(state.catalog, datetime.now(UTC))
+                self._side.start_due(state, datetime.now(UTC))
 
     def end_jobs(self) -> bool:
         """Stops running jobs at a safe point; True when all have ended, and so released their leases."""
@@ -194,6 +197,7 @@ class Supervisor:
         since = due.since or datetime.min.replace(tzinfo=UTC)
         request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since, check=self._stop_point)
         made = run_full(self._stoppable(), request)
+        head_file.record(self._head_file, [made], now=datetime.now(UTC))
         return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
 
     def _stop_point(self) -> None:
@@ -202,6 +206,7 @@ class Supervisor:
 
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
         made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))
+        head_file.record(self._head_file, made.segments, now=datetime.now(UTC))
         return {
             "segments": len(made.segments),
             "transactions": sum(segment.transactions for segment in made.segments),
