@@ -32,6 +32,13 @@ class History:
     tombstones: tuple[manifest.Tombstone, ...]
     damaged: tuple[Damaged, ...]
     newest: dict[str, tuple[int, datetime]]
+    pins: tuple[manifest.Pin, ...] = ()
+
+    @property
+    def pinned(self) -> dict[int, manifest.Pin]:
+        """Number of each set that is pinned now -> its pin."""
+        latest = {pin.set_seq: pin for pin in self.pins}
+        return {seq: pin for seq, pin in latest.items() if pin.pinned}
 
     @property
     def id(self) -> str:

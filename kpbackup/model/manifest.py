@@ -200,6 +200,16 @@ class Tombstone:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """A set is held against retention, or (`pinned` False) no longer; the newest entry for a set decides."""
+
+    head: Head
+    set_seq: int
+    pinned: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Canary:
     """A question sealed to one recipient alone; who opens it can give the answer whose hash is here."""
 

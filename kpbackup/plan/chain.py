@@ -29,11 +29,15 @@ class Gap:
 
 @dataclass(frozen=True)
 class Chain:
-    """A set and the unbroken segments that follow its coordinates, first to last; `gap` is what ended it early."""
+    """A set and the unbroken segments that follow its coordinates, first to last; `gap` is what ended it early.
+
+    `released`: retention kept the set alone, the segments after it are gone as they should be.
+    """
 
     backup_set: BackupSet
     segments: tuple[BinlogSegment, ...]
     gap: Gap | None
+    released: bool = False
 
     @property
     def end(self) -> Coordinates:
@@ -76,7 +80,10 @@ def chains(history: History) -> tuple[Chain, ...]:
     """One chain per set, in the order of the sets."""
     unbroken, gaps = runs(history)
     places = [_places(run) for run in unbroken]
-    return tuple(_chain(backup_set, unbroken, places, gaps) for backup_set in history.sets)
+    return tuple(
+        Chain(one, (), None, released=True) if _is_released(history, one, unbroken) else _chain(one, unbroken, places, gaps)
+        for one in history.sets
+    )
 
 
 def contains(segment: BinlogSegment, at: Coordinates) -> bool:
@@ -104,6 +111,14 @@ def _chain(
                 return found
             reached = reached or found  # this run ends right at the set; a later one may begin there
     return reached or Chain(backup_set, (), _gap_beside(backup_set, unbroken, gaps))
+
+
+def _is_released(history: History, backup_set: BackupSet, unbroken: Sequence[Sequence[BinlogSegment]]) -> bool:
+    """Whether the archive goes on from the anchor behind this set. Where the anchor's own segment is missing, nobody can tell."""
+    if history.anchor is None or not unbroken:
+        return False
+    first = unbroken[0][0]
+    return first.head.seq == history.anchor.first_seq and _place(backup_set.coordinates) < _place(first.start)
 
 
 def _following(backup_set: BackupSet, run: Sequence[BinlogSegment], place: int) -> int | None:

@@ -261,6 +261,9 @@ def _why(candidates: Sequence[tuple[History, chains.Chain]], target: Target) -> 
         return "it lies before the first recoverable point"
     if target.time > max(points):
         return "it lies after the last recoverable point"
+    before = [c for point, (_, c) in zip(points, candidates, strict=True) if point < target.time]
+    if before and before[-1].released:
+        return f"retention kept set {before[-1].backup_set.name} alone, the binlog after it was released"
     gap = next((c.gap for point, (_, c) in reversed(list(zip(points, candidates, strict=True))) if point < target.time), None)
     return f"it lies in a gap ({gap.reason})" if gap else "it lies in a gap between two timelines"
 

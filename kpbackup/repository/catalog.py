@@ -28,6 +28,7 @@ _KINDS: dict[str, type[Any]] = {
     "observations": manifest.ObservationManifest,
     "anchors": manifest.Anchor,
     "tombstones": manifest.Tombstone,
+    "pins": manifest.Pin,
 }
 
 
@@ -137,6 +138,7 @@ def _history(number: str, keys: list[str], fetch: _Fetcher, *, tail: bool = Fals
     wanted = {
         "sets": logs["sets"],
         "tombstones": logs["tombstones"],
+        "pins": logs["pins"],
         "observations": logs["observations"][-1:],
         "segments": segments[-1:] if tail else segments,
     }
@@ -157,6 +159,7 @@ def _assemble(timeline: manifest.Timeline, found: dict[str, Any], anchors: list[
         tombstones=tuple(_good(found["tombstones"])),
         damaged=tuple(value for entries in found.values() for _, value in entries if isinstance(value, Damaged)),
         newest={log: newest for log, entries in found.items() if (newest := _newest(entries))},
+        pins=tuple(_good(found["pins"])),
     )
 
 

@@ -90,6 +90,7 @@ def _places(history: History) -> Iterator[tuple[str, int]]:
         "sets": [one.head for one in history.sets],
         "segments": [one.head for one in history.segments[-1:]],
         "tombstones": [one.head for one in history.tombstones],
+        "pins": [one.head for one in history.pins],
         "observations": [history.observation.head] if history.observation else [],
         "anchors": [history.anchor.head] if history.anchor else [],
     }

@@ -14,9 +14,9 @@ CANARIES = "canaries/"
 IDENTITIES = "identities/"
 RECOVERIES = "recoveries/"
 LEASES = "leases/"
-LOGS = ("sets", "segments", "observations", "anchors", "tombstones")
+LOGS = ("sets", "segments", "observations", "anchors", "tombstones", "pins")
 
-_LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones)/(\d{4}-\d{2})/(\d{10})$")
+_LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones|pins)/(\d{4}-\d{2})/(\d{10})$")
 _MONTH = re.compile(r"^\d{4}-\d{2}$")
 
 
