@@ -35,6 +35,7 @@ STALE_AFTER_S = 30.0  # a place the source has reached must come through the str
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 T = TypeVar("T")
+Stored = Callable[[manifest.BinlogSegment], object]
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +63,10 @@ class Meter:
 
 
 def run_continuous(
-    repository: Repository, request: archiver.ArchiveRequest, *, stop: threading.Event, meter: Meter | None = None
+    repository: Repository, request: archiver.ArchiveRequest, *,
+    stop: threading.Event, meter: Meter | None = None, stored: Stored = lambda segment: None,
 ) -> None:
-    """Archives until `stop` is set; the segment at hand is finished and stored first.
+    """Archives until `stop` is set; the segment at hand is finished and stored first. `stored` is told of each one.
 
     Raises:
         ChainBroken: no full backup yet, or the archive cannot go on (purged, reset, forked).
@@ -74,18 +76,16 @@ def run_continuous(
     meter = meter or Meter()
     holding = _Holding(repository, request.holder)
     try:
-        _run_sessions(repository, request, stop, meter, holding)
+        _run_sessions(lambda: _Session(repository, request, stop, meter, holding, stored))
     finally:
         holding.release()
         meter.following, meter.waiting_segments, meter.waiting_bytes, meter.stalled_since = False, 0, 0, None
 
 
-def _run_sessions(
-    repository: Repository, request: archiver.ArchiveRequest, stop: threading.Event, meter: Meter, holding: _Holding
-) -> None:
+def _run_sessions(new_session: Callable[[], _Session]) -> None:
     failures = 0
-    while not stop.is_set():
-        session = _Session(repository, request, stop, meter, holding)
+    while not (session := new_session()).stop.is_set():
+        stop, meter = session.stop, session.meter
         try:
             session.run()
         except (errors.ServerUnreachable, errors.StorageError, _Stale) as exc:
@@ -116,6 +116,7 @@ class _Session:
     stop: threading.Event
     meter: Meter
     holding: _Holding
+    stored: Stored
     was_following: bool = False
     _seen: manifest.Observation | None = None
     _seen_at: float = 0.0
@@ -152,6 +153,7 @@ class _Session:
         seen = self._seen if self._seen and order(sealed.facts.end) >= order(self._seen.position) else None
         made = self._patiently(lambda: self._log.append(sealed, seen))
         self._backlog.drop_first()
+        self.stored(made)
         self.meter.segments += 1
         self.meter.transactions += made.transactions
         self._seen = None if seen else self._seen
@@ -210,6 +212,7 @@ class _Session:
         if self.meter.stalled_since is None:
             self.meter.stalled_since = time.monotonic()
             logs.event(logger, "archive_stalled", level=logging.ERROR, error=exc, hint=exc.hint)
+
 
 class _Holding:
     """The lease, from the start, or again after the store was away for longer than its time to live."""

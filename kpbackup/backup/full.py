@@ -102,14 +102,23 @@ def _timeline(
         )
     now = datetime.now(UTC)
     if history is None:
-        return _start(repository, facts, 1, "first", None, None, now)
+        return _start(repository, facts, _free_number(catalog), "first", None, None, now)
     head = sources.archive_head(history, first_link=chain.first_link(repository.id, history.id))
     reason = ""
     if head is not None:
         reason = sources.broken(connection.endpoint, facts, history, head, binlogs=coordinates.list_binlogs(connection))
     if not reason:
         return history.timeline
-    return _start(repository, facts, int(history.id) + 1, reason, history, head.at if head else None, now)
+    return _start(repository, facts, _free_number(catalog), reason, history, head.at if head else None, now)
+
+
+def _free_number(catalog: Catalog) -> int:
+    """The number after the newest good timeline, past those that somebody took without a signature we trust."""
+    taken = {int(one.key.split("/")[1]) for one in catalog.damaged if one.key == layout.timeline(one.key.split("/")[1])}
+    number = int(catalog.current.id) + 1 if catalog.current else 1
+    while number in taken:
+        number += 1
+    return number
 
 
 def _start(

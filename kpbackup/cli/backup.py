@@ -6,12 +6,17 @@ import os
 import socket
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import typer
 
 from kpbackup import quantities
 from kpbackup.cli import context, progress, render
-from kpbackup.service import opening
+from kpbackup.service import head_file, opening
+
+if TYPE_CHECKING:
+    from kpbackup.repository.binding import Repository
 
 
 def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
@@ -19,10 +24,11 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
     from kpbackup.backup.full import run_full
 
     room = context.of(ctx, json=json)
-    repository = opening.writing_repository(room.settings)
+    repository = _writing(room)
     request = opening.full_request(room.settings, holder=holder())
     with progress.show("full backup", stream=sys.stderr) as report:
         made = run_full(repository, replace(request, progress=lambda done, total: report(done, total, "rows")))
+    head_file.record(room.settings.need_repository().head_file, [made], now=datetime.now(UTC))
     totals = made.totals
     document = {
         "set": made.name,
@@ -60,8 +66,9 @@ def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:
     from kpbackup.backup.archiver import run_incremental
 
     room = context.of(ctx, json=json)
-    repository = opening.writing_repository(room.settings)
+    repository = _writing(room)
     made = run_incremental(repository, opening.archive_request(room.settings, holder=holder()))
+    head_file.record(room.settings.need_repository().head_file, made.segments, now=datetime.now(UTC))
     transactions = sum(segment.transactions for segment in made.segments)
     document = {
         "segments": len(made.segments),
@@ -83,6 +90,16 @@ def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:
             ]
         ),
     )
+
+
+def _writing(room: context.Context) -> Repository:
+    """The repository to write to; a store that shows less than the head file knows is not written on top of."""
+    from kpbackup.repository import catalog as catalogs
+
+    repository = opening.writing_repository(room.settings)
+    if (path := room.settings.need_repository().head_file) is not None:
+        head_file.expect(path, catalogs.read_catalog(repository))
+    return repository
 
 
 def holder() -> str:

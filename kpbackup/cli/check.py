@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,12 @@ def check(
         str | None, typer.Option("--read-data", metavar="N%", help="Also read and hash this part of the objects.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Read and hash every object: the same as --read-data 100%.")] = False,
+    expect_head: Annotated[
+        str | None, typer.Option("--expect-head", metavar="FILE", help="Nothing this head file knows may be missing.")
+    ] = None,
+    write_head: Annotated[
+        str | None, typer.Option("--write-head", metavar="FILE", help="Write the newest number of every log into a head file.")
+    ] = None,
 ) -> None:
     """Audit the repository: manifests, signatures, links, presence and size of every object; with --all every byte.
 
@@ -28,12 +35,15 @@ def check(
     room = context.of(ctx, json=json)
     percent = _percent(read_data, everything=all_)
     from kpbackup.repository.check import check as audit
-    from kpbackup.service import opening
+    from kpbackup.service import head_file, opening
 
     settings = room.settings
-    identities = opening.identities(settings) if settings.encryption.identity_file else ()
+    identities = opening.identities(settings) if settings.encryption.opens else ()
     repository = opening.reading_repository(settings)
-    report = audit(repository, read_percent=percent, identities=identities)
+    expected = head_file.read(expect_head) if expect_head else None
+    report = audit(repository, read_percent=percent, identities=identities, expected=expected)
+    if write_head:
+        head_file.write(write_head, report.head, now=datetime.now(UTC))
     _show(room, report)
     if report.problems:
         raise errors.IntegrityError(
@@ -65,6 +75,7 @@ def _show(room: context.Context, report: Report) -> None:
             "read_objects": report.read_objects,
             "read_bytes": report.read_bytes,
             "opened": report.opened,
+            "head": report.head.logs,
             "problems": [{"key": one.key, "what": one.what, "costs": one.costs} for one in report.problems],
             "windows": [{"timeline": w.timeline, "start": w.start, "end": w.end} for w in report.windows],
         },

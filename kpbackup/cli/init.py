@@ -2,7 +2,8 @@
 
 Order: keys first (create-only files), then the repository, so that no repository exists whose keys were never written.
 Run again after a failure, it takes up the keys that are there. What the settings name already (recipients, a signing key) is
-used and not made: a second source, or keys that came from a Secret.
+used and not made: a second source, or keys that came from a Secret. With a passphrase in the settings the identity is sealed with
+it and stored in the repository too, before the binding, so that the passphrase and the bucket are all a restore needs.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ if TYPE_CHECKING:
     from kpbackup.storage.backend import Backend
 
 IDENTITY, RECIPIENTS, SIGNING, PUBLIC = "identity.txt", "recipients.txt", "signing.key", "signing.pub"
+SEALED_IDENTITY = "identity.age"
 
 
 @dataclass(frozen=True)
 class _Keys:
-    """`identity_file` is None when the settings name recipients: then their identities are the user's matter."""
+    """`identity_file` is None when the settings name recipients: then their identities are the user's matter. `sealed` is the
+    identity sealed with the passphrase of the settings."""
 
     signing: sign.SigningKey
     signing_file: Path
     recipients: tuple[str, ...]
     identity_file: Path | None
+    sealed: bytes = b""
 
 
 def init(
@@ -47,7 +51,9 @@ def init(
 
     Writes four files into the directory of --keys unless they are there: identity.txt (private, opens every
     backup), recipients.txt (its public half), signing.key (private, signs what is written) and signing.pub.
-    Recipients or a signing key that the settings name already are used instead of new ones.
+    Recipients or a signing key that the settings name already are used instead of new ones. With
+    encryption.passphrase_file set, the identity is sealed with the passphrase (identity.age) and stored in the
+    repository as well: then restoring needs the bucket and the passphrase, and no key file.
     """
     room = context.of(ctx, json=json)
     backend = opening.backend(room.settings)
@@ -55,8 +61,10 @@ def init(
     flavour = _flavour(room)
     _try_store(backend)
     made = _keys(room.settings, Path(keys))
-    from kpbackup.repository import binding
+    from kpbackup.repository import binding, sealed_identity
 
+    if made.sealed:
+        sealed_identity.store(backend, made.sealed)
     repository = binding.create_repository(
         backend, signing_key=made.signing, source=source.label, flavour=flavour, created_at=datetime.now(UTC)
     )
@@ -94,6 +102,9 @@ def _keys(settings: Settings, directory: Path) -> _Keys:
         place = Path(signing_file) if has_signing_key and signing_file else directory / SIGNING
         if has_recipients:
             return _Keys(signing, place, settings.need_recipients(), None)
+        if settings.encryption.passphrase_file:
+            recipient, sealed = _new_sealed_recipient(directory, settings.need_passphrase().get_secret_value())
+            return _Keys(signing, place, (recipient,), directory / SEALED_IDENTITY, sealed)
         return _Keys(signing, place, (_new_recipient(directory),), directory / IDENTITY)
     except OSError as exc:
         raise errors.LocalIOError(
@@ -118,6 +129,19 @@ def _new_recipient(directory: Path) -> str:
     return recipient
 
 
+def _new_sealed_recipient(directory: Path, passphrase: str) -> tuple[str, bytes]:
+    """(the recipient, the sealed identity); one that is there from an interrupted run is opened and used."""
+    from kpbackup.repository import sealed_identity
+
+    path = directory / SEALED_IDENTITY
+    if not path.exists():
+        _create(path, sealed_identity.seal(encrypt.Identity.generate(), passphrase), private=True)
+    sealed = path.read_bytes()
+    recipient = str(sealed_identity.unseal(sealed, passphrase, what=str(path)).recipient)
+    _kept(directory / RECIPIENTS, lambda: f"{recipient}\n", private=False)
+    return recipient, sealed
+
+
 def _new_identity() -> str:
     identity = encrypt.Identity.generate()
     return (
@@ -132,16 +156,21 @@ def _key_line(text: str) -> str:
 
 def _kept(path: Path, make: Callable[[], str], *, private: bool) -> str:
     """The file's text; made create-only first if it is not there."""
+    if not path.exists():
+        _create(path, make().encode(), private=private)
+    return path.read_text()
+
+
+def _create(path: Path, content: bytes, *, private: bool) -> None:
+    """Writes a new file, on the disk when this returns; one that appeared meanwhile stays."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
     except FileExistsError:
-        return path.read_text()
-    with os.fdopen(handle, "w") as file:
-        text = make()
-        file.write(text)
+        return
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return text
 
 
 def _report(room: context.Context, made: _Keys, repository: str, url: str) -> None:
@@ -162,7 +191,7 @@ def _report(room: context.Context, made: _Keys, repository: str, url: str) -> No
         render.Fields(
             [("repository", f"{repository} at {url}"), ("identity", identity or known), ("signing key", signing_file)]
         ),
-        *([_KEEP_IT.format(identity)] if identity else []),
+        *([(_KEEP_PASSPHRASE if made.sealed else _KEEP_IT).format(identity)] if identity else []),
         "Put into the settings:\n\n"
         f"encryption:\n  recipients: [{', '.join(made.recipients)}]\n"
         f"signing:\n  key_file: {signing_file}\n  public_keys: [{made.signing.public_key}]",
@@ -172,4 +201,9 @@ def _report(room: context.Context, made: _Keys, repository: str, url: str) -> No
 _KEEP_IT = """
 The identity {} opens every backup, and nothing else does. Copy it to two safe places
 away from this machine and delete it here: making backups does not need it, restoring does.
+"""
+
+_KEEP_PASSPHRASE = """
+The identity {} is sealed with your passphrase and lies in the repository too: passphrase and bucket
+open every backup. Take encryption.passphrase_file out of the settings of this machine: making backups does not need it.
 """

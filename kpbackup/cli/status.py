@@ -27,7 +27,7 @@ def status(ctx: typer.Context, json: context.JsonOption = False) -> int:
     room = context.of(ctx, json=json)
     settings = room.settings
     try:
-        state = reading.Reader(opening.reading_repository(settings)).read()
+        state = reading.reader(settings, opening.reading_repository(settings)).read()
     except errors.StorageError as exc:
         unknown = Reason(Level.UNKNOWN, f"{exc.message}; {exc.hint}" if exc.hint else exc.message)
         room.printer.show({"level": "unknown", "reasons": [_reason(unknown)]}, f"unknown: {unknown.text}")

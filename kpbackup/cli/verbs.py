@@ -52,6 +52,12 @@ VERBS: dict[str, Verb] = {
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
     "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),
+    "keys list": Verb("kpbackup.cli.keys", "list_", "List recipients, data keys, canaries and trusted signing keys."),
+    "keys add": Verb("kpbackup.cli.recipients", "add", "Add a recipient, or make a new identity."),
+    "keys remove": Verb("kpbackup.cli.recipients", "remove", "Remove a recipient from future key objects."),
+    "keys rewrap": Verb("kpbackup.cli.keys", "rewrap", "Seal every data key to today's recipients; no data is touched."),
+    "keys canary": Verb("kpbackup.cli.keys", "canary", "Make canaries, or prove with --check that a key still opens them."),
+    "keys signing": Verb("kpbackup.cli.recipients", "signing", "Make a new signing key, to rotate to."),
     "prune": Verb("kpbackup.cli.prune", "prune", "Release and delete what retention no longer needs."),
     "doctor": Verb("kpbackup.cli.doctor", "doctor", "Examine source, store, keys and clock; say how to mend."),
     "version": Verb("kpbackup.cli.version", "version", "Print the version of kpbackup."),
@@ -60,6 +66,7 @@ VERBS: dict[str, Verb] = {
 # The help of a group that is not itself a verb.
 GROUPS: dict[str, str] = {
     "backup": "Make a backup now: full or incremental.",
+    "keys": "Look after the keys: who can open backups, who may write them, and whether the keys still work.",
 }
 
 

@@ -15,6 +15,7 @@ from kpbackup.config.groups import (
     ObjectiveSettings,
     RepositorySettings,
     RetentionSettings,
+    RetiredKey,
     ScheduleSettings,
     ServiceSettings,
     SigningSettings,
@@ -28,6 +29,7 @@ from kpbackup.config.settings import Settings
 
 __all__ = [
     "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "ObjectiveSettings",
-    "RecoverySettings", "RepositorySettings", "RetentionSettings", "ScheduleSettings", "ServiceSettings", "Settings",
-    "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings", "TlsSettings", "VerifySettings", "load",
+    "RecoverySettings", "RepositorySettings", "RetentionSettings", "RetiredKey", "ScheduleSettings", "ServiceSettings",
+    "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings", "TlsSettings",
+    "VerifySettings", "load",
 ]

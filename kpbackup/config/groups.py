@@ -119,6 +119,10 @@ class RepositorySettings(Group):
     region: values.Text | None = None
     """S3 region. Unset, the AWS configuration of the machine decides; servers that are not Amazon's rarely care."""
 
+    head_file: values.Path | None = None
+    """File on this machine into which each backup writes the newest number of every log. Kept where the store cannot reach it,
+    it shows removed newest entries and a store that serves an older state (`kpbackup check --expect-head`)."""
+
     @pydantic.model_validator(mode="after")
     def _s3_keys_need_s3(self) -> Self:
         if not self.url.startswith("s3://") and (self.endpoint_url or self.region):
@@ -138,7 +142,27 @@ class EncryptionSettings(Group):
 
     identity_file: values.Path | None = None
     """File of the private age identity. Restoring needs it, making backups does not: keep it away from the machine that
-    makes them."""
+    makes them. It may be sealed with a passphrase (`age -p`)."""
+
+    passphrase_file: values.Path | None = None
+    """File that holds the passphrase of a sealed identity: of `identity_file`, or, without one, of the one that `kpbackup init`
+    stored in the repository when this was set and no recipient. Restoring needs it, making backups does not."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether this machine has what opens backups."""
+        return self.identity_file is not None or self.passphrase_file is not None
+
+
+class RetiredKey(Group):
+    """A signing key that is believed up to a head and no further."""
+
+    public_key: values.PublicKey
+    """The retired public key, `RW...`. It need not be among `public_keys` any more."""
+
+    head_file: values.Path
+    """Head file (`repository.head_file`, or of `kpbackup check --write-head`) from before it was retired or stolen: what is
+    numbered behind it and signed by this key is refused."""
 
 
 class SigningSettings(Group):
@@ -157,6 +181,10 @@ class SigningSettings(Group):
     public_keys_file: values.Path | None = None
     """File with one public key per line, `#` or `untrusted comment:` starts a comment. Added to `public_keys`."""
 
+    retired: tuple[RetiredKey, ...] = ()
+    """Keys that were rotated away or stolen: a list of {public_key, head_file}. A stolen key can forge what comes, not what
+    was: everything up to the head stays restorable."""
+
     @pydantic.model_validator(mode="after")
     def _password_needs_key(self) -> Self:
         if self.key_password_file and not self.key_file:
@@ -172,6 +200,10 @@ class ScheduleSettings(Group):
 
     incremental: values.Cron | None = "0 * * * *"
     """Cron expression of incremental backups; null switches them off. Every hour, which meets the RPO of one hour."""
+
+    canary: values.Cron | None = None
+    """Cron expression of new canaries, one small object per recipient, which `kpbackup keys canary --check` opens where the
+    identity is. Off by default, as nothing is proven before somebody opens them; `0 3 * * 1` makes them every Monday."""
 
 
 class ArchiveSettings(Group):
@@ -210,6 +242,10 @@ class ObjectiveSettings(Group):
 
     rto: values.Duration = pydantic.Field(default=timedelta(minutes=30), gt=timedelta())
     """Longest recovery that is acceptable, from its start to a verified database."""
+
+    canary: values.Duration = pydantic.Field(default=timedelta(days=40), gt=timedelta())
+    """Longest time since a key last proved that it opens its canary; `status` warns after it, once there are canaries. Forty
+    days leave room for a person who does it every month."""
 
 
 class RetentionSettings(Group):

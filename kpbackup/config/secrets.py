@@ -34,6 +34,19 @@ def password(given: pydantic.SecretStr | None, path: str | None, *, key: str) ->
     return pydantic.SecretStr(text.removesuffix("\n").removesuffix("\r"))
 
 
+def key_bytes(path: str, *, key: str) -> pydantic.SecretBytes:
+    """The whole content of a private key file, which may be sealed and so no text.
+
+    Raises:
+        KeyProblem: it cannot be read.
+    """
+    try:
+        return pydantic.SecretBytes(_read_bytes(path))
+    except OSError as exc:
+        hint = "bring the key to this machine, readable for this user"
+        raise errors.KeyProblem(f"{key}: cannot read {path}: {_reason(exc)}", hint=hint) from exc
+
+
 def key_text(path: str, *, key: str) -> pydantic.SecretStr:
     """The whole text of a private key file.
 
@@ -75,11 +88,15 @@ def exposed(path: str) -> bool:
 
 
 def _read(path: str) -> str:
+    return _read_bytes(path).decode()
+
+
+def _read_bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         content = file.read(LARGEST_FILE_BYTES + 1)
     if len(content) > LARGEST_FILE_BYTES:
         raise OSError(0, "larger than 1 MiB, so not a key or password")
-    return content.decode()
+    return content
 
 
 def _reason(exc: OSError | UnicodeDecodeError) -> str:

@@ -131,16 +131,32 @@ class Settings(groups.Group):
         hint = "`kpbackup init` prints the public key of the repository"
         return self._keys("signing", "public_keys", check=values.public_key, hint=hint)
 
-    def need_identity(self) -> pydantic.SecretStr:
-        """The text of the private identity's file.
+    def need_identity(self) -> pydantic.SecretBytes | None:
+        """The content of the private identity's file, None when only a passphrase is set.
 
         Raises:
-            SettingsError: identity_file is not set.
-            KeyProblem: it cannot be read.
+            SettingsError: neither identity_file nor passphrase_file is set.
+            KeyProblem: the file cannot be read.
         """
-        if self.encryption.identity_file is None:
+        if self.encryption.identity_file is not None:
+            return secrets.key_bytes(self.encryption.identity_file, key="encryption.identity_file")
+        if self.encryption.passphrase_file is None:
             raise _missing("encryption.identity_file", "name the file of the private identity that `kpbackup init` made")
-        return secrets.key_text(self.encryption.identity_file, key="encryption.identity_file")
+        return None
+
+    def need_passphrase(self) -> pydantic.SecretStr:
+        """The passphrase of a sealed identity.
+
+        Raises:
+            SettingsError: passphrase_file is not set, cannot be read, or is empty.
+        """
+        path = self.encryption.passphrase_file
+        if path is None:
+            raise _missing("encryption.passphrase_file", "the identity is sealed: name the file of its passphrase")
+        found = secrets.password(None, path, key="encryption.passphrase_file")
+        if not found.get_secret_value():
+            raise errors.SettingsError(f"encryption.passphrase_file: {path} is empty", hint="write the passphrase into it")
+        return found
 
     def need_signing_key(self) -> tuple[pydantic.SecretStr, pydantic.SecretStr | None]:
         """The text of the secret signing key's file, and its password if one is set.
@@ -164,6 +180,7 @@ class Settings(groups.Group):
             "source.password_file": self.source.password_file if self.source else None,
             "recovery.target.password_file": target.password_file if target else None,
             "encryption.identity_file": self.encryption.identity_file,
+            "encryption.passphrase_file": self.encryption.passphrase_file,
             "signing.key_file": self.signing.key_file,
             "signing.key_password_file": self.signing.key_password_file,
         }

@@ -16,7 +16,7 @@ import pydantic
 from kpbackup import quantities
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
-_RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
+_RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}|age1pq1[02-9ac-hj-np-z]{1952}")
 _PUBLIC_KEY = re.compile(r"RW[A-Za-z0-9+/]{54}")
 
 

@@ -58,6 +58,13 @@ class History:
     @property
     def segment_count(self) -> int:
         return sum(unit.last_seq - unit.first_seq + 1 for unit in self.units)
+    pins: tuple[manifest.Pin, ...] = ()
+
+    @property
+    def pinned(self) -> dict[int, manifest.Pin]:
+        """Number of each set that is pinned now -> its pin."""
+        latest = {pin.set_seq: pin for pin in self.pins}
+        return {seq: pin for seq, pin in latest.items() if pin.pinned}
 
     @property
     def id(self) -> str:
@@ -76,3 +83,11 @@ class Catalog:
     def current(self) -> History | None:
         """The newest timeline: the only one that grows."""
         return self.histories[-1] if self.histories else None
+
+    @property
+    def newest_sealing(self) -> manifest.Sealing | None:
+        """What the newest set or segment is sealed to, None while nothing is stored."""
+        found: list[manifest.BackupSet | manifest.BinlogSegment] = []
+        for history in self.histories:
+            found += [*history.sets[-1:], *history.segments[-1:]]
+        return max(found, key=lambda one: one.head.created_at).sealing if found else None

@@ -314,6 +314,33 @@ class Tombstone:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """A set is held against retention, or (`pinned` False) no longer; the newest entry for a set decides."""
+
+    head: Head
+    set_seq: int
+    pinned: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A question sealed to one recipient alone; who opens it can give the answer whose hash is here."""
+
+    head: Head
+    recipient: str
+    answer_sha256: str
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class CanaryProof:
+    """The answer, left unsigned by whoever opened the canary: it proves itself."""
+
+    answer: str
+
+
+@dataclass(frozen=True)
 class RecoveryRecord:
     """One entry of a recovery's journal: see recovery/run.py for the events and their fields."""
 

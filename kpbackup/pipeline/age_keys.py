@@ -4,7 +4,9 @@ Source: the age specification (c2sp.org/age), "The X25519 recipient type" and "T
 recipient type". A recipient (`age1...`) is public and only seals; an identity
 (`AGE-SECRET-KEY-1...`) is secret and only opens. The texts are those of `age-keygen`.
 
-Limits: hybrid (post-quantum) and plugin keys are recognised and refused. A passphrase stands alone:
+Hybrid (post-quantum) keys are read here too and are the matter of `age_hybrid`.
+
+Limits: plugin keys are recognised and refused. A passphrase stands alone:
 the specification forbids mixing it with other recipients. Work factors above `WORK_FACTOR_LIMIT`
 are refused, because the file chooses how much memory (2^factor KiB) and time we spend.
 Secrets appear in no `repr` and no error. Nothing is written anywhere: a crash leaves nothing behind.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -39,16 +42,18 @@ _WORK_FACTOR = re.compile(r"[1-9][0-9]*\Z")
 
 @dataclass(frozen=True)
 class Recipient:
-    """A public X25519 key; `str()` is its `age1...` text."""
+    """A public key: X25519 here, hybrid in a subclass. `str()` is its `age1...` text."""
 
     public: bytes
 
     @classmethod
     def parse(cls, text: str) -> Recipient:
-        """The recipient written as `age1...`; raises KeyProblem."""
+        """The recipient written as `age1...`, of either kind; raises KeyProblem."""
         word = text.strip()
         if word.lower().startswith("age1pq1"):
-            raise _unsupported("recipient", "a hybrid (post-quantum) key")
+            from kpbackup.pipeline import age_hybrid  # seldom met, and its library is not cheap to load
+
+            return age_hybrid.parse_recipient(word)
         try:
             prefix, public = bech32.decode(word)
         except ValueError as exc:
@@ -63,6 +68,10 @@ class Recipient:
 
     def __str__(self) -> str:
         return bech32.encode("age", self.public)
+
+    def new_identity(self) -> Identity:
+        """A fresh identity of this recipient's kind: for a data key, which must not be weaker than what it is sealed to."""
+        return Identity.generate()
 
     def wrap(self, file_key: bytes) -> age_header.Stanza:
         """A stanza that gives `file_key` to this recipient; raises KeyProblem for a low-order public key."""
@@ -79,7 +88,7 @@ class Recipient:
 
 @dataclass(frozen=True)
 class Identity:
-    """A secret X25519 key. `reveal()` is the only way to its text."""
+    """A secret key: X25519 here, hybrid in a subclass. `reveal()` is the only way to its text."""
 
     _secret: bytes = field(repr=False)
 
@@ -95,7 +104,9 @@ class Identity:
         if len(words) != 1:
             raise errors.KeyProblem(f"cannot read an age identity: {len(words)} keys found where one is expected")
         if words[0].upper().startswith("AGE-SECRET-KEY-PQ-1"):
-            raise _unsupported("identity", "a hybrid (post-quantum) key")
+            from kpbackup.pipeline import age_hybrid
+
+            return age_hybrid.parse_identity(words[0])
         if words[0].upper().startswith("AGE-PLUGIN-"):
             raise _unsupported("identity", "a plugin key")
         try:
@@ -123,13 +134,13 @@ class Identity:
             if stanza.kind != "X25519":
                 continue
             if len(stanza.arguments) != 2:
-                raise _bad_stanza("X25519", "it must have two arguments")
-            share = _decode_argument(stanza, size=_KEY_BYTES)
-            _check_body(stanza)
+                raise bad_stanza("X25519", "it must have two arguments")
+            share = decode_argument(stanza, size=_KEY_BYTES)
+            check_body(stanza)
             try:
                 secret = private.exchange(X25519PublicKey.from_public_bytes(share))
             except ValueError as exc:
-                raise _bad_stanza("X25519", "the share is a low-order point") from exc
+                raise bad_stanza("X25519", "the share is a low-order point") from exc
             key = age_header.hkdf(secret, salt=share + own, info=_X25519_INFO)
             file_key = _open(key, stanza.body)
             if file_key is not None:
@@ -171,9 +182,9 @@ class PassphraseIdentity:
             if stanza.kind != "scrypt":
                 continue
             if len(stanza.arguments) != 3:
-                raise _bad_stanza("scrypt", "it must have three arguments")
-            salt = _decode_argument(stanza, size=_SALT_BYTES)
-            _check_body(stanza)
+                raise bad_stanza("scrypt", "it must have three arguments")
+            salt = decode_argument(stanza, size=_SALT_BYTES)
+            check_body(stanza)
             work_factor = _parse_work_factor(stanza.arguments[2])
             return _open(_stretch(self._passphrase, salt=salt, work_factor=work_factor), stanza.body)
         return None
@@ -183,15 +194,29 @@ AnyRecipient: TypeAlias = Recipient | PassphraseRecipient
 AnyIdentity: TypeAlias = Identity | PassphraseIdentity
 
 
+def check_together(recipients: Sequence[AnyRecipient]) -> None:
+    """Raises KeyProblem unless one file may be sealed to all of these: a passphrase alone, hybrid keys among themselves.
+
+    With an X25519 key beside a hybrid one, a quantum computer would open the file by the weaker of the two.
+    """
+    if len(recipients) > 1 and any(isinstance(recipient, PassphraseRecipient) for recipient in recipients):
+        raise errors.KeyProblem("cannot encrypt: a passphrase must be the only recipient")
+    if len({type(recipient) for recipient in recipients}) > 1:
+        raise errors.KeyProblem(
+            "cannot encrypt: hybrid (age1pq1...) and X25519 recipients are mixed",
+            hint="use recipients of one kind: the weaker key would decide who can open the file",
+        )
+
+
 def check_scrypt_alone(stanzas: list[age_header.Stanza]) -> None:
     """Raises IntegrityError if a passphrase stanza has company, which the specification forbids."""
     if len(stanzas) > 1 and any(stanza.kind == "scrypt" for stanza in stanzas):
-        raise _bad_stanza("scrypt", "a passphrase must be the only recipient")
+        raise bad_stanza("scrypt", "a passphrase must be the only recipient")
 
 
 def _parse_work_factor(text: str) -> int:
     if not _WORK_FACTOR.match(text):
-        raise _bad_stanza("scrypt", "the work factor is not a plain decimal number")
+        raise bad_stanza("scrypt", "the work factor is not a plain decimal number")
     # The length first: a number of a million digits is expensive to convert.
     if len(text) > 2 or int(text) > WORK_FACTOR_LIMIT:
         raise errors.IntegrityError(
@@ -206,20 +231,22 @@ def _stretch(passphrase: str, *, salt: bytes, work_factor: int) -> bytes:
     return scrypt.derive(passphrase.encode("utf-8"))
 
 
-def _decode_argument(stanza: age_header.Stanza, *, size: int) -> bytes:
+def decode_argument(stanza: age_header.Stanza, *, size: int) -> bytes:
+    """The second argument of a stanza; raises IntegrityError unless it is canonical base64 of `size` bytes."""
     try:
         value = age_header.decode_base64(stanza.arguments[1].encode("ascii"))
     except ValueError as exc:
-        raise _bad_stanza(stanza.kind, str(exc)) from exc
+        raise bad_stanza(stanza.kind, str(exc)) from exc
     if len(value) != size:
-        raise _bad_stanza(stanza.kind, f"its second argument is not {size} bytes long")
+        raise bad_stanza(stanza.kind, f"its second argument is not {size} bytes long")
     return value
 
 
-def _check_body(stanza: age_header.Stanza) -> None:
+def check_body(stanza: age_header.Stanza) -> None:
+    """Raises IntegrityError unless the wrapped file key has its length."""
     # Before any decryption, as the specification asks: it takes away partitioning oracles.
     if len(stanza.body) != _BODY_BYTES:
-        raise _bad_stanza(stanza.kind, "the wrapped file key has the wrong length")
+        raise bad_stanza(stanza.kind, "the wrapped file key has the wrong length")
 
 
 def _open(key: bytes, body: bytes) -> bytes | None:
@@ -229,12 +256,13 @@ def _open(key: bytes, body: bytes) -> bytes | None:
         return None
 
 
-def _bad_stanza(kind: str, cause: str) -> errors.IntegrityError:
+def bad_stanza(kind: str, cause: str) -> errors.IntegrityError:
+    """The error for a stanza that the specification does not allow."""
     return errors.IntegrityError(f"cannot decrypt: bad age header: malformed {kind} stanza: {cause}")
 
 
 def _unsupported(what: str, kind: str) -> errors.KeyProblem:
     return errors.KeyProblem(
         f"cannot use an age {what}: it is {kind}, which kpbackup does not support",
-        hint="use an X25519 key pair as made by `age-keygen`",
+        hint="use a key pair as made by `age-keygen` or `age-keygen -pq`",
     )

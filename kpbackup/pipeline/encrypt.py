@@ -33,6 +33,7 @@ from kpbackup.pipeline.age_keys import (
     PassphraseRecipient,
     Recipient,
     check_scrypt_alone,
+    check_together,
 )
 
 __all__ = [
@@ -116,14 +117,14 @@ class Encryptor:
     """Turns one plaintext stream into one age file: `encrypt` repeatedly, then `flush` once, and join what they return.
 
     `recipients` are any number of `Recipient`s or exactly one `PassphraseRecipient`; each can open the file alone.
-    Raises KeyProblem if there is none or a passphrase has company. A passphrase costs its scrypt time here.
+    Raises KeyProblem if there is none, a passphrase has company, or hybrid keys are mixed with others. A passphrase costs
+    its scrypt time here.
     """
 
     def __init__(self, recipients: Sequence[AnyRecipient]) -> None:
         if not recipients:
             raise errors.KeyProblem("cannot encrypt: no recipient is given")
-        if len(recipients) > 1 and any(isinstance(recipient, PassphraseRecipient) for recipient in recipients):
-            raise errors.KeyProblem("cannot encrypt: a passphrase must be the only recipient")
+        check_together(recipients)
         file_key = os.urandom(FILE_KEY_BYTES)
         nonce = os.urandom(NONCE_BYTES)
         self._start = age_header.build([recipient.wrap(file_key) for recipient in recipients], file_key) + nonce
@@ -233,7 +234,7 @@ class Decryptor:
         kinds = ", ".join(sorted({stanza.kind for stanza in stanzas}))
         raise errors.KeyProblem(
             f"cannot decrypt: none of {len(self._identities)} given identities opens this age file of {len(stanzas)} recipients",
-            hint=f"find the identity it was sealed to; kpbackup opens X25519 and scrypt, the file has: {kinds[:200]}",
+            hint=f"find the identity it was sealed to; kpbackup knows X25519, mlkem768x25519 and scrypt, this has: {kinds[:200]}",
         )
 
     def _check_usable(self) -> None:

@@ -147,7 +147,12 @@ def sign(data: bytes, key: SigningKey, *, trusted_comment: str) -> str:
 
 
 def verify(data: bytes, signature_text: str, keys: Iterable[PublicKey]) -> str:
-    """The trusted comment, if one of `keys` signed `data` and the comment.
+    """The trusted comment, if one of `keys` signed `data` and the comment. Raises as `verify_by`."""
+    return verify_by(data, signature_text, keys)[0]
+
+
+def verify_by(data: bytes, signature_text: str, keys: Iterable[PublicKey]) -> tuple[str, PublicKey]:
+    """(the trusted comment, the one of `keys` that signed `data` and the comment).
 
     Raises IntegrityError if the signature is malformed or wrong, KeyProblem if no key has its key id.
     """
@@ -166,7 +171,7 @@ def verify(data: bytes, signature_text: str, keys: Iterable[PublicKey]) -> str:
             public.verify(over_all, signature + comment.encode("utf-8"))
         except InvalidSignature:
             continue
-        return comment
+        return comment, key
     raise errors.IntegrityError(
         f"cannot verify a signature: that of key {_key_id(identifier)} does not fit the data or its trusted comment"
     )

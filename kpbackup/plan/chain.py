@@ -38,12 +38,14 @@ class Gap:
 class Chain:
     """A set and what follows its coordinates without a break, first to last; `gap` is what ended it early.
 
-    The first of `units` may begin before the set.
+    The first of `units` may begin before the set. `released`: retention kept the set alone, the segments after it are gone as
+    they should be.
     """
 
     backup_set: BackupSet
     units: tuple[Unit, ...]
     gap: Gap | None
+    released: bool = False
 
     @property
     def segments(self) -> tuple[BinlogSegment, ...]:
@@ -97,7 +99,10 @@ def chains(history: History) -> tuple[Chain, ...]:
     """One chain per set, in the order of the sets."""
     unbroken, gaps = runs(history)
     places = [_places(run) for run in unbroken]
-    return tuple(_chain(backup_set, unbroken, places, gaps) for backup_set in history.sets)
+    return tuple(
+        Chain(one, (), None, released=True) if _is_released(history, one, unbroken) else _chain(one, unbroken, places, gaps)
+        for one in history.sets
+    )
 
 
 def _places(run: Sequence[Unit]) -> dict[str, int]:
@@ -121,6 +126,14 @@ def _chain(
                 return found
             reached = reached or found  # this run ends right at the set; a later one may begin there
     return reached or Chain(backup_set, (), _gap_beside(backup_set, unbroken, gaps))
+
+
+def _is_released(history: History, backup_set: BackupSet, unbroken: Sequence[Sequence[Unit]]) -> bool:
+    """Whether the archive goes on from the anchor behind this set. Where the anchor's own segment is missing, nobody can tell."""
+    if history.anchor is None or not unbroken:
+        return False
+    first = unbroken[0][0]
+    return first.first_seq == history.anchor.first_seq and order(backup_set.coordinates) < order(first.start)
 
 
 def _following(backup_set: BackupSet, run: Sequence[Unit], place: int) -> int | None:

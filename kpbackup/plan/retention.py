@@ -1,17 +1,19 @@
 """What to keep and what to release, each with its reason: by dependency closure, never by age alone (D6).
 
-Kept is whatever restores any moment of the last N days, and at least M complete chains whatever their age; with each kept
-set all segments after it on its timeline. A set or segment that was released is marked first and deleted after the grace
+Two ways to keep a set. *With its chain*: whatever restores any moment of the last N days, and at least M complete chains whatever
+their age; all segments after such a set stay. *Alone*: the sets asked for by week, month and year, and pinned ones; they restore
+their own moment, and the segments after them go. A set or segment that was released is marked first and deleted after the grace
 period. The newest entry of a log is never deleted: the next entry's key is built from it.
 
-Limits: the horizon is this machine's clock, sets carry the source's; a skew shifts the horizon by as much.
+Limits: the horizon is this machine's clock, sets carry the source's; a skew shifts the horizon by as much. Segments are kept from
+one place on, so segments between two kept chains stay too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.manifest import BackupSet
@@ -21,11 +23,18 @@ from kpbackup.plan.reach import reaches
 
 @dataclass(frozen=True)
 class Policy:
-    """`days` back to which every moment stays restorable; at least `complete_chains` chains; wait before deleting data."""
+    """`days` back to which every moment stays restorable; at least `complete_chains` chains; wait before deleting data.
+
+    `weekly`, `monthly`, `yearly`: of so many of the newest weeks, months and years that have a set, the last set of each.
+    """
 
     days: int = 30
     complete_chains: int = 2
     grace_period: timedelta = timedelta(days=1)
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    zone: tzinfo = UTC
 
 
 @dataclass(frozen=True)
@@ -49,11 +58,18 @@ class Release:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What one prune will do. Made from one reading of the repository, it works once."""
+    """What one prune will do. Made from one reading of the repository, it works once.
+
+    `chained` names the kept sets whose segments are kept too.
+    """
 
     decisions: tuple[Decision, ...]
     release_sets: tuple[BackupSet, ...]
     release_segments: tuple[Release, ...]
+    chained: frozenset[str] = frozenset()
+
+
+NOTHING = PrunePlan((), (), ())
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,8 @@ class _Link:
 def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
     """The decisions for every set and segment at the moment `now`."""
     links = {h.id: [_Link(chain, point) for chain, point in reaches(h)] for h in catalog.histories}
-    kept = _kept_sets(catalog, links, policy, now - timedelta(days=policy.days))
+    chained = _kept_with_chains(catalog, links, policy, now - timedelta(days=policy.days))
+    kept = {**_kept_alone(catalog, policy), **chained}
     decisions: list[Decision] = []
     released: list[BackupSet] = []
     releases: list[Release] = []
@@ -81,20 +98,22 @@ def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
             decisions.append(Decision(f"set {backup_set.name}", reason is not None, reason or _why_released(policy)))
             if reason is None:
                 released.append(backup_set)
-        release = _segments(history, [link.chain for link in links[history.id] if link.backup_set.name in kept])
+        release = _segments(history, [link.chain for link in links[history.id] if link.backup_set.name in chained])
         decisions += _segment_decisions(history, release)
         if release:
             releases.append(release)
-    return PrunePlan(tuple(decisions), tuple(released), tuple(releases))
+    return PrunePlan(tuple(decisions), tuple(released), tuple(releases), frozenset(chained))
 
 
-def _kept_sets(catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, horizon: datetime) -> dict[str, str]:
-    """Name -> reason of each set to keep; the first reason that applies."""
+def _kept_with_chains(
+    catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, horizon: datetime
+) -> dict[str, str]:
+    """Name -> reason of each set to keep with its segments; the first reason that applies."""
     kept: dict[str, str] = {}
     complete: list[BackupSet] = []
     for history in catalog.histories:
         own = links[history.id]
-        complete += [link.backup_set for link in own if link.chain.gap is None]
+        complete += [link.backup_set for link in own if link.chain.gap is None and not link.chain.released]
         for link in own:
             if link.backup_set.clock >= horizon:
                 kept[link.backup_set.name] = f"newer than {policy.days} days"
@@ -109,6 +128,30 @@ def _kept_sets(catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, 
     return kept
 
 
+def _kept_alone(catalog: Catalog, policy: Policy) -> dict[str, str]:
+    """Name -> reason of each set to keep for its own moment."""
+    every = sorted((s for history in catalog.histories for s in history.sets), key=lambda s: s.clock)
+    kept: dict[str, str] = {}
+    periods: tuple[tuple[str, int, Callable[[datetime], object]], ...] = (
+        ("year", policy.yearly, lambda at: at.year),
+        ("month", policy.monthly, lambda at: (at.year, at.month)),
+        ("week", policy.weekly, lambda at: at.isocalendar()[:2]),
+    )
+    for word, count, period in periods:
+        last_of = {period(one.clock.astimezone(policy.zone)): one for one in every}  # in order, so the last one stays
+        for one in list(last_of.values())[len(last_of) - count :] if count < len(last_of) else last_of.values():
+            kept.setdefault(one.name, f"the last set of its {word}, one of {count} {word}s kept")
+    kept.update(_pinned(catalog))
+    return kept
+
+
+def _pinned(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    for history in catalog.histories:
+        for backup_set in history.sets:
+            if (pin := history.pinned.get(backup_set.head.seq)) is not None:
+                yield backup_set.name, f"pinned on {pin.head.created_at:%Y-%m-%d}" + (f": {pin.reason}" if pin.reason else "")
+
+
 def _reaching(own: Sequence[_Link], horizon: datetime) -> list[_Link]:
     """Of the sets older than the horizon those that points after it need: the newest one, and any older one that reaches
     further (the newer one's chain may be broken earlier, or not have begun)."""
@@ -120,7 +163,7 @@ def _reaching(own: Sequence[_Link], horizon: datetime) -> list[_Link]:
 
 
 def _segments(history: History, kept: Sequence[chains.Chain]) -> Release | None:
-    """The segments before the first one a kept set needs; without any needed all but the newest, which the next one follows."""
+    """The segments before the first one a kept chain needs; without any needed all but the newest, which the next one follows."""
     units = history.units
     if not units:
         return None
@@ -137,7 +180,7 @@ def _segment_decisions(history: History, release: Release | None) -> list[Decisi
     first, last = units[0].first_seq, units[-1].last_seq
     found = []
     if release:
-        found.append(Decision(_stretch(history, first, release.first_seq - 1), False, "no kept set needs them"))
+        found.append(Decision(_stretch(history, first, release.first_seq - 1), False, "no kept chain needs them"))
         first = release.first_seq
     found.append(Decision(_stretch(history, first, last), True, "kept sets are replayed with them, or the next segment follows"))
     return found

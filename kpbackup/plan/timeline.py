@@ -272,7 +272,10 @@ def _why(candidates: Sequence[tuple[History, chains.Chain, datetime]], target: T
         return "it lies before the first recoverable point"
     if target.time > max(point for _, _, point in candidates):
         return "it lies after the last recoverable point"
-    gap = next((c.gap for _, c, point in reversed(candidates) if point < target.time), None)
+    before = [chain for _, chain, point in candidates if point < target.time]
+    if before and before[-1].released:
+        return f"retention kept set {before[-1].backup_set.name} alone, the binlog after it was released"
+    gap = before[-1].gap if before else None
     return f"it lies in a gap ({gap.reason})" if gap else "it lies in a gap between two timelines"
 
 

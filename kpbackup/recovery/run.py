@@ -73,7 +73,7 @@ def _sealed(names: Sequence[str], request: RecoveryRequest) -> str:
     owners = [identity.recipient for identity in request.identities if isinstance(identity, encrypt.Identity)]
     if not names or not owners:
         return ""
-    encryptor = encrypt.Encryptor(owners)
+    encryptor = encrypt.Encryptor([owner for owner in owners if type(owner) is type(owners[0])])  # kinds do not mix
     return base64.b64encode(encryptor.encrypt(canonical.dumps(list(names))) + encryptor.flush()).decode()
 
 

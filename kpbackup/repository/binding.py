@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from kpbackup import __version__, errors
 from kpbackup.model import manifest
 from kpbackup.pipeline import sign
-from kpbackup.repository import layout, objects
+from kpbackup.repository import layout, objects, trust
 from kpbackup.storage import backend as storage
 
 READER_VERSION = "1"
@@ -82,6 +82,12 @@ def open_repository(
         RepositoryError: there is none.
         IntegrityError, KeyProblem: its binding is damaged or signed by a key that is not trusted.
     """
+    retired = [key for key in public_keys if isinstance(key, trust.RetiredKey)]
+    if signing_key is not None and any(key.public == signing_key.public_key.public for key in retired):
+        raise errors.KeyProblem(
+            f"the signing key {signing_key.public_key} is retired (signing.retired): what it signs now, nobody would believe",
+            hint="sign with the new key: signing.key_file",
+        )
     if signing_key is not None and public_keys and signing_key.public_key not in public_keys:
         raise errors.KeyProblem(
             f"the signing key {signing_key.public_key} is not among the trusted public keys: what it signs, nobody would believe",

@@ -28,6 +28,7 @@ _KINDS: dict[str, type[Any]] = {
     "observations": manifest.ObservationManifest,
     "anchors": manifest.Anchor,
     "tombstones": manifest.Tombstone,
+    "pins": manifest.Pin,
 }
 
 
@@ -156,6 +157,7 @@ def _history(repository: Repository, number: str, *, tail: bool = False) -> Hist
         wanted = {
             "sets": listed.logs["sets"],
             "tombstones": listed.logs["tombstones"],
+            "pins": listed.logs["pins"],
             "observations": listed.logs["observations"][-1:],
         }
         found: dict[str, Any] = {log: fetch(entries, _KINDS[log]) for log, entries in wanted.items()}
@@ -163,7 +165,18 @@ def _history(repository: Repository, number: str, *, tail: bool = False) -> Hist
         found["segments"] = fetch(paged.segments[-1:] if tail else paged.segments, manifest.BinlogSegment)
     if not tail:
         _forget(repository, number, fetch.used)
-    return _assemble(timeline, found, paged, listed)
+    return _without_released(repository, _assemble(timeline, found, paged, listed))
+
+
+def _without_released(repository: Repository, history: History) -> History:
+    """The page in which the kept archive begins, row by row: what lies before the anchor is not there any more."""
+    first_kept = history.anchor.first_seq if history.anchor else 1
+    first = [one for one in history.stretches if one.first_seq < first_kept]
+    try:
+        return detailed(repository, history, first)
+    except errors.IntegrityError as exc:
+        rest = tuple(one for one in history.stretches if one not in first)
+        return replace(history, stretches=rest, damaged=(*history.damaged, Damaged(first[0].last_key, exc.message)))
 
 
 @dataclass(frozen=True)
@@ -232,6 +245,7 @@ def _assemble(timeline: manifest.Timeline, found: dict[str, Any], paged: _Paged,
         newest=newest,
         stretches=paged.stretches,
         compacted=tuple(listed.compacted),
+        pins=tuple(_good(found["pins"])),
     )
 
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from kpbackup import errors
 from kpbackup.model import canonical
 from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.heads import Heads
 from kpbackup.model.manifest import BinlogSegment, Sealing, StoredObject
 from kpbackup.pipeline import encrypt, sign, stream
 from kpbackup.plan import chain, timeline
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import keys, layout, objects, pages
+from kpbackup.repository import heads, keys, layout, objects, pages
 from kpbackup.repository.binding import READER_VERSION, Repository
 
 
@@ -48,6 +49,7 @@ class Report:
     read_bytes: int
     opened: bool
     windows: tuple[timeline.Window, ...]
+    head: Heads
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,22 @@ def check(
     read_percent: int = 0,
     identities: Sequence[encrypt.AnyIdentity] = (),
     choose: Callable[[int, int], bool] | None = None,
+    expected: Heads | None = None,
 ) -> Report:
     """Audits everything the repository's manifests name.
 
     `read_percent` of the objects are read and hashed; with `identities` also opened. `choose(index, percent)` picks
-    them (evenly spread when None).
+    them (evenly spread when None). Of the head `expected`, kept outside the store, nothing may be missing.
 
     Raises:
         StorageError: the store failed, so nothing can be said.
+        RepositoryError: the expected head is another repository's.
     """
     catalog = catalogs.read_catalog(repository)
     problems = [Problem(d.key, d.reason, "what only this manifest gives") for d in catalog.damaged]
     problems += [*_missing_manifests(catalog), *_gaps(catalog), *_reader(repository), *_journals(repository)]
+    if expected is not None:
+        problems += [_missing(catalog, one) for one in heads.compare(catalog, expected)]
     items = _items(repository, catalog)
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
     picked = choose or _evenly
@@ -101,7 +107,15 @@ def check(
         sum(item.bytes for item in read),
         bool(identities),
         timeline.windows(catalog),
+        heads.of_repository(repository, catalog),
     )
+
+
+def _missing(catalog: Catalog, missing: heads.Missing) -> Problem:
+    """Newest entries that were there once cost everything after what is left."""
+    end = max((window.end for window in timeline.windows(catalog)), default=None)
+    costs = f"the recoverable points after {canonical.time_text(end)}" if end else "all recoverable points"
+    return Problem(missing.log, f"{missing.first} to {missing.last}: {missing.what}", costs)
 
 
 def _evenly(index: int, percent: int) -> bool:

@@ -1,7 +1,8 @@
 """Data keys: a fresh age identity per set or archive run, stored only as key objects sealed to the recipients.
 
-A key object is an age file whose content is the identity's one line, so two `age -d` commands open anything.
-The writer forgets the identity when the run ends; it needs only the public half to seal.
+A key object is an age file whose content is the identity's one line (after a comment), so two `age -d` commands open anything.
+The writer forgets the identity when the run ends; it needs only the public half to seal. The comment is a hash of the recipients:
+age files do not say whom they are sealed to, and a rewrap must know what it has done already.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from kpbackup.model import manifest
 from kpbackup.pipeline import encrypt
 from kpbackup.repository import layout
 from kpbackup.repository.binding import Repository
+
+_COMMENT = "# sealed to "
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,10 @@ def make_data_key(recipients: Sequence[encrypt.AnyRecipient]) -> FreshKey:
         raise errors.KeyProblem(
             "there is no recipient to seal to", hint="set encryption.recipients to the age1... line `kpbackup init` printed"
         )
-    identity = encrypt.Identity.generate()
+    first = recipients[0]
+    identity = first.new_identity() if isinstance(first, encrypt.Recipient) else encrypt.Identity.generate()
     recipient = str(identity.recipient)
-    key_id = hashlib.sha256(recipient.encode()).hexdigest()[:32]
-    encryptor = encrypt.Encryptor(recipients)
-    sealed = encryptor.encrypt(identity.reveal().encode() + b"\n") + encryptor.flush()
-    return FreshKey(manifest.Sealing(key_id=key_id, recipient=recipient), sealed)
+    return FreshKey(manifest.Sealing(key_id=id_of(recipient), recipient=recipient), sealed_to(identity, recipients))
 
 
 def store_data_key(repository: Repository, fresh: FreshKey) -> None:
@@ -54,6 +55,24 @@ def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipie
     fresh = make_data_key(recipients)
     store_data_key(repository, fresh)
     return fresh.sealing
+
+
+def id_of(recipient: str) -> str:
+    """What key objects and canaries of a recipient lie under: 32 hex digits of its hash."""
+    return hashlib.sha256(recipient.encode()).hexdigest()[:32]
+
+
+def sealed_to(identity: encrypt.Identity, recipients: Sequence[encrypt.AnyRecipient]) -> bytes:
+    """The bytes of a key object that gives `identity` to all `recipients`."""
+    text = f"{_COMMENT}{digest(recipients)}\n{identity.reveal()}\n"
+    encryptor = encrypt.Encryptor(recipients)
+    return encryptor.encrypt(text.encode()) + encryptor.flush()
+
+
+def digest(recipients: Sequence[encrypt.AnyRecipient]) -> str:
+    """A hash of the recipients, whatever their order."""
+    texts = sorted(str(one) if isinstance(one, encrypt.Recipient) else "passphrase" for one in recipients)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def open_data_key(
@@ -84,6 +103,22 @@ def open_data_key(
 def _open(
     repository: Repository, key: str, sealing: manifest.Sealing, identities: Sequence[encrypt.AnyIdentity]
 ) -> encrypt.Identity:
+    identity, _ = open_key_object(repository, key, identities)
+    if str(identity.recipient) != sealing.recipient:
+        raise errors.IntegrityError(f"key object {key} holds another key than the signed manifest names")
+    return identity
+
+
+def open_key_object(
+    repository: Repository, key: str, identities: Sequence[encrypt.AnyIdentity]
+) -> tuple[encrypt.Identity, str]:
+    """(the data key, the hash of the recipients it was sealed to; '' in one of an early version).
+
+    Raises:
+        KeyProblem: none of the identities opens it.
+        IntegrityError: it is damaged, or lies under another id than its own.
+        ObjectMissing.
+    """
     decryptor = encrypt.Decryptor(identities)
     try:
         text = decryptor.decrypt(repository.backend.read(key))
@@ -91,14 +126,16 @@ def _open(
     except errors.KeyProblem as exc:
         raise errors.KeyProblem(
             f"no identity given opens {key}: {exc.message}",
-            hint="give the identity file `kpbackup init` wrote (encryption.identity_file)",
+            hint="give an identity it was sealed to (encryption.identity_file); docs/keys.md says what to do when a key is lost",
         ) from exc
     except errors.IntegrityError as exc:
         raise errors.IntegrityError(f"key object {key} is damaged: {exc}") from exc
     try:
-        identity = encrypt.Identity.parse(text.decode().strip())
+        lines = text.decode()
+        identity = encrypt.Identity.parse(lines)
     except (errors.KeyProblem, UnicodeDecodeError) as exc:
         raise errors.IntegrityError(f"key object {key} holds no data key: {exc}") from exc
-    if str(identity.recipient) != sealing.recipient:
-        raise errors.IntegrityError(f"key object {key} holds another key than the signed manifest names")
-    return identity
+    if layout.key_objects(id_of(str(identity.recipient))) != key.rpartition("/")[0] + "/":
+        raise errors.IntegrityError(f"key object {key} holds another key than the one it lies under")
+    comment = lines.partition("\n")[0]
+    return identity, comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else ""

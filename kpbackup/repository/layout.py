@@ -9,14 +9,18 @@ BINDING = "kpbackup.json"
 SEQ_DIGITS = 10
 TIMELINES = "timelines/"
 DATA = "data/"
+KEYS = "keys/"
+CANARIES = "canaries/"
+IDENTITIES = "identities/"
 RECOVERIES = "recoveries/"
 LEASES = "leases/"
-LOGS = ("sets", "segments", "observations", "anchors", "tombstones")
+LOGS = ("sets", "segments", "observations", "anchors", "tombstones", "pins")
 PAGE_ROWS = 1024  # of every catalogue page
 
 _PAGE_KEY = re.compile(r"^timelines/(\d{4})/pages/(\d)/(\d{10})$")
 _COMPACTED_KEY = re.compile(r"^timelines/(\d{4})/compacted/(\d)/(\d{10})-(\d{10})$")
-_LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones)/(\d{4}-\d{2})/(\d{10})$")
+_LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones|pins)/(\d{4}-\d{2})/(\d{10})$")
+_MONTH = re.compile(r"^\d{4}-\d{2}$")
 
 
 def reader(version: str) -> str:
@@ -82,6 +86,20 @@ def parse_compacted(key: str) -> tuple[int, int, int] | None:
 def seq_of(key: str) -> int:
     """The number at the end of a log's or page's key."""
     return int(key[-SEQ_DIGITS:])
+def place(key: str) -> tuple[str, int] | None:
+    """(log, number) of any numbered signed object: its path without month and number. None for the binding.
+
+    A timeline is an entry of the log `timelines`; a name with two numbers (`compacted/0000000001-0000001024`) counts by the last.
+    """
+    if key == BINDING:
+        return None
+    *path, name = key.split("/")
+    if name == "timeline":
+        return path[0], int(path[1])
+    number = re.search(r"(\d+)$", name)
+    if path and _MONTH.match(path[-1]):
+        path.pop()
+    return "/".join(path), int(number[1]) if number else 0
 
 
 def attempt(timeline: str, started_at: datetime, token: str) -> str:
@@ -103,11 +121,34 @@ def named_object(attempt_prefix: str, name: str) -> str:
 
 
 def key_objects(key_id: str) -> str:
-    return f"keys/{key_id}/"
+    return f"{KEYS}{key_id}/"
 
 
 def key_object(key_id: str, number: int) -> str:
     return f"{key_objects(key_id)}{number:0{SEQ_DIGITS}d}.age"
+
+
+def key_object_number(key: str) -> int:
+    """The number of a key object: its place among the rewraps of one data key."""
+    return int(key.rpartition("/")[2].removesuffix(".age"))
+
+
+def canaries(recipient_id: str) -> str:
+    return f"{CANARIES}{recipient_id}/"
+
+
+def canary(recipient_id: str, seq: int) -> str:
+    return f"{canaries(recipient_id)}{seq:0{SEQ_DIGITS}d}"
+
+
+def canary_proof(canary_key: str) -> str:
+    """What the reader leaves beside a canary it has opened."""
+    return canary_key + ".opened"
+
+
+def sealed_identity(number: int) -> str:
+    """An identity sealed with a passphrase: `age -d` and the passphrase open it."""
+    return f"{IDENTITIES}{number:0{SEQ_DIGITS}d}.age"
 
 
 def lease(role: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from kpbackup import errors
 from kpbackup.model import canonical, codec, manifest
 from kpbackup.pipeline import sign
+from kpbackup.repository import trust
 from kpbackup.storage import backend as storage
 
 HEAD_BYTES = 16 * 1024  # the first read of an object whose manifest length is not known: most manifests fit
@@ -57,13 +58,14 @@ def parse(data: bytes, *, key: str, public_keys: Sequence[sign.PublicKey]) -> Si
     except UnicodeDecodeError as exc:
         raise errors.IntegrityError(f"manifest {key} has no signature") from exc
     try:
-        comment = sign.verify(line, signature, public_keys)
+        comment, signer = sign.verify_by(line, signature, public_keys)
     except (errors.IntegrityError, errors.KeyProblem) as exc:
         raise type(exc)(f"manifest {key}: {exc.message}", hint=exc.hint) from exc
     document = canonical.loads(line, what=f"manifest {key}")
     head = _head(document, key)
     if head.key != key or comment != trusted_comment(head):
         raise errors.IntegrityError(f"manifest {key} was signed for {head.key}: it was moved or copied here")
+    trust.refuse_after_retirement(signer, key=key, repository=head.repository)
     return Signed(document, sum(len(part) + 1 for part in lines[:5]))
 
 

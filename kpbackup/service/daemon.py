@@ -23,8 +23,9 @@ from kpbackup.backup.archiver import run_incremental
 from kpbackup.backup.continuous import Meter, run_continuous
 from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
+from kpbackup.model.manifest import BinlogSegment
 from kpbackup.plan import schedule
-from kpbackup.service import http, opening, pages, reading, status, watching
+from kpbackup.service import head_file, http, opening, pages, reading, side_jobs, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
@@ -105,11 +106,13 @@ class Supervisor:
         self.holder = settings.service.instance
         self._settings, self._repository, self._watch = settings, repository, watch
         self._stopping = threading.Event()
+        self._head_file = settings.need_repository().head_file
         timings = reading.timings(settings)
         self._full = Job("full", timings["full"], self._run_full)
         self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
-        self._jobs = (self._full, self._incremental)
         self.meter = Meter() if settings.archive.continuous else None
+        self._side = side_jobs.SideJobs(settings, self._stoppable)
+        self._jobs = (self._full, self._incremental, *self._side.jobs)
         self._forced: schedule.Due | None = None
         self._is_mending = False  # a forced full backup runs
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
@@ -129,8 +132,9 @@ class Supervisor:
                 if (outcome := job.take()) is not None:
                     self._follow_up(job, outcome)
             state = self._watch.repository.view.state
-            if state is not None and self._watch.repository.view.up:
+            if state is not None and self._watch.repository.view.up and not state.regressed:
                 self._start_due(state.catalog, datetime.now(UTC))
+                self._side.start_due(state, datetime.now(UTC))
 
     def end_jobs(self) -> bool:
         """Stops running jobs at a safe point; True when all have ended, and so released their leases."""
@@ -196,6 +200,7 @@ class Supervisor:
         since = due.since or datetime.min.replace(tzinfo=UTC)
         request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since, check=self._stop_point)
         made = run_full(self._stoppable(), request)
+        head_file.record(self._head_file, [made], now=datetime.now(UTC))
         return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
 
     def _stop_point(self) -> None:
@@ -206,15 +211,19 @@ class Supervisor:
         if self.meter is not None:
             # not the stoppable store: told to stop, it stores what is at hand and ends by itself
             request = opening.archive_request(self._settings, holder=self.holder)
-            run_continuous(self._repository, request, stop=self._stopping, meter=self.meter)
+            run_continuous(self._repository, request, stop=self._stopping, meter=self.meter, stored=self._record)
             return {"segments": self.meter.segments, "transactions": self.meter.transactions}
         with self._watch.source.turn:
             made = run_incremental(self._stoppable(), opening.archive_request(self._settings, holder=self.holder))
+        self._record(*made.segments)
         return {
             "segments": len(made.segments),
             "transactions": sum(segment.transactions for segment in made.segments),
             "recovery_point": made.observed.clock,
         }
+
+    def _record(self, *segments: BinlogSegment) -> None:
+        head_file.record(self._head_file, segments, now=datetime.now(UTC))
 
     def _stoppable(self) -> Repository:
         return replace(self._repository, backend=StoppableBackend(self._repository.backend, self._stopping))

@@ -23,7 +23,6 @@ from kpbackup.storage import probe
 
 if TYPE_CHECKING:
     from kpbackup.model.catalog import Catalog
-    from kpbackup.model.manifest import BackupSet, BinlogSegment, Sealing
     from kpbackup.repository.binding import Repository
 
 SKEW_LIMIT = timedelta(seconds=5)  # times in status and schedules are off by as much
@@ -226,7 +225,7 @@ def _signing(settings: config.Settings) -> Iterator[Finding]:
 
 
 def _identity(settings: config.Settings, repository: Repository | None, catalog: Catalog | None) -> Iterator[Finding]:
-    if settings.encryption.identity_file is None:
+    if not settings.encryption.opens:
         yield Finding("ok", "no identity on this machine: it can make backups, and cannot open them")
         return
     try:
@@ -237,11 +236,11 @@ def _identity(settings: config.Settings, repository: Repository | None, catalog:
     if settings.source is not None and settings.signing.key_file is not None:
         yield Finding(
             "warning",
-            f"the identity {settings.encryption.identity_file} lies on the machine that makes backups",
+            f"{_opener(settings)} lies on the machine that makes backups",
             "whoever breaks in here can read every backup",
             "keep it where restores run, and in two safe places",
         )
-    newest = _newest_sealing(catalog)
+    newest = catalog.newest_sealing if catalog else None
     if repository is None or newest is None:
         yield Finding("ok", "the identity parses; there is nothing stored yet that it could open")
         return
@@ -253,9 +252,7 @@ def _identity(settings: config.Settings, repository: Repository | None, catalog:
     yield Finding("ok", "the identity opens the newest backup")
 
 
-def _newest_sealing(catalog: Catalog | None) -> Sealing | None:
-    """What the newest set or segment is sealed to."""
-    found: list[BackupSet | BinlogSegment] = []
-    for history in catalog.histories if catalog else ():
-        found += [*history.sets[-1:], *history.segments[-1:]]
-    return max(found, key=lambda one: one.head.created_at).sealing if found else None
+def _opener(settings: config.Settings) -> str:
+    found = settings.encryption
+    return f"the identity {found.identity_file}" if found.identity_file else f"the passphrase {found.passphrase_file}"
+

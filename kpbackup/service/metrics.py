@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kpbackup import __version__
+from kpbackup.service import trust
 from kpbackup.service.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -59,6 +60,11 @@ METRICS: dict[str, Metric] = {
     "kpbackup_repository_stored_bytes": Metric("Size of all sets and segments as stored"),
     "kpbackup_measured_rto_seconds": Metric("Duration of the newest recovery: restore (all steps) or database", ("kind",)),
     "kpbackup_drill_last_success_timestamp_seconds": Metric("When a drill last succeeded; absent until there are drills"),
+    "kpbackup_canary_last_success_timestamp_seconds": Metric(
+        "When the newest canary was made that this recipient's key has opened", ("recipient",)
+    ),
+    "kpbackup_head_sequence": Metric("Number of the newest entry of a log: a head kept outside the store", ("timeline", "log")),
+    "kpbackup_head_regressed": Metric("1 when the store shows less than the head file or this process knows, else 0"),
     "kpbackup_certificate_expiry_timestamp_seconds": Metric("When an endpoint's certificate expires, where known", ("endpoint",)),
     "kpbackup_source_up": Metric("1 when the source answered its last probe, else 0"),
     "kpbackup_source_clock_skew_seconds": Metric("The source's clock minus this machine's"),
@@ -126,6 +132,7 @@ def samples(observed: Observed) -> dict[str, Samples]:
     if observed.status is not None:
         found.update(_promises(observed.status, observed.now))
         found.update(_stored(observed.status))
+        found.update(trust.samples(observed.status.trust))
     return found
 
 

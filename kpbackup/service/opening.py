@@ -33,7 +33,21 @@ def reading_repository(settings: config.Settings) -> Repository:
     key = signing_key(settings) if settings.signing.key_file else None
     configured = settings.signing.public_keys or settings.signing.public_keys_file
     public = tuple(sign.PublicKey.parse(text) for text in settings.need_public_keys()) if configured or key is None else ()
+    public = _with_retired(settings, public)
     return binding.open_repository(backend(settings), public_keys=public, signing_key=key)
+
+
+def _with_retired(settings: config.Settings, public: tuple[sign.PublicKey, ...]) -> tuple[sign.PublicKey, ...]:
+    """The trusted keys; a retired one is trusted up to its head alone, even if it still stands among the others."""
+    from kpbackup.repository import trust
+    from kpbackup.service import head_file
+
+    retired = [
+        trust.RetiredKey.of(sign.PublicKey.parse(one.public_key), head_file.read(one.head_file))
+        for one in settings.signing.retired
+    ]
+    over = {key.public for key in retired}
+    return (*(key for key in public if key.public not in over), *retired)
 
 
 def writing_repository(settings: config.Settings) -> Repository:
@@ -55,10 +69,23 @@ def recipients(settings: config.Settings) -> tuple[encrypt.Recipient, ...]:
 
 
 def identities(settings: config.Settings) -> tuple[encrypt.Identity, ...]:
-    """Every identity of the identity file (`age-keygen` files and ours: comments, then one key a line)."""
-    lines = settings.need_identity().get_secret_value().splitlines()
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    """Every identity this machine has: of the identity file, sealed or not, else what the passphrase opens in the repository."""
+    from kpbackup.repository import sealed_identity
+
+    content = settings.need_identity()
     where = f"encryption.identity_file {settings.encryption.identity_file}"
+    if content is None:
+        return sealed_identity.open_stored(backend(settings), settings.need_passphrase().get_secret_value())
+    if sealed_identity.is_sealed(content.get_secret_value()):
+        passphrase = settings.need_passphrase().get_secret_value()
+        return (sealed_identity.unseal(content.get_secret_value(), passphrase, what=where),)
+    return _identities_in(content.get_secret_value(), where=where)
+
+
+def _identities_in(content: bytes, *, where: str) -> tuple[encrypt.Identity, ...]:
+    """The identities of a file in the clear (`age-keygen`'s and ours: comments, then one key a line)."""
+    lines = content.decode(errors="replace").splitlines()
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
         raise errors.KeyProblem(f"{where} holds no identity", hint="it must have a line that begins with AGE-SECRET-KEY-1")
     try:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpbackup import config, errors
 from kpbackup.model.catalog import Catalog
+from kpbackup.model.heads import Heads
 from kpbackup.plan import retention, schedule
 from kpbackup.recovery import journal
+from kpbackup.repository import canary as canaries
 from kpbackup.repository import catalog as catalogs
+from kpbackup.repository import heads
+from kpbackup.service import head_file
 from kpbackup.service import status as statuses
+from kpbackup.service import trust as trusts
 
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
@@ -24,13 +30,18 @@ class State:
     catalog: Catalog
     recoveries: tuple[statuses.Recovery, ...]
     read_at: datetime
+    canaries: tuple[canaries.CanaryState, ...] = ()
+    heads: Heads = Heads("")
+    regressed: str = ""  # what the store showed before and shows no more
 
 
 class Reader:
     """Reads a repository again and again. Manifests never change, so each journal of a finished run is read once."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, *, known: Heads | None = None) -> None:
+        """`known` is a head from outside, of which nothing may be missing; what is read is remembered too."""
         self.repository = repository
+        self._known = known
         self._finished: dict[str, statuses.Recovery] = {}
 
     def read(self) -> State:
@@ -44,7 +55,21 @@ class Reader:
             if run not in self._finished and (found := _recovery(self.repository, run)) is not None:
                 self._finished[run] = found
         recoveries = sorted(self._finished.values(), key=lambda one: one.finished_at)
-        return State(catalog, tuple(recoveries), datetime.now(UTC))
+        now = heads.of_catalog(catalog)
+        missing = heads.compare(catalog, self._known) if self._known is not None else []
+        self._known = (self._known or Heads(self.repository.id)).advanced(now.logs.items(), now.links)
+        proven = canaries.read_states(self.repository)
+        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, head_file.told(missing))
+
+
+def reader(settings: config.Settings, repository: Repository) -> Reader:
+    """A reader that knows the head file, if the settings name one and it is there.
+
+    Raises:
+        IntegrityError, LocalIOError: the head file is damaged or cannot be read.
+    """
+    path = settings.need_repository().head_file
+    return Reader(repository, known=head_file.read(path) if path is not None and Path(path).exists() else None)
 
 
 def assess(settings: config.Settings, state: State, *, now: datetime, clock_skew: timedelta | None = None) -> statuses.Status:
@@ -56,6 +81,17 @@ def assess(settings: config.Settings, state: State, *, now: datetime, clock_skew
         now=now,
         clock_skew=clock_skew,
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
+        trust=trust_of(settings, state),
+    )
+
+
+def trust_of(settings: config.Settings, state: State) -> trusts.Trust:
+    """What the state says of keys and the like, with the limits of the settings."""
+    return trusts.Trust(
+        limits=trusts.Limits(canary=settings.objectives.canary),
+        regressed=state.regressed,
+        heads=tuple((log.removeprefix("timelines/"), seq) for log, seq in sorted(state.heads.logs.items()) if "/" in log),
+        canaries=tuple(trusts.Canary(one.short, one.first_at, one.newest_at, one.proven_at) for one in state.canaries),
     )
 
 
@@ -70,6 +106,7 @@ def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
     return {
         "full": schedule.Timing(settings.zone, settings.schedule.full),
         "incremental": schedule.Timing(settings.zone, settings.schedule.incremental, every),
+        "canary": schedule.Timing(settings.zone, settings.schedule.canary),
     }
 
 

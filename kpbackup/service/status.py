@@ -19,6 +19,7 @@ from kpbackup import quantities
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.manifest import BackupSet
 from kpbackup.plan import chain, schedule, timeline
+from kpbackup.service import trust as trusts
 
 FUTURE = timedelta(minutes=1)  # a recovery point further ahead of our clock than this means that the clocks disagree
 
@@ -103,6 +104,7 @@ class Status:
     segments: int
     archive_bytes: int
     measured_rto: dict[str, Recovery] = field(default_factory=dict)
+    trust: trusts.Trust = field(default_factory=trusts.Trust)
 
     @property
     def level(self) -> Level:
@@ -140,6 +142,7 @@ def assess(
     timings: dict[str, schedule.Timing],
     now: datetime,
     clock_skew: timedelta | None = None,
+    trust: trusts.Trust = trusts.Trust(),  # noqa: B008 - frozen
 ) -> Status:
     """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` are oldest first."""
     proven = {recovery.backup_set: recovery.run for recovery in recoveries}
@@ -160,8 +163,10 @@ def assess(
         segments=sum(history.segment_count for history in catalog.histories),
         archive_bytes=sum(unit.payload_bytes for history in catalog.histories for unit in history.units),
         measured_rto={recovery.kind: recovery for recovery in recoveries},
+        trust=trust,
     )
-    return replace(status, reasons=tuple(_reasons(status, timings)))
+    judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now)]
+    return replace(status, reasons=(*_reasons(status, timings), *judged))
 
 
 def last_success(catalog: Catalog, recoveries: Sequence[Recovery] = ()) -> dict[str, datetime | None]:

@@ -96,8 +96,8 @@ class SourceView:
 class RepositoryWatch:
     """Keeps `view` at most 15 s old while the store answers."""
 
-    def __init__(self, repository: Repository) -> None:
-        self._reader = reading.Reader(repository)
+    def __init__(self, reader: reading.Reader) -> None:
+        self._reader = reader
         self.view = StoreView()
         self.task = Task("repository", self._refresh, every_s=REFRESH_S)
 
@@ -110,6 +110,8 @@ class RepositoryWatch:
             if before.up or before.state is None:
                 logs.event(logger, "store_lost", level=logging.ERROR, error=exc, hint=exc.hint)
             return
+        if self.view.state is not None and self.view.state.regressed and not (before.state and before.state.regressed):
+            logs.event(logger, "store_regressed", level=logging.ERROR, missing=self.view.state.regressed)
         if before.state is not None and not before.up:
             logs.event(logger, "store_found_again")
 
@@ -171,7 +173,7 @@ class Watch:
     def __init__(self, settings: config.Settings, repository: Repository, endpoint: Endpoint | None) -> None:
         self._settings = settings
         self.source_label = repository.binding.source
-        self.repository, self.source = RepositoryWatch(repository), SourceWatch(endpoint)
+        self.repository, self.source = RepositoryWatch(reading.reader(settings, repository)), SourceWatch(endpoint)
         self.tasks = (self.repository.task, self.source.task)
 
     def start(self) -> None:

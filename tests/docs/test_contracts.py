@@ -67,6 +67,7 @@ RESTORE = ("restore", "database", "--to", "latest")
     ("section", "words"),
     [
         ("status", ("status",)), ("list", ("list",)), ("check", ("check",)), ("prune", ("prune", "--dry-run")),
+        ("keys list", ("keys", "list")), ("keys canary", ("keys", "canary")), ("keys rewrap", ("keys", "rewrap")),
         ("doctor", ("doctor",)), ("backup full", ("backup", "full")), ("backup incremental", ("backup", "incremental")),
         ("restore (plan)", (*RESTORE, "--dry-run")), ("restore", (*RESTORE, "--yes")), ("recoveries", ("recoveries",)),
         ("find", ("find",)), ("version", ("version",)),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kpbackup import errors
 from kpbackup.pipeline import age_header, bech32, compress, encrypt, sign, stream
+from kpbackup.pipeline.age_hybrid import HybridIdentity
 
 IDENTITY = encrypt.Identity.generate()
 CHUNK = 65536
@@ -50,6 +51,30 @@ def payload_start(file: bytes | bytearray) -> int:
 
 def unseal(data: bytes, places: Sequence[int] = ()) -> bytes:
     return b"".join(stream.unseal(split(data, places), [IDENTITY]))
+
+
+def test_hybrid_keys_round_trip_and_are_read_back_from_their_texts() -> None:
+    people = [HybridIdentity.generate() for _ in range(2)]
+    file = age_encrypt(b"for both", recipients=[encrypt.Recipient.parse(str(one.recipient)) for one in people])
+    for one in people:
+        again = encrypt.Identity.parse(one.reveal())
+        assert again == one and again.recipient == one.recipient and one.reveal() not in repr(one)
+        assert age_decrypt(file, identity=again) == b"for both"
+    with pytest.raises(errors.KeyProblem, match="none of 1 given"):
+        age_decrypt(file, identity=HybridIdentity.generate())
+    assert isinstance(people[0].recipient.new_identity(), HybridIdentity)
+    assert type(IDENTITY.recipient.new_identity()) is encrypt.Identity
+
+
+def test_hybrid_and_other_keys_are_not_mixed() -> None:
+    with pytest.raises(errors.KeyProblem, match="mixed"):
+        age_encrypt(b"", recipients=[IDENTITY.recipient, HybridIdentity.generate().recipient])
+
+
+@pytest.mark.parametrize("text", ["age1pq1qqqq", str(HybridIdentity.generate().recipient)[:-1] + "b", "AGE1PQ1"])
+def test_a_misspelt_hybrid_recipient_is_refused(text: str) -> None:
+    with pytest.raises(errors.KeyProblem, match="hybrid"):
+        encrypt.Recipient.parse(text)
 
 
 @given(sizes, cuts, cuts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpbackup import errors
-from kpbackup.model.catalog import Catalog
+from kpbackup.model import manifest
+from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan import chain, retention, timeline
-from tests.unit.plain_histories import Source, catalog, pruned, when
+from tests.unit.plain_histories import Source, catalog, head, pruned, when
 
 STEPS = st.lists(st.tuples(st.sampled_from(["full", "archive", "nothing"]), st.integers(1, 30)), max_size=14)
 
@@ -61,7 +63,7 @@ def after(found: Catalog, plan: retention.PrunePlan) -> Catalog:
 
 
 def complete(found: Catalog) -> int:
-    return sum(one.gap is None for history in found.histories for one in chain.chains(history))
+    return sum(one.gap is None and not one.released for history in found.histories for one in chain.chains(history))
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,7 +85,9 @@ def test_nothing_promised_is_lost(made: tuple[Catalog, int], days: int, chains: 
         assert not before.segments or now_left.segments[-1] == before.segments[-1]  # the next number follows it
         for kept in chain.chains(now_left):
             whole = next(one for one in chain.chains(before) if one.backup_set == kept.backup_set)
-            assert (kept.segments, kept.gap is None) == (whole.segments, whole.gap is None)
+            assert kept.segments == whole.segments
+            assert kept.released or (kept.gap is None) == (whole.gap is None)
+            assert not kept.released or not whole.segments  # with its chain, or nothing was ever there
             assert timeline.recovery_point(now_left, kept) == timeline.recovery_point(before, whole)
     assert latest(left) == latest(found)
 
@@ -108,6 +112,113 @@ def test_every_decision_has_a_reason_and_old_sets_do_go(made: tuple[Catalog, int
     total = sum(len(history.sets) for history in found.histories)
     assert len(kept) + len(plan.release_sets) == total
     assert len(kept) <= chains + 1  # the chains asked for, and the newest set where its chain is broken
+
+
+@settings(max_examples=150, deadline=None)
+@given(catalogs(), st.integers(1, 3), st.tuples(*[st.integers(0, 3)] * 3), st.data())
+def test_sets_kept_alone_are_those_of_a_simple_oracle(
+    made: tuple[Catalog, int], days: int, counts: tuple[int, int, int], data: st.DataObject
+) -> None:
+    """Weeks, months, years and pins by counting backwards, which is another way than the code's."""
+    found, end = made
+    found = spread(found, data.draw(st.integers(1, 40)))
+    names = [one.name for history in found.histories for one in history.sets]
+    held = data.draw(st.sets(st.sampled_from(names)))
+    found = pinned(found, held)
+    weekly, monthly, yearly = counts
+    now = when(end * 41 + 1000)
+    policy = retention.Policy(days=days, complete_chains=1, weekly=weekly, monthly=monthly, yearly=yearly)
+    plan = retention.plan_prune(found, policy, now)
+    reasons = {one.name.removeprefix("set "): one.reason for one in plan.decisions if one.keep and one.name.startswith("set ")}
+
+    wanted = set(held)
+    for count, form in ((weekly, "%G-%V"), (monthly, "%Y-%m"), (yearly, "%Y")):
+        seen: list[str] = []
+        for one in sorted((s for h in found.histories for s in h.sets), key=lambda s: s.clock, reverse=True):
+            period = one.clock.strftime(form)
+            if period not in seen and len(seen) < count:
+                seen.append(period)
+                wanted.add(one.name)
+    assert wanted <= reasons.keys()
+    assert reasons.keys() == wanted | plan.chained
+    assert all(reasons[name].startswith("pinned") for name in held - plan.chained)
+    left = after(found, plan)
+    for history in left.histories:
+        for kept in chain.chains(history):
+            assert kept.gap is None or not kept.released
+            at = timeline.plan_restore(left, timeline.Target(time=kept.backup_set.clock))
+            assert at.backup_set.clock == kept.backup_set.clock  # its own moment is still there
+    again = retention.plan_prune(left, policy, now)
+    assert (again.release_sets, again.release_segments) == ((), ())
+
+
+def spread(found: Catalog, factor: int) -> Catalog:
+    """The same catalog with sets days and weeks apart: clocks stretched, places in the binlog as they were."""
+
+    def later(moment: datetime) -> datetime:
+        return when(0) + (moment - when(0)) * factor
+
+    def stretched(history: History) -> History:
+        return replace(
+            history,
+            sets=tuple(replace(s, clock=later(s.clock)) for s in history.sets),
+            segments=tuple(
+                replace(
+                    s, last_commit_at=later(s.last_commit_at) if s.last_commit_at else None,
+                    observation=replace(s.observation, clock=later(s.observation.clock)) if s.observation else None,
+                )
+                for s in history.segments
+            ),
+        )  # fmt: skip
+
+    return replace(found, histories=tuple(stretched(history) for history in found.histories))
+
+
+def pinned(found: Catalog, names: set[str]) -> Catalog:
+    def pins(history: History) -> tuple[manifest.Pin, ...]:
+        held = [one.head.seq for one in history.sets if one.name in names]
+        others = [one.head.seq for one in history.sets if one.name not in names]
+        events = [*((seq, True) for seq in held), *((seq, True) for seq in others), *((seq, False) for seq in others)]
+        return tuple(manifest.Pin(head("pin", history.id, n, when(n)), seq, on) for n, (seq, on) in enumerate(events, 1))
+
+    return replace(found, histories=tuple(replace(history, pins=pins(history)) for history in found.histories))
+
+
+def test_a_set_kept_alone_lets_its_segments_go() -> None:
+    source = Source()
+    for day in range(60):
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 26)
+    found = catalog(source.history())
+    policy = retention.Policy(days=5, complete_chains=1, monthly=2)
+    plan = retention.plan_prune(found, policy, when(60 * 24 + 3))
+    kept = [one.name for one in plan.decisions if one.keep and one.name.startswith("set ")]
+    assert kept[0] == "set 0001-31" and len(kept) == 1 + 6  # the last one of May, and those of the last five days
+    (release,) = plan.release_segments
+    assert release.count > 100
+    left = after(found, plan)
+    alone = chain.chains(left.histories[0])[0]
+    assert alone.released and alone.gap is None and alone.segments == ()
+    windows = timeline.windows(left)
+    assert (windows[0].start, windows[0].end, windows[0].gap) == (when(722), when(722), None)
+    with pytest.raises(errors.UnreachableTarget, match="kept set 0001-31 alone"):
+        timeline.plan_restore(left, timeline.Target(time=when(730)))
+
+
+def test_a_set_before_a_missing_segment_at_the_anchor_is_a_gap_and_not_a_release() -> None:
+    """Segments that were removed below what the anchor kept must not pass for released ones."""
+    source = Source()
+    for day in range(4):
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 26)
+    history = source.history()
+    at = history.segments[4]
+    anchor = manifest.Anchor(head("anchor", history.id, 1, when(0)), at.head.seq, at.link_before)
+    whole = replace(history, segments=history.segments[4:], anchor=anchor)
+    assert chain.chains(whole)[0].released
+    cut = replace(whole, segments=whole.segments[1:])
+    assert not any(one.released for one in chain.chains(cut))
+    assert chain.runs(cut)[1]
 
 
 @pytest.mark.parametrize(("days", "kept"), [(1, ["0001-2", "0001-3"]), (2, ["0001-1", "0001-2", "0001-3"])])

@@ -254,7 +254,8 @@ def test_key_files_are_read_when_needed(tmp_path: Path) -> None:
     })  # fmt: skip
     assert settings.need_recipients() == (RECIPIENT,)
     assert settings.need_public_keys() == (PUBLIC_KEY,)
-    assert MARKER in settings.need_identity().get_secret_value()
+    content = settings.need_identity()
+    assert content is not None and MARKER.encode() in content.get_secret_value() and MARKER not in repr(settings)
     assert settings.need_signing_key()[1] is None
     recipients.write_text(f"# office\nAGE-SECRET-KEY-1{MARKER}\n", encoding="utf-8")
     with pytest.raises(errors.KeyProblem, match="line 2 of .*private identity") as caught:
