@@ -26,6 +26,7 @@
     ├── SnapshotError             28  no consistent point could be had, or a definition changed meanwhile
     ├── DoctorFailed              29  doctor found something that must be mended
     ├── DatabaseError             30  the server answered a statement with an error
+    ├── ClusterError              31  the Kubernetes cluster refused, failed or is out of reach
     └── InternalError             70  a defect of kpbackup
 
 Codes 0 to 3 belong to `status` (ok, warning, critical, unknown); 130 and 143 mean
@@ -156,6 +157,10 @@ class DatabaseError(KpbackupError):
     def __init__(self, message: str, *, hint: str = "", number: int = 0) -> None:
         super().__init__(message, hint=hint)
         self.number = number
+
+
+class ClusterError(KpbackupError):
+    exit_code = 31
 
 
 class InternalError(KpbackupError):
