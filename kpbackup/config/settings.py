@@ -13,6 +13,7 @@ import pydantic
 
 from kpbackup import errors
 from kpbackup.config import groups, secrets, values
+from kpbackup.config.application import ApplicationSettings
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
 
 
@@ -37,6 +38,8 @@ class Settings(groups.Group):
     objectives: groups.ObjectiveSettings = groups.ObjectiveSettings()
 
     retention: groups.RetentionSettings = groups.RetentionSettings()
+
+    application: ApplicationSettings | None = None
 
     recovery: RecoverySettings = RecoverySettings()
 

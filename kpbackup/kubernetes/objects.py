@@ -25,6 +25,10 @@ def wanted(found: Object) -> Object:
     for name in _OWN_METADATA:
         metadata.pop(name, None)
     (metadata.get("annotations") or {}).pop(_LAST_APPLIED, None)
+    if made.get("kind") == "PersistentVolumeClaim":
+        made["spec"].pop("volumeName", None)  # the volume stays with the claim that has it
+        for name in [name for name in metadata.get("annotations") or {} if "volume" in name and "kubernetes.io/" in name]:
+            del metadata["annotations"][name]
     if made.get("kind") == "Service":
         for name in ("clusterIP", "clusterIPs", "healthCheckNodePort"):
             if made["spec"].get(name) != "None":  # a headless Service says so itself

@@ -20,8 +20,8 @@ from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.manifest import BinlogSegment, Sealing, StoredObject
 from kpbackup.pipeline import encrypt, sign, stream
 from kpbackup.plan import chain, timeline
+from kpbackup.repository import applications, keys, layout, objects
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import keys, layout, objects
 from kpbackup.repository.binding import READER_VERSION, Repository
 
 
@@ -80,6 +80,8 @@ def check(
     catalog = catalogs.read_catalog(repository)
     problems = [Problem(d.key, d.reason, "what only this manifest gives") for d in catalog.damaged]
     problems += [*_missing_manifests(catalog), *_gaps(catalog), *_reader(repository), *_journals(repository)]
+    costs = "the application as it was then"
+    problems += [Problem(key, what, costs) for key, what in applications.problems(repository, identities)]
     items = _items(repository, catalog)
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
     picked = choose or _evenly

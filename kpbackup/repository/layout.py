@@ -11,6 +11,7 @@ TIMELINES = "timelines/"
 DATA = "data/"
 RECOVERIES = "recoveries/"
 LEASES = "leases/"
+APPLICATIONS = "applications/"
 LOGS = ("sets", "segments", "observations", "anchors", "tombstones")
 
 _LOG_KEY = re.compile(r"^timelines/(\d{4})/(sets|segments|observations|anchors|tombstones)/(\d{4}-\d{2})/(\d{10})$")
@@ -91,3 +92,7 @@ def recovery(run: str) -> str:
 
 def recovery_entry(run: str, seq: int) -> str:
     return f"{recovery(run)}{seq:0{SEQ_DIGITS}d}"
+
+
+def application(seq: int) -> str:
+    return f"{APPLICATIONS}{seq:0{SEQ_DIGITS}d}"

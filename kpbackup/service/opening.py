@@ -11,6 +11,7 @@ from kpbackup import config, errors
 from kpbackup.pipeline import encrypt, sign
 
 if TYPE_CHECKING:
+    from kpbackup.backup.application import ApplicationRequest
     from kpbackup.backup.archiver import ArchiveRequest
     from kpbackup.backup.full import FullRequest
     from kpbackup.mysql.server import Endpoint
@@ -99,6 +100,26 @@ def archive_request(settings: config.Settings, *, holder: str) -> ArchiveRequest
         recipients=recipients(settings),
         holder=holder,
         segment_bytes=settings.archive.segment_bytes,
+    )
+
+
+def application_request(settings: config.Settings) -> ApplicationRequest | None:
+    """What to keep of the application; None when the settings name none."""
+    wanted = settings.application
+    if wanted is None:
+        return None
+    from kpbackup.backup.application import ApplicationRequest
+    from kpbackup.kubernetes.client import Access
+
+    return ApplicationRequest(
+        access=Access(wanted.namespace, str(wanted.kubeconfig or ""), wanted.context),
+        recipients=recipients(settings),
+        release=wanted.release,
+        selector=wanted.selector,
+        secrets=wanted.secrets,
+        config_maps=wanted.config_maps,
+        endpoint=source_endpoint(settings) if settings.source is not None else None,
+        databases=settings.source.databases if settings.source is not None else (),
     )
 
 

@@ -16,6 +16,8 @@ from kpbackup.service import status as statuses
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
 
+APPLICATION_EVERY = timedelta(minutes=4)  # a change of a Secret, ConfigMap or release is kept within five
+
 
 @dataclass(frozen=True)
 class State:
@@ -70,6 +72,7 @@ def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
     return {
         "full": schedule.Timing(settings.zone, settings.schedule.full),
         "incremental": schedule.Timing(settings.zone, settings.schedule.incremental, every),
+        "application": schedule.Timing(settings.zone, every=APPLICATION_EVERY if settings.application else None),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,9 @@ def test_a_revision_left_pending_is_unlocked(cluster: Cluster, access: client.Ac
         "name": record["metadata"]["name"].replace(".v1", ".v2").replace(".v2.", ".v1."),
         "labels": {**record["metadata"]["labels"], "status": "pending-upgrade", "version": "2"},
     }
-    document = release.gzip.decompress(base64.b64decode(base64.b64decode(record["data"]["release"])))
+    document = gzip.decompress(base64.b64decode(base64.b64decode(record["data"]["release"])))
     document = document.replace(b'"status":"deployed"', b'"status":"pending-upgrade"').replace(b'"version":1,', b'"version":2,')
-    pending["data"] = {"release": base64.b64encode(base64.b64encode(release.gzip.compress(document))).decode()}
+    pending["data"] = {"release": base64.b64encode(base64.b64encode(gzip.compress(document))).decode()}
     cluster.create(pending, namespace="stuck")
     with pytest.raises(errors.StepFailed, match="another operation"):
         engine.install(access, wanted)
