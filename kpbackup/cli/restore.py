@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, progress, render
+from kpbackup.cli import context, plan_text, progress, render
 from kpbackup.model import times
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _confirmed(names: Sequence[str]) -> tuple[Step, ...]:
 def _request(
     room: context.Context, target: Target, overwrite: tuple[str, ...], replace_users: bool, report: Any
 ) -> RecoveryRequest:
-    from kpbackup.recovery.steps import Driver, RecoveryRequest, SqlCheck, Step
+    from kpbackup.recovery.steps import Driver, Objectives, RecoveryRequest, SqlCheck, Step
     from kpbackup.service import opening
 
     settings = room.settings
@@ -268,6 +268,9 @@ def _request(
         sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in recovery.verify.sql),
         ask_manual=_ask_manual if sys.stdin.isatty() else None,
         progress=report,
+        environment=opening.environment(settings),
+        verification=opening.verification(settings),
+        objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )
 
 
@@ -320,7 +323,8 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "overwritten": list(plan.target.overwritten),
         "rows": plan.backup_set.totals.rows,
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
-        "warnings": list(plan.target.warnings),
+        "warnings": plan_text.warnings(plan),
+        "application": plan_text.application_document(plan),
     }
     asked = times.format_moment(request.target.time, zone) if request.target.time else str(request.target)
     parts = render.Fields(
@@ -335,10 +339,11 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),
             ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),
-            ("into", f"{request.endpoint.name}, {plan.target.facts.flavour} {plan.target.facts.version_string}"),
+            ("into", plan_text.into(plan, request)),
             ("changes there", "its own binlog and GTID state are reset; its replicas must be seeded again"),
             ("dropped there", ", ".join(plan.target.overwritten) or None),
-            ("warnings", "; ".join(plan.target.warnings) or None),
+            *plan_text.application(plan, request),
+            ("warnings", "; ".join(plan_text.warnings(plan)) or None),
             ("last measured", timedelta(seconds=round(plan.estimate_s)) if plan.estimate_s is not None else None),
         ]
     )

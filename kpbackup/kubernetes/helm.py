@@ -33,6 +33,7 @@ class Installation:
     chart: bytes
     values: dict[str, Any]
     timeout_s: float
+    description: str = ""
 
 
 class Engine(Protocol):
@@ -45,6 +46,11 @@ class Engine(Protocol):
 
         Raises:
             StepFailed: Helm refused, or it was not ready in time.
+        """
+
+    def render(self, access: Access, wanted: Installation) -> str:
+        """What an installation would make now, hooks left out; the cluster is asked where the chart asks it (`lookup`), and
+        not changed. Raises StepFailed.
         """
 
 
@@ -75,6 +81,13 @@ class Program:
         self._path = path
 
     def install(self, access: Access, wanted: Installation) -> int:
+        words = ("--wait", "--timeout", f"{wanted.timeout_s:.0f}s", "--description", wanted.description)
+        return int(self._run(access, wanted, *words).get("version", 0))
+
+    def render(self, access: Access, wanted: Installation) -> str:
+        return str(self._run(access, wanted, "--dry-run=server").get("manifest", ""))
+
+    def _run(self, access: Access, wanted: Installation, *more: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="kpbackup-helm-") as directory:
             chart, values = Path(directory, "chart.tgz"), Path(directory, "values.json")
             for path, content in ((chart, wanted.chart), (values, json.dumps(wanted.values).encode())):
@@ -82,14 +95,15 @@ class Program:
                 path.write_bytes(content)
             words = [
                 self._path, "upgrade", "--install", wanted.release, str(chart), "--namespace", wanted.namespace,
-                "--values", str(values), "--wait", "--timeout", f"{wanted.timeout_s:.0f}s", "--output", "json",
+                "--values", str(values), "--reset-values", "--output", "json", *more,
                 *(["--kube-context", access.context] if access.context else []),
             ]
             environment = {**os.environ, **({"KUBECONFIG": access.kubeconfig} if access.kubeconfig else {})}
             done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
             raise _failed(wanted, done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")
-        return int(json.loads(done.stdout).get("version", 0))
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
 
 class Library:
@@ -98,28 +112,30 @@ class Library:
     name = "the library helm-python-sdk"
 
     def install(self, access: Access, wanted: Installation) -> int:
+        how = {"wait": "watcher", "timeout": int(wanted.timeout_s), "description": wanted.description or None}
+        return int(self._run(access, wanted, **how)["revision"])
+
+    def render(self, access: Access, wanted: Installation) -> str:
+        return str(self._run(access, wanted, dry_run="server").get("manifest", ""))
+
+    def _run(self, access: Access, wanted: Installation, **how: Any) -> dict[str, Any]:
         import helm_python as helm
 
         config = helm.Config(
             kubeconfig_path=access.kubeconfig or None, kube_context=access.context or None, namespace=wanted.namespace
         )
+        how["namespace"] = wanted.namespace
         try:
             with config, helm.Chart.load_archive(wanted.chart) as chart:
-                return int(self._install(config, chart, wanted)["revision"])
+                try:
+                    config.history(wanted.release)
+                except helm.HelmNotFoundError:
+                    found: dict[str, Any] = config.install(chart, wanted.release, wanted.values, **how)
+                    return found
+                found = config.upgrade(chart, wanted.release, wanted.values, reset_values=True, **how)
+                return found
         except helm.HelmError as exc:
             raise _failed(wanted, str(exc)) from exc
-
-    def _install(self, config: Any, chart: Any, wanted: Installation) -> dict[str, Any]:
-        import helm_python as helm
-
-        how = {"namespace": wanted.namespace, "wait": "watcher", "timeout": int(wanted.timeout_s)}
-        try:
-            config.history(wanted.release)
-        except helm.HelmNotFoundError:
-            found: dict[str, Any] = config.install(chart, wanted.release, wanted.values, **how)
-            return found
-        upgraded: dict[str, Any] = config.upgrade(chart, wanted.release, wanted.values, reset_values=True, **how)
-        return upgraded
 
 
 def _failed(wanted: Installation, why: str) -> errors.StepFailed:

@@ -38,6 +38,7 @@ class Release:
     values: Object
     manifest: str
     chart: Object
+    description: str = ""
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -82,10 +83,17 @@ def read(secret: Object) -> Release:
             values=document.get("config") or {},
             manifest=document.get("manifest", ""),
             chart=document["chart"],
+            description=str(document["info"].get("description", "")),
         )
     except (KeyError, TypeError, ValueError, OSError, EOFError) as exc:
         hint = "`helm history` shows the release"
         raise errors.IntegrityError(f"{what} cannot be read: {type(exc).__name__}", hint=hint) from exc
+
+
+def is_by(secret: Object, description: str) -> bool:
+    """Whether a record is of a deployed revision with this description."""
+    found = read(secret)
+    return found.status == "deployed" and found.description == description
 
 
 def archive(release: Release) -> bytes:
