@@ -27,6 +27,7 @@
     ├── DoctorFailed              29  doctor found something that must be mended
     ├── DatabaseError             30  the server answered a statement with an error
     ├── NothingFound              31  a search of the archive met nothing
+    ├── ClusterError              32  the Kubernetes cluster refused, failed or is out of reach
     └── InternalError             70  a defect of kpbackup
 
 Codes 0 to 3 belong to `status` (ok, warning, critical, unknown); 130 and 143 mean
@@ -161,6 +162,10 @@ class DatabaseError(KpbackupError):
 
 class NothingFound(KpbackupError):
     exit_code = 31
+
+
+class ClusterError(KpbackupError):
+    exit_code = 32
 
 
 class InternalError(KpbackupError):

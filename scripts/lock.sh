@@ -1,5 +1,5 @@
 #!/bin/bash
-# lock.sh - writes the three lock files from pyproject.toml: names, versions and hashes, no address of any index. Needs uv.
+# lock.sh - writes the lock files from pyproject.toml: names, versions and hashes, no address of any index. Needs uv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
@@ -16,10 +16,11 @@ lock() { # lock FILE [EXTRA]: versions already in FILE stay; UPGRADE=1 takes the
   uv pip compile pyproject.toml "$build" ${2:+--extra "$2"} --universal --python-version 3.11 --generate-hashes --quiet \
     "${constraint[@]}" --no-header --no-annotate --no-emit-index-url ${UPGRADE:+--upgrade} --output-file "$1"
 }
-# the three are installed over one another, so they must agree: the largest decides
+# they are installed over one another, so they must agree: the largest decides
 lock requirements-dev.lock dev
 constraint=(--constraint requirements-dev.lock)
 lock requirements.lock
+lock requirements-kubernetes.lock kubernetes
 lock requirements-demo.lock demo
 if grep -nE '://|--(extra-)?index|--find-links|@ ' requirements*.lock; then
   echo "lock.sh: a lock file names a host" >&2

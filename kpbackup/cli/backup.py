@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kpbackup import quantities
+from kpbackup import errors, quantities
 from kpbackup.cli import context, progress, render
 from kpbackup.service import head_file, opening
 
@@ -30,6 +30,7 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
         made = run_full(repository, replace(request, progress=lambda done, total: report(done, total, "rows")))
     head_file.record(room.settings.need_repository().head_file, [made], now=datetime.now(UTC))
     totals = made.totals
+    bundle = _application(room, repository, made.name)
     document = {
         "set": made.name,
         "clock": made.clock,
@@ -43,6 +44,7 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
         "snapshot": made.snapshot.rung,
         "writes_blocked_ms": made.snapshot.locked_ms,
         "warnings": made.warnings,
+        "application": bundle,
     }
     room.printer.show(
         document,
@@ -55,10 +57,55 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
                 ("holds", f"{totals.databases} databases, {totals.tables} tables, {totals.rows} rows"),
                 ("stored", f"{quantities.format_size(totals.stored_bytes)} of {quantities.format_size(totals.row_bytes)} rows"),
                 ("writes blocked", f"{made.snapshot.locked_ms} ms ({made.snapshot.rung})"),
+                ("application", f"bundle {bundle}" if bundle else None),
                 ("warnings", f"{made.warnings}: `kpbackup list --warnings {made.name}` shows them" if made.warnings else None),
             ]
         ),
     )
+
+
+def application(ctx: typer.Context, json: context.JsonOption = False) -> None:
+    """Keep the application beside the database now: Secrets, ConfigMaps, Helm's release, images; sealed like the data."""
+    from kpbackup.backup.application import run_application
+
+    room = context.of(ctx, json=json)
+    repository = opening.writing_repository(room.settings)
+    request = opening.application_request(room.settings)
+    if request is None:
+        raise errors.SettingsError(
+            "application.namespace is not set, and this command needs it",
+            hint="name the namespace and the Helm release of the application",
+        )
+    made = run_application(repository, request)
+    assert made is not None
+    room.printer.show(
+        {"bundle": made.name, "taken_at": made.taken_at, "objects": made.objects, "stored_bytes": made.payload.bytes},
+        render.Fields(
+            [
+                ("bundle", made.name), ("taken at", made.taken_at), ("holds", f"{made.objects} objects"),
+                ("stored", quantities.format_size(made.payload.bytes)),
+            ]
+        ),
+    )
+
+
+def _application(room: context.Context, repository: Repository, backup_set: str) -> str | None:
+    """The name of the application bundle that goes with a set; None where the settings name no application.
+
+    Raises:
+        KpbackupError: it could not be kept. The set is stored all the same, and the error says so.
+    """
+    request = opening.application_request(room.settings)
+    if request is None:
+        return None
+    from kpbackup.backup.application import run_application
+
+    try:
+        made = run_application(repository, request)
+    except errors.KpbackupError as exc:
+        message = f"set {backup_set} is stored, but the application beside it could not be kept: {exc.message}"
+        raise type(exc)(message, hint=exc.hint) from exc
+    return made.name if made else None
 
 
 def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:

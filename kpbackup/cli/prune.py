@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ from kpbackup.cli import context, render
 from kpbackup.cli.backup import holder
 
 if TYPE_CHECKING:
-    from kpbackup.plan.retention import PrunePlan
+    from kpbackup.plan.retention import Decision
     from kpbackup.repository.prune import Pruned
 
 
@@ -25,8 +27,8 @@ def prune(
     Needs the signing key, and credentials that may delete.
     """
     from kpbackup.plan import retention
+    from kpbackup.repository import applications, lease
     from kpbackup.repository import catalog as catalogs
-    from kpbackup.repository import lease
     from kpbackup.repository import prune as pruning
     from kpbackup.service import opening, reading
 
@@ -34,20 +36,25 @@ def prune(
     policy = reading.policy(room.settings)
     if dry_run:
         repository = opening.reading_repository(room.settings)
-        _show(room, retention.plan_prune(catalogs.read_catalog(repository), policy, datetime.now(UTC)), None)
+        catalog = catalogs.read_catalog(repository)
+        plan = retention.plan_prune(catalog, policy, datetime.now(UTC))
+        bundles = retention.plan_bundles(applications.all_manifests(repository), catalog, plan, policy)
+        _show(room, (*plan.decisions, *bundles.decisions), None)
         return
     repository = opening.writing_repository(room.settings)
     with lease.acquire(repository, "prune", holder=holder()) as held:
         catalog, now = catalogs.read_catalog(repository), datetime.now(UTC)
         plan = retention.plan_prune(catalog, policy, now)
+        bundles = retention.plan_bundles(applications.all_manifests(repository), catalog, plan, policy)
         done = pruning.execute(repository, catalog, plan, policy, now, check=held.check)
-    _show(room, plan, done)
+        done = replace(done, deleted=done.deleted + applications.delete(repository, bundles.release))
+    _show(room, (*plan.decisions, *bundles.decisions), done)
 
 
-def _show(room: context.Context, plan: PrunePlan, done: Pruned | None) -> None:
+def _show(room: context.Context, decisions: Sequence[Decision], done: Pruned | None) -> None:
     document = {
         "dry_run": done is None,
-        "decisions": [{"what": one.name, "keep": one.keep, "reason": one.reason} for one in plan.decisions],
+        "decisions": [{"what": one.name, "keep": one.keep, "reason": one.reason} for one in decisions],
         "released_sets": done.sets if done else None,
         "released_segments": done.segments if done else None,
         "deleted_objects": done.deleted if done else None,
@@ -57,5 +64,5 @@ def _show(room: context.Context, plan: PrunePlan, done: Pruned | None) -> None:
         if done
         else "dry run: nothing was changed"
     )
-    rows = [("keep" if one.keep else "release", one.name, one.reason) for one in plan.decisions]
+    rows = [("keep" if one.keep else "release", one.name, one.reason) for one in decisions]
     room.printer.show(document, render.Table(("decision", "what", "reason"), rows, empty="nothing is stored yet"), told)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, progress, render, told
+from kpbackup.cli import context, plan_text, progress, render, told
 from kpbackup.model import times
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _request(
     report: Any,
     warnings: list[str],
 ) -> RecoveryRequest:
-    from kpbackup.recovery.steps import Driver, RecoveryRequest, SqlCheck, Step
+    from kpbackup.recovery.steps import Driver, Objectives, RecoveryRequest, SqlCheck, Step
     from kpbackup.service import opening
 
     def warn(warning: str) -> None:
@@ -290,6 +290,9 @@ def _request(
         ask_manual=_ask_manual if sys.stdin.isatty() else None,
         progress=report,
         warn=warn,
+        environment=opening.environment(settings),
+        verification=opening.verification(settings),
+        objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )
 
 
@@ -336,8 +339,9 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "overwritten": list(plan.target.overwritten),
         "rows": plan.backup_set.totals.rows,
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
-        "warnings": list(plan.target.warnings),
         **(told.preview_document(plan.preview) if plan.preview else {}),
+        "warnings": plan_text.warnings(plan),
+        "application": plan_text.application_document(plan),
     }
     around = told.preview_fields(plan.preview, zone) if plan.preview else {}
     asked = times.format_moment(request.target.time, zone) if request.target.time else str(request.target)
@@ -356,10 +360,11 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),
             ("it does", around.pop("excluded does", None)),
             *around.items(),
-            ("into", f"{request.endpoint.name}, {plan.target.facts.flavour} {plan.target.facts.version_string}"),
+            ("into", plan_text.into(plan, request)),
             ("changes there", "its own binlog and GTID state are reset; its replicas must be seeded again"),
             ("dropped there", ", ".join(plan.target.overwritten) or None),
-            ("warnings", "; ".join(plan.target.warnings) or None),
+            *plan_text.application(plan, request),
+            ("warnings", "; ".join(plan_text.warnings(plan)) or None),
             ("last measured", timedelta(seconds=round(plan.estimate_s)) if plan.estimate_s is not None else None),
         ]
     )

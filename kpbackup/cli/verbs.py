@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "init": Verb("kpbackup.cli.init", "init", "Create the keys and an empty repository."),
     "backup full": Verb("kpbackup.cli.backup", "full", "Take a full backup now."),
     "backup incremental": Verb("kpbackup.cli.backup", "incremental", "Archive the binlog up to now."),
+    "backup application": Verb("kpbackup.cli.backup", "application", "Keep Secrets, ConfigMaps and release of the application."),
     "daemon": Verb("kpbackup.cli.daemon", "daemon", "Run schedules, archive the binlog, serve metrics and health."),
     "exporter": Verb("kpbackup.cli.exporter", "exporter", "Serve metrics and health without running any job."),
     "list": Verb("kpbackup.cli.list", "list_", "List recoverable windows, backup sets and the archive."),
@@ -65,7 +66,7 @@ VERBS: dict[str, Verb] = {
 
 # The help of a group that is not itself a verb.
 GROUPS: dict[str, str] = {
-    "backup": "Make a backup now: full or incremental.",
+    "backup": "Make a backup now: full, incremental, or of the application.",
     "keys": "Look after the keys: who can open backups, who may write them, and whether the keys still work.",
 }
 

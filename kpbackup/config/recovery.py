@@ -22,7 +22,7 @@ class TargetSettings(Login):
 class StepSettings(Group):
     """What every step of a recovery can have."""
 
-    driver: Literal["manual", "command", "none"]
+    driver: Literal["manual", "command", "kubernetes", "none"]
 
     command: tuple[values.Text, ...] = ()
     """Program and arguments of the driver `command`, run without a shell. Exit 0 is success; the recovery is described
@@ -41,19 +41,61 @@ class StepSettings(Group):
         return self
 
 
+class TargetApplicationSettings(Group):
+    """Where the drivers `kubernetes` recover the application to. Needs the extra `kpbackup[kubernetes]`."""
+
+    kubeconfig: values.Path | None = None
+    """File that says how to reach the cluster. Unset: `application.kubeconfig`; inside a pod its service account; else the
+    file KUBECONFIG names."""
+
+    context: values.Text = ""
+    """Context of that file. Empty: its current one."""
+
+    namespace: values.Text = ""
+    """Namespace to recover into; made if need be. Empty: the one the bundle was taken from."""
+
+    release: values.Text = ""
+    """Name of the recovered Helm release. Empty: the one that was backed up. Another name lets both stand side by side."""
+
+    in_place: bool = False
+    """Take over an application that is in the namespace already: it is held at 0 replicas while its database is restored.
+    Off by default, so that a running application is never stopped by a wrong namespace."""
+
+    ready_timeout: values.Duration = pydantic.Field(default=timedelta(minutes=10), gt=timedelta())
+    """Longest wait until a workload is ready. Ten minutes leave room to pull images on new nodes."""
+
+
 class PrepareSettings(StepSettings):
     """Step 1: plan, keys, space and target are checked. These checks always run; a driver adds to them."""
 
-    driver: Literal["manual", "command", "none"] = "none"
-    """`none`: the built-in checks alone. `manual` waits for a person, `command` runs a program, after them."""
+    driver: Literal["manual", "command", "kubernetes", "none"] = "none"
+    """`none`: the built-in checks alone. `kubernetes` makes namespace, Secrets and ConfigMaps from the bundle and holds the
+    application at 0 replicas. `manual` waits for a person, `command` runs a program, after the checks."""
+
+    database: values.Text = ""
+    """StatefulSet of the bundle that is the target server; the driver `kubernetes` starts it and waits until it is ready.
+    Empty: the target is there already."""
 
 
 class DeploySettings(StepSettings):
     """Step 3: the application is started on the restored database."""
 
-    driver: Literal["manual", "command", "none"] = "manual"
-    """`manual` says what to do and waits, because kpbackup cannot guess how the application is deployed; `command` runs
-    a program; `none` skips the step, and the run is then not reported as recovered."""
+    driver: Literal["manual", "command", "kubernetes", "none"] = "manual"
+    """`manual` says what to do and waits, because kpbackup cannot guess how the application is deployed; `kubernetes`
+    deploys what is in the bundle; `command` runs a program; `none` skips the step, and the run is then not reported as
+    recovered."""
+
+    method: Literal["helm", "manifests"] = "helm"
+    """How the driver `kubernetes` deploys: by Helm, with the chart and the values of the bundle (`helm` on PATH, else the
+    extra `kpbackup[helm]`), or by applying the bundle's objects as they were."""
+
+    chart_file: values.Path | None = None
+    """Packed chart (.tgz) to install in the place of the one made from Helm's own record. Needed for charts that depend on
+    other charts: those are not in the record."""
+
+    values_file: values.Path | None = None
+    """YAML file of values laid over those of the bundle, such as another database host. It may hold secrets: keep it
+    readable for its owner alone."""
 
 
 class SqlCheck(Group):
@@ -67,7 +109,29 @@ class SqlCheck(Group):
 
 
 class VerifySettings(StepSettings):
-    """Step 4: the restored database is judged. Built-in checks always run, then `sql`, then the driver."""
+    """Step 4: the restored database is judged. Built-in checks always run, then `sql`, then the profile, then the driver."""
+
+    profile: values.Text = ""
+    """What the application must answer: `kubepolaris`, `generic`, or the path of a profile of your own (docs/profiles.md).
+    Empty: the application is not asked."""
+
+    url: values.Url | None = None
+    """Address of the restored application itself, not of anything in front of it that answers for it, such as
+    http://kubepolaris-backend.kubepolaris.svc:8080. Unset with the driver `kubernetes` of step 3 and a profile that names a
+    Service: that Service, as seen from inside the cluster."""
+
+    user: values.Text = ""
+    """Account of the application that verification logs in with. Make one for this purpose, with the right to read; its
+    password is the one it had when the backup was made."""
+
+    password_file: values.Path | None = None
+    """File that holds its password; one trailing newline is dropped."""
+
+    password: pydantic.SecretStr | None = None
+    """The password itself, from the environment alone."""
+
+    ca_file: values.Path | None = None
+    """PEM file of the authority that signed the application's certificate. Unset: those the system trusts."""
 
     driver: Literal["manual", "command", "none"] = "none"
     """`none`: the built-in checks and `sql` alone. `command` runs a program that may ask the application itself."""
@@ -75,19 +139,49 @@ class VerifySettings(StepSettings):
     sql: tuple[SqlCheck, ...] = ()
     """Questions the restored database must answer rightly: a list of {query, expect}."""
 
+    @pydantic.model_validator(mode="after")
+    def _one_password_and_a_profile(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file are both set; keep one")
+        if (self.url or self.user) and not self.profile:
+            raise ValueError("url or user is set without a profile; set profile: kubepolaris, generic, or a path")
+        return self
+
 
 class SwitchSettings(StepSettings):
     """Step 5: users are sent to the recovered application. Runs only after step 4 succeeded."""
 
-    driver: Literal["manual", "command", "none"] = "manual"
-    """`manual` says what to do and waits, because this step is seen by users; `command` runs a program; `none` skips the
-    step, and the run is then not reported as recovered."""
+    driver: Literal["manual", "command", "kubernetes", "none"] = "manual"
+    """`manual` says what to do and waits, because this step is seen by users; `kubernetes` points a Service or an Ingress at
+    the recovered release; `command` runs a program; `none` skips the step, and the run is then not reported as recovered."""
+
+    service: values.Text = ""
+    """Service whose selector is changed, in the application's namespace. Give this or `ingress`."""
+
+    ingress: values.Text = ""
+    """Ingress whose back ends are changed; made from the bundle where there is none. Its annotations and TLS stay."""
+
+    public_url: values.Url | None = None
+    """Address users come by. After the switch it must answer as the profile says, else the switch is reverted."""
+
+    public_timeout: values.Duration = pydantic.Field(default=timedelta(minutes=1), gt=timedelta())
+    """Longest wait for that answer. A minute lets an Ingress controller and caches follow."""
+
+    @pydantic.model_validator(mode="after")
+    def _something_to_switch(self) -> Self:
+        if self.driver == "kubernetes" and bool(self.service) == bool(self.ingress):
+            raise ValueError("the driver kubernetes needs either service or ingress")
+        if self.driver == "kubernetes" and self.public_url is None:
+            raise ValueError("the driver kubernetes needs public_url: without an answer from there nobody knows that it worked")
+        return self
 
 
 class RecoverySettings(Group):
     """How a recovery is done."""
 
     target: TargetSettings | None = None
+
+    application: TargetApplicationSettings = TargetApplicationSettings()
 
     prepare: PrepareSettings = PrepareSettings()
 
@@ -96,3 +190,9 @@ class RecoverySettings(Group):
     verify: VerifySettings = VerifySettings()
 
     switch: SwitchSettings = SwitchSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _a_switch_needs_a_profile(self) -> Self:
+        if self.switch.public_url is not None and not self.verify.profile:
+            raise ValueError("switch.public_url is set without verify.profile, which says what must be answered there")
+        return self

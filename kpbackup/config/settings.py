@@ -13,6 +13,7 @@ import pydantic
 
 from kpbackup import errors
 from kpbackup.config import groups, secrets, values
+from kpbackup.config.application import ApplicationSettings
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
 
 
@@ -37,6 +38,8 @@ class Settings(groups.Group):
     objectives: groups.ObjectiveSettings = groups.ObjectiveSettings()
 
     retention: groups.RetentionSettings = groups.RetentionSettings()
+
+    application: ApplicationSettings | None = None
 
     recovery: RecoverySettings = RecoverySettings()
 
@@ -111,6 +114,15 @@ class Settings(groups.Group):
         target = self.need_target()
         return secrets.password(target.password, target.password_file, key="recovery.target.password_file")
 
+    def verification_password(self) -> pydantic.SecretStr:
+        """The password of the application's account for verification, the empty one when none is set.
+
+        Raises:
+            SettingsError: its password_file cannot be read.
+        """
+        verify = self.recovery.verify
+        return secrets.password(verify.password, verify.password_file, key="recovery.verify.password_file")
+
     def need_recipients(self) -> tuple[str, ...]:
         """Everyone backups are sealed to, at least one, each once.
 
@@ -179,6 +191,8 @@ class Settings(groups.Group):
         files = {
             "source.password_file": self.source.password_file if self.source else None,
             "recovery.target.password_file": target.password_file if target else None,
+            "recovery.verify.password_file": self.recovery.verify.password_file,
+            "recovery.deploy.values_file": self.recovery.deploy.values_file,
             "encryption.identity_file": self.encryption.identity_file,
             "encryption.passphrase_file": self.encryption.passphrase_file,
             "signing.key_file": self.signing.key_file,

@@ -124,6 +124,15 @@ def _endpoint_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if "@" in parts.netloc:
+        raise ValueError("must not hold credentials")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{value!r} is not an address; write https://host or http://host:port")
+    return value.rstrip("/")
+
+
 def split_listen(value: str) -> tuple[str, int]:
     """Host and port of `0.0.0.0:8080`, `[::]:8080`, `:8080`.
 
@@ -190,6 +199,7 @@ ZoneName = Annotated[Text, pydantic.AfterValidator(_zone_name)]
 Cron = Annotated[Text, pydantic.AfterValidator(_cron)]
 RepositoryUrl = Annotated[Text, pydantic.AfterValidator(_repository_url)]
 EndpointUrl = Annotated[Text, pydantic.AfterValidator(_endpoint_url)]
+Url = Annotated[Text, pydantic.AfterValidator(_url)]
 Listen = Annotated[Text, pydantic.AfterValidator(_listen)]
 Recipient = Annotated[Text, pydantic.AfterValidator(recipient)]
 PublicKey = Annotated[Text, pydantic.AfterValidator(public_key)]

@@ -341,6 +341,26 @@ class CanaryProof:
 
 
 @dataclass(frozen=True)
+class ApplicationManifest:
+    """The application beside the database, as it was at `taken_at`; the sealed bundle follows in the same object.
+
+    `digest` is equal when nothing changed; only a holder of the signing key can tell what it is of.
+    """
+
+    head: Head
+    taken_at: datetime
+    sealing: Sealing
+    payload: Payload
+    digest: str
+    objects: int
+
+    @property
+    def name(self) -> str:
+        """`7`: how users and the command line name a bundle."""
+        return str(self.head.seq)
+
+
+@dataclass(frozen=True)
 class RecoveryRecord:
     """One entry of a recovery's journal: see recovery/run.py for the events and their fields."""
 

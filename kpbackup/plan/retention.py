@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from kpbackup.model.catalog import Catalog, History
-from kpbackup.model.manifest import BackupSet
+from kpbackup.model.manifest import ApplicationManifest, BackupSet
 from kpbackup.plan import chain as chains
 from kpbackup.plan.reach import reaches
 
@@ -70,6 +70,31 @@ class PrunePlan:
 
 
 NOTHING = PrunePlan((), (), ())
+
+
+@dataclass(frozen=True)
+class BundlePlan:
+    """What one prune will do with application bundles."""
+
+    decisions: tuple[Decision, ...]
+    release: tuple[ApplicationManifest, ...]
+
+
+def plan_bundles(
+    bundles: Sequence[ApplicationManifest], catalog: Catalog, plan: PrunePlan, policy: Policy
+) -> BundlePlan:
+    """Bundles that no kept set's moments need: all before the one in force at the oldest kept set, a grace period ago."""
+    released = {one.name for one in plan.release_sets}
+    kept = [one.clock for history in catalog.histories for one in history.sets if one.name not in released]
+    horizon = min(kept) - policy.grace_period if kept else None
+    before = [one for one in bundles if horizon is not None and one.taken_at <= horizon]
+    needless = before[:-1]
+    decisions = []
+    for bundle in bundles:
+        keep = bundle not in needless
+        reason = "points that are kept are recovered with it" if keep else "a newer one was in force at the oldest kept set"
+        decisions.append(Decision(f"application bundle {bundle.name}", keep, reason))
+    return BundlePlan(tuple(decisions), tuple(needless))
 
 
 @dataclass(frozen=True)

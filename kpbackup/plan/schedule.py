@@ -133,4 +133,4 @@ def _repeated(kind: str, every: timedelta, attempts: Attempts, *, now: datetime,
     known = [moment for moment in (attempts.last_ended, last_success) if moment is not None]
     if known and now < max(known) + every:
         return None
-    return Due(kind, "the archive is continuous")
+    return Due(kind, "it runs all the time")

@@ -6,7 +6,7 @@ at the target; it writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -20,10 +20,10 @@ from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
-from kpbackup.recovery import journal, loading
+from kpbackup.recovery import environment, journal, loading, precheck
 from kpbackup.recovery import preview as previews
 from kpbackup.recovery.binlog import SegmentReader
-from kpbackup.recovery.steps import RecoveryRequest
+from kpbackup.recovery.steps import RecoveryRequest, Step
 from kpbackup.repository import choosing, keys
 
 
@@ -39,7 +39,7 @@ class Found(Enum):
 class TargetState:
     """The target as found: what is there, what would be dropped, what speaks against it."""
 
-    facts: server_facts.ServerFacts
+    facts: server_facts.ServerFacts | None  # None: not there yet, step 1 starts it
     databases: tuple[str, ...]
     overwritten: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -59,6 +59,7 @@ class RecoveryPlan:
     data_key: encrypt.Identity
     target: TargetState
     estimate_s: float | None
+    application: environment.ApplicationPlan | None = None
 
     @property
     def recovered_to(self) -> datetime:
@@ -74,7 +75,7 @@ def make_plan(request: RecoveryRequest) -> RecoveryPlan:
     """
     wanted = choosing.plan_restore(request.repository, request.target)
     cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
-    return _complete(request, wanted, cut, target=Found.FRESH)
+    return _with_application(request, _complete(request, wanted, cut, target=Found.FRESH), begun=False)
 
 
 def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Found) -> RecoveryPlan:
@@ -91,7 +92,8 @@ def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Fou
             found.backup_set, found.segments, timeline.Target(position=at), timeline.recovery_point(history, found)
         )
         cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
-        return _complete(request, wanted, cut, target=target)
+        plan = _complete(request, wanted, cut, target=target)
+        return _with_application(request, plan, begun=True, bundle_key=fields.get("bundle", ""))
     raise errors.UnreachableTarget(
         f"set {fields['set']} of this recovery is no longer in {request.repository.backend.name}", hint="start a new restore"
     )
@@ -103,12 +105,38 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
     inventory = loading.read_inventory(request.repository, backup_set, data_key)
     reader = SegmentReader(request.repository, request.identities)
     skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
-    with server.connect(request.endpoint) as connection:
-        state = _target_state(connection, request, backup_set, inventory, target)
+    state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
     preview = previews.look(reader, wanted, cut, skipped) if target is Found.FRESH else None
-    return RecoveryPlan(
-        backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request)
-    )
+    return RecoveryPlan(backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request))
+
+
+def starts_target(request: RecoveryRequest) -> bool:
+    """Whether step 1 starts the target itself, so that it need not be there before."""
+    return request.driven_by_kubernetes(Step.PREPARE) and request.environment is not None and bool(request.environment.database)
+
+
+def look_at_target(
+    request: RecoveryRequest, backup_set: BackupSet, inventory: Inventory, target: Found, *, may_be_away: bool = False
+) -> TargetState:
+    """The target judged; when it is not there and `may_be_away`, a state without facts: look again when it is.
+
+    Raises:
+        TargetRefused, PrivilegeMissing, ServerUnreachable, DatabaseError.
+    """
+    try:
+        with server.connect(request.endpoint) as connection:
+            return _target_state(connection, request, backup_set, inventory, target)
+    except errors.ServerUnreachable:
+        if not may_be_away:
+            raise
+        return TargetState(None, (), (), ())
+
+
+def _with_application(request: RecoveryRequest, plan: RecoveryPlan, *, begun: bool, bundle_key: str = "") -> RecoveryPlan:
+    application = environment.plan(request, plan.recovered_to, bundle_key=bundle_key)
+    if application is not None:
+        precheck.judge(request, application, begun=begun)
+    return replace(plan, application=application)
 
 
 def _target_state(

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from kpbackup import errors
-from kpbackup.model import canonical
+from kpbackup.model import canonical, codec
 from kpbackup.pipeline import encrypt
-from kpbackup.recovery import database, drivers, planning, prepare, verify
-from kpbackup.recovery.journal import Journal
+from kpbackup.recovery import database, deploy, drivers, environment, planning, prepare, proof, switch, verify
+from kpbackup.recovery.journal import Entry, Journal
 from kpbackup.recovery.planning import RecoveryPlan
-from kpbackup.recovery.steps import Driver, RecoveryRequest, Step
+from kpbackup.recovery.steps import Driver, Objectives, RecoveryRequest, Step
 
 DEFAULT_DRIVERS = {
     Step.PREPARE: Driver("none"),
@@ -60,29 +61,36 @@ def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps:
             "into": request.endpoint.name,
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
-            "overwrite": _sealed(plan.target.overwritten, request),
+            "overwrite": _sealed(list(plan.target.overwritten), request),
             "replace_users": "yes" if request.replace_users else "no",
             "skip": ",".join(one.gtid for one in plan.skipped),
             "steps": ",".join(steps),
+            "bundle": plan.application.manifest.head.key if plan.application else "",
+            **_promised(request),
         },
     )
 
 
-def _sealed(names: Sequence[str], request: RecoveryRequest) -> str:
-    """Names of databases for the journal, which lies in the plain part of the repository: only the identity opens them."""
+def _promised(request: RecoveryRequest) -> dict[str, object]:
+    promised = request.objectives
+    return {"objective_rpo_s": f"{promised.rpo_s:.0f}", "objective_rto_s": f"{promised.rto_s:.0f}"} if promised else {}
+
+
+def _sealed(value: object, request: RecoveryRequest) -> str:
+    """Names and values for the journal, which lies in the plain part of the repository: only the identity opens them."""
     owners = [identity.recipient for identity in request.identities if isinstance(identity, encrypt.Identity)]
-    if not names or not owners:
+    if not value or not owners:
         return ""
     encryptor = encrypt.Encryptor([owner for owner in owners if type(owner) is type(owners[0])])  # kinds do not mix
-    return base64.b64encode(encryptor.encrypt(canonical.dumps(list(names))) + encryptor.flush()).decode()
+    return base64.b64encode(encryptor.encrypt(canonical.dumps(value)) + encryptor.flush()).decode()
 
 
-def _unsealed(text: str, request: RecoveryRequest) -> tuple[str, ...]:
+def _unsealed(text: str, request: RecoveryRequest) -> Any:
+    """What `_sealed` was given; None for ''."""
     if not text:
-        return ()
+        return None
     decryptor = encrypt.Decryptor(request.identities)
-    data = decryptor.decrypt(base64.b64decode(text)) + decryptor.finish()
-    return tuple(json.loads(data))
+    return json.loads(decryptor.decrypt(base64.b64decode(text)) + decryptor.finish())
 
 
 def carry_out(
@@ -114,7 +122,7 @@ def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryReques
     journal.write("step_started", {"step": step})
     started = time.monotonic()
     try:
-        results = _built_in(journal, plan, request, step)
+        results = _work(journal, plan, request, step)
         driver = _driver(request, step)
         driven = "confirmed" if confirmed else drivers.drive(step, driver, request, _facts(plan, request), journal.run)
     except errors.ManualStepWaiting as exc:
@@ -126,13 +134,58 @@ def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryReques
     journal.write("step_finished", {"step": step, "driven": driven, "seconds": f"{time.monotonic() - started:.3f}", **results})
 
 
-def _built_in(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: Step) -> dict[str, str]:
+def _work(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: Step) -> dict[str, str]:
+    """What kpbackup does itself in a step: in the cluster if the step is driven by it, and what is built in."""
     work: dict[Step, Callable[[], dict[str, str]]] = {
-        Step.PREPARE: lambda: prepare.run(plan, request),
-        Step.DATABASE: lambda: database.run(plan, request, journal),
-        Step.VERIFY: lambda: verify.run(plan, request),
+        Step.PREPARE: lambda: _prepare(journal, plan, request),
+        Step.DATABASE: lambda: database.run(plan, request, journal) | _proved(journal, request),
+        Step.DEPLOY: lambda: _deploy(journal, plan, request),
+        Step.VERIFY: lambda: verify.run(plan, request, _unsealed(_tables(journal), request)),
+        Step.SWITCH: lambda: _switch(journal, plan, request),
     }
-    return work[step]() if step in work else {}
+    return work[step]()
+
+
+def _prepare(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    figures: dict[str, str] = {}
+    if request.driven_by_kubernetes(Step.PREPARE) and plan.application is not None:
+        figures = environment.prepare(request, plan.application, journal.run)
+    if plan.target.facts is None:  # it was started just now
+        found = planning.Found.FRESH if journal.last("step_finished", step=Step.PREPARE) is None else planning.Found.BEGUN
+        state = planning.look_at_target(request, plan.backup_set, plan.inventory, found)
+        plan = replace(plan, target=state)
+    return figures | prepare.run(plan, request)
+
+
+def _proved(journal: Journal, request: RecoveryRequest) -> dict[str, str]:
+    """Sums over the restored tables, sealed into the journal: step 4 compares with them."""
+    volatile = request.verification.profile.tables.volatile_columns if request.verification else {}
+    sums = proof.take(request.endpoint, volatile)
+    journal.write("proved", {"tables": _sealed({name: codec.encode(one) for name, one in sums.items()}, request)})
+    return {"tables_proved": str(len(sums))}
+
+
+def _tables(journal: Journal) -> str:
+    entry = journal.last("proved")
+    return entry.fields["tables"] if entry is not None else ""
+
+
+def _deploy(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    if not request.driven_by_kubernetes(Step.DEPLOY) or plan.application is None:
+        return {}
+    return deploy.run(request, plan.application, journal.run)
+
+
+def _switch(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    if not request.driven_by_kubernetes(Step.SWITCH) or plan.application is None:
+        return {}
+    recorded = journal.last("switch_recorded")
+    before = _unsealed(recorded.fields["before"], request) if recorded is not None else None
+
+    def keep(found: dict[str, Any]) -> None:
+        journal.write("switch_recorded", {"before": _sealed(found, request)})
+
+    return switch.run(request, plan.application, journal.run, before, keep, lambda: verify.public_problem(request))
 
 
 def _driver(request: RecoveryRequest, step: Step) -> Driver:
@@ -175,6 +228,7 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
     skipped = tuple(
         step for step in Step if step not in finished or (step not in BUILT_IN and finished[step].fields["driven"] == "skipped")
     )
+    promised = request_objectives(planned)
     before_switch = [entry.at for step, entry in finished.items() if step is not Step.SWITCH]
     measured = (max(before_switch) - planned.at).total_seconds() if before_switch else 0.0
     achieved = (planned.at - plan.recovered_to).total_seconds()
@@ -190,9 +244,21 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
             "recovered_to": canonical.time_text(plan.recovered_to),
             "steps": ",".join(steps),
             "at": canonical.time_text(datetime.now(UTC)),
+            **({"rpo_met": _yes(achieved <= promised.rpo_s), "rto_met": _yes(measured <= promised.rto_s)} if promised else {}),
         },
     )
     return Outcome(journal.run, recovered, skipped, measured, plan.recovered_to, details)
+
+
+def request_objectives(planned: Entry) -> Objectives | None:
+    """What was promised when the run was planned."""
+    if "objective_rto_s" not in planned.fields:
+        return None
+    return Objectives(float(planned.fields["objective_rpo_s"]), float(planned.fields["objective_rto_s"]))
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "no"
 
 
 def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryRequest:
@@ -211,7 +277,7 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
         )
     return replace(
         request,
-        overwrite=_unsealed(planned.fields["overwrite"], request),
+        overwrite=tuple(_unsealed(planned.fields["overwrite"], request) or ()),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
         skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from kpbackup.kubernetes import client
 from kpbackup.mysql import server
 from kpbackup.pipeline import encrypt
 from kpbackup.plan.timeline import Target
+from kpbackup.recovery.profile import Profile
 from kpbackup.repository.binding import Repository
 
 
@@ -24,7 +27,8 @@ class Step(StrEnum):
 
 @dataclass(frozen=True)
 class Driver:
-    """How a step is driven: `manual` (a person), `command` (a program), `none` (nothing: never 'recovered')."""
+    """How a step is driven: `manual` (a person), `command` (a program), `kubernetes` (by us, in a cluster), `none` (nothing:
+    never 'recovered')."""
 
     kind: str
     command: tuple[str, ...] = ()
@@ -37,6 +41,47 @@ class SqlCheck:
 
     query: str
     expect: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The cluster the drivers `kubernetes` act in, and what they are to do there.
+
+    `access.namespace` and `release` are '' for those of the bundle. `database` is the bundle's StatefulSet that is the
+    target; step 1 starts it. `values` are laid over the bundle's. `service` or `ingress` is what step 5 switches.
+    """
+
+    access: client.Access
+    release: str = ""
+    in_place: bool = False
+    database: str = ""
+    method: str = "helm"
+    chart_file: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    service: str = ""
+    ingress: str = ""
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How step 4 asks the application: at `url` (before users are sent to it) and, in step 5, at `public_url`."""
+
+    profile: Profile
+    url: str = ""
+    public_url: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: str = ""
+    public_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What was promised, for the evidence."""
+
+    rpo_s: float
+    rto_s: float
 
 
 @dataclass(frozen=True)
@@ -58,3 +103,10 @@ class RecoveryRequest:
     ask_manual: Callable[[Step, str], None] | None = None
     progress: Callable[[str, int, int], None] | None = None
     warn: Callable[[str], None] = lambda _: None
+    environment: Environment | None = None
+    verification: Verification | None = None
+    objectives: Objectives | None = None
+
+    def driven_by_kubernetes(self, step: Step) -> bool:
+        driver = self.drivers.get(step)
+        return driver is not None and driver.kind == "kubernetes"

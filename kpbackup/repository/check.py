@@ -21,8 +21,8 @@ from kpbackup.model.heads import Heads
 from kpbackup.model.manifest import BinlogSegment, Sealing, StoredObject
 from kpbackup.pipeline import encrypt, sign, stream
 from kpbackup.plan import chain, timeline
+from kpbackup.repository import applications, heads, keys, layout, objects, pages
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import heads, keys, layout, objects, pages
 from kpbackup.repository.binding import READER_VERSION, Repository
 
 
@@ -86,6 +86,8 @@ def check(
     problems += [*_missing_manifests(catalog), *_gaps(catalog), *_reader(repository), *_journals(repository)]
     if expected is not None:
         problems += [_missing(catalog, one) for one in heads.compare(catalog, expected)]
+    costs = "the application as it was then"
+    problems += [Problem(key, what, costs) for key, what in applications.problems(repository, identities)]
     items = _items(repository, catalog)
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
     picked = choose or _evenly

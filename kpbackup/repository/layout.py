@@ -14,6 +14,7 @@ CANARIES = "canaries/"
 IDENTITIES = "identities/"
 RECOVERIES = "recoveries/"
 LEASES = "leases/"
+APPLICATIONS = "applications/"
 LOGS = ("sets", "segments", "observations", "anchors", "tombstones", "pins")
 PAGE_ROWS = 1024  # of every catalogue page
 
@@ -161,3 +162,7 @@ def recovery(run: str) -> str:
 
 def recovery_entry(run: str, seq: int) -> str:
     return f"{recovery(run)}{seq:0{SEQ_DIGITS}d}"
+
+
+def application(seq: int) -> str:
+    return f"{APPLICATIONS}{seq:0{SEQ_DIGITS}d}"

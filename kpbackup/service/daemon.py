@@ -112,9 +112,12 @@ class Supervisor:
         self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
         self.meter = Meter() if settings.archive.continuous else None
         self._side = side_jobs.SideJobs(settings, self._stoppable)
-        self._jobs = (self._full, self._incremental, *self._side.jobs)
+        self._application = Job("application", timings["application"], self._run_application)
+        own = (self._application,) if settings.application is not None else ()
+        self._jobs = (self._full, self._incremental, *own, *self._side.jobs)
         self._forced: schedule.Due | None = None
         self._is_mending = False  # a forced full backup runs
+        self._bundle_with_set = False  # a full backup ended since the last bundle
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
 
     def failures(self) -> dict[str, int]:
@@ -169,6 +172,10 @@ class Supervisor:
             due = self._incremental.due(now, last["incremental"])
             if due is not None:
                 self._incremental.start(due)
+        if self._application in self._jobs and not self._application.is_running:
+            due = self._application.due(now, None)
+            if due is not None:
+                self._application.start(due)
 
     def _can_archive(self, last: dict[str, datetime | None]) -> bool:
         """Not while a full backup mends a broken chain; nor without a set on the current timeline, if this daemon makes any."""
@@ -185,6 +192,9 @@ class Supervisor:
             ) from outcome.error
         if job is self._full:
             self._is_mending = False
+            if outcome.ending is Ending.DONE:
+                self._bundle_with_set = True
+                self._application.run_soon()
         if job is self._incremental and outcome.ending is Ending.DONE:
             self._breaks = 0
         elif job is self._incremental and outcome.ending is Ending.BROKEN:
@@ -202,6 +212,15 @@ class Supervisor:
         made = run_full(self._stoppable(), request)
         head_file.record(self._head_file, [made], now=datetime.now(UTC))
         return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
+
+    def _run_application(self, due: schedule.Due) -> dict[str, object]:
+        from kpbackup.backup.application import run_application  # needs the Kubernetes client, which not everybody has
+
+        request = opening.application_request(self._settings)
+        assert request is not None
+        with_set, self._bundle_with_set = self._bundle_with_set, False
+        made = run_application(self._stoppable(), request, unless_unchanged=not with_set)
+        return {"bundle": made.name, "objects": made.objects} if made is not None else {"bundle": "unchanged"}
 
     def _stop_point(self) -> None:
         if self._stopping.is_set():

@@ -5,15 +5,17 @@ Each function asks for what it needs and raises SettingsError naming the missing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kpbackup import config, errors
 from kpbackup.pipeline import encrypt, sign
 
 if TYPE_CHECKING:
+    from kpbackup.backup.application import ApplicationRequest
     from kpbackup.backup.archiver import ArchiveRequest
     from kpbackup.backup.full import FullRequest
     from kpbackup.mysql.server import Endpoint
+    from kpbackup.recovery.steps import Environment, Verification
     from kpbackup.repository.binding import Repository
     from kpbackup.storage.backend import Backend
 
@@ -130,6 +132,100 @@ def archive_request(settings: config.Settings, *, holder: str) -> ArchiveRequest
         interval_s=settings.archive.interval.total_seconds(),
         observe_interval_s=settings.archive.observe_interval.total_seconds(),
     )
+
+
+def application_request(settings: config.Settings) -> ApplicationRequest | None:
+    """What to keep of the application; None when the settings name none."""
+    wanted = settings.application
+    if wanted is None:
+        return None
+    from kpbackup.backup.application import ApplicationRequest
+    from kpbackup.kubernetes.client import Access
+
+    return ApplicationRequest(
+        access=Access(wanted.namespace, str(wanted.kubeconfig or ""), wanted.context),
+        recipients=recipients(settings),
+        release=wanted.release,
+        selector=wanted.selector,
+        secrets=wanted.secrets,
+        config_maps=wanted.config_maps,
+        endpoint=source_endpoint(settings) if settings.source is not None else None,
+        databases=settings.source.databases if settings.source is not None else (),
+    )
+
+
+def environment(settings: config.Settings) -> Environment | None:
+    """The cluster of a recovery; None when no step is driven by Kubernetes.
+
+    Raises:
+        SettingsError: the chart or the values file cannot be read.
+    """
+    recovery = settings.recovery
+    if "kubernetes" not in (recovery.prepare.driver, recovery.deploy.driver, recovery.switch.driver):
+        return None
+    from kpbackup.kubernetes.client import Access
+    from kpbackup.recovery.steps import Environment
+
+    wanted, backed_up = recovery.application, settings.application
+    kubeconfig = wanted.kubeconfig or (backed_up.kubeconfig if backed_up else None)
+    return Environment(
+        access=Access(wanted.namespace, str(kubeconfig or ""), wanted.context),
+        release=wanted.release,
+        in_place=wanted.in_place,
+        database=recovery.prepare.database,
+        method=recovery.deploy.method,
+        chart_file=str(recovery.deploy.chart_file or ""),
+        values=_values(recovery.deploy.values_file),
+        service=recovery.switch.service,
+        ingress=recovery.switch.ingress,
+        timeout_s=wanted.ready_timeout.total_seconds(),
+    )
+
+
+def verification(settings: config.Settings) -> Verification | None:
+    """How the application is asked; None when no profile is set.
+
+    Raises:
+        SettingsError: the profile is none.
+    """
+    wanted, switch = settings.recovery.verify, settings.recovery.switch
+    if not wanted.profile:
+        return None
+    from kpbackup.recovery import profile
+    from kpbackup.recovery.steps import Verification
+
+    loaded = profile.load(wanted.profile)
+    if loaded.needs_login and not wanted.user:
+        raise errors.SettingsError(
+            f"the profile {loaded.name} logs in, and recovery.verify.user is not set",
+            hint="name an account of the application for verification, and the file of its password",
+        )
+    return Verification(
+        profile=loaded,
+        url=wanted.url or "",
+        public_url=switch.public_url or "",
+        user=wanted.user,
+        password=settings.verification_password().get_secret_value(),
+        ca_file=str(wanted.ca_file or ""),
+        public_timeout_s=switch.public_timeout.total_seconds(),
+    )
+
+
+def _values(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    key = "recovery.deploy.values_file"
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:  # the text may hold secrets, so the error is not repeated
+        message = f"{key}: {path} cannot be read as YAML: {type(exc).__name__}"
+        raise errors.SettingsError(message, hint="write it as for `helm --values`") from None
+    if not isinstance(found, dict | None):
+        raise errors.SettingsError(f"{key}: {path} must hold keys and values", hint="write it as for `helm --values`")
+    return found or {}
 
 
 def _endpoint(login: config.Login, password: str) -> Endpoint:

@@ -22,6 +22,8 @@ from kpbackup.service import trust as trusts
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
 
+APPLICATION_EVERY = timedelta(minutes=4)  # a change of a Secret, ConfigMap or release is kept within five
+
 
 @dataclass(frozen=True)
 class State:
@@ -107,6 +109,7 @@ def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
         "full": schedule.Timing(settings.zone, settings.schedule.full),
         "incremental": schedule.Timing(settings.zone, settings.schedule.incremental, every),
         "canary": schedule.Timing(settings.zone, settings.schedule.canary),
+        "application": schedule.Timing(settings.zone, every=APPLICATION_EVERY if settings.application else None),
     }
 
 

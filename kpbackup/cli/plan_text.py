@@ -1,0 +1,41 @@
+"""Parts of the plan that `kpbackup restore` shows: the target, and the application where Kubernetes drives a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kpbackup.recovery.planning import RecoveryPlan
+    from kpbackup.recovery.steps import RecoveryRequest
+
+
+def into(plan: RecoveryPlan, request: RecoveryRequest) -> str:
+    facts = plan.target.facts
+    return f"{request.endpoint.name}, {f'{facts.flavour} {facts.version_string}' if facts else 'which step 1 starts'}"
+
+
+def warnings(plan: RecoveryPlan) -> list[str]:
+    return [*plan.target.warnings, *(plan.application.warnings if plan.application else ())]
+
+
+def application_document(plan: RecoveryPlan) -> dict[str, Any] | None:
+    found = plan.application
+    if found is None:
+        return None
+    return {
+        "bundle": found.manifest.name, "taken_at": found.manifest.taken_at, "chart": found.bundle.chart,
+        "namespace": found.namespace, "release": found.release,
+    }
+
+
+def application(plan: RecoveryPlan, request: RecoveryRequest) -> list[tuple[str, object]]:
+    """The application's lines of the plan."""
+    found = plan.application
+    if found is None:
+        return []
+    notes = request.verification.profile.notes if request.verification else ()
+    what = f"{found.bundle.chart or 'plain objects'} as {found.release or 'it was'} in namespace {found.namespace}"
+    return [
+        ("application", f"bundle {found.manifest.name} of {found.manifest.taken_at:%Y-%m-%dT%H:%M:%SZ}: {what}"),
+        *(("users", note) for note in notes),
+    ]
