@@ -11,6 +11,7 @@ import logging
 import socket
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from typing import Any
 from kpbackup import errors, logs
 
 REQUEST_TIMEOUT_S = 10.0  # a probe or a scrape takes milliseconds; more is a client that hangs
+MAX_QUERY_FIELDS = 10
 POLL_S = 0.2  # how soon the server sees that it is closed
 
 logger = logging.getLogger(__name__)
@@ -32,9 +34,12 @@ class Answer:
     status: int
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-Pages = Mapping[str, Callable[[], Answer]]
+Query = Mapping[str, str]
+Page = Callable[[Query], Answer]
+Pages = Mapping[str, Page]
 
 
 def json_answer(status: int, document: Mapping[str, Any]) -> Answer:
@@ -43,6 +48,11 @@ def json_answer(status: int, document: Mapping[str, Any]) -> Answer:
 
 def text_answer(text: str) -> Answer:
     return Answer(200, "text/plain; charset=utf-8", text.encode())
+
+
+def alive(query: Query) -> Answer:
+    """What /api/health/live says: this process answers, whatever has become of source and store."""
+    return json_answer(200, {"alive": True})
 
 
 class WebServer:
@@ -117,20 +127,28 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        path = self.path.partition("?")[0]
-        page = self.known.get(path)
-        if page is None:
-            answer = json_answer(404, {"error": "not found", "paths": sorted(self.known)})
-        else:
-            answer = page()
+        answer = self._found()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in answer.headers:
+            self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)
+
+    def _found(self) -> Answer:
+        path, _, query = self.path.partition("?")
+        page = self.known.get(path)
+        if page is None:
+            return json_answer(404, {"error": "not found", "paths": sorted(self.known)})
+        try:
+            fields = dict(urllib.parse.parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS))
+        except ValueError:
+            return json_answer(400, {"error": f"more than {MAX_QUERY_FIELDS} query fields"})
+        return page(fields)
 
     def log_message(self, format: str, *args: Any) -> None:
         logs.event(logger, "request_answered", level=logging.DEBUG, client=self.client_address[0], request=format % args)

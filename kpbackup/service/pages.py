@@ -23,9 +23,15 @@ class Pages:
         self._started = datetime.now(UTC)
 
     def routes(self) -> http.Pages:
-        return {"/": self.front, "/metrics": self.metrics, "/api/health": self.health, "/api/health/ready": self.ready}
+        return {
+            "/": self.front,
+            "/metrics": self.metrics,
+            "/api/health": self.health,
+            "/api/health/live": http.alive,
+            "/api/health/ready": self.ready,
+        }
 
-    def health(self) -> http.Answer:
+    def health(self, query: http.Query) -> http.Answer:
         """200 while the source answers, 503 when it does not. Where no source is configured, nothing can be away."""
         source = self._watch.source
         healthy = source.view.up or not source.is_configured
@@ -37,14 +43,14 @@ class Pages:
         }
         return http.json_answer(200 if healthy else 503, document)
 
-    def ready(self) -> http.Answer:
+    def ready(self, query: http.Query) -> http.Answer:
         """200 when the repository was read at the last try."""
         view = self._watch.repository.view
         if view.up:
             return http.json_answer(200, {"ready": True})
         return http.json_answer(503, {"ready": False, "reason": view.problem})
 
-    def metrics(self) -> http.Answer:
+    def metrics(self, query: http.Query) -> http.Answer:
         now = datetime.now(UTC)
         store, source = self._watch.repository.view, self._watch.source.view
         observed = metrics.Observed(
@@ -60,7 +66,7 @@ class Pages:
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
 
-    def front(self) -> http.Answer:
+    def front(self, query: http.Query) -> http.Answer:
         status = self._watch.status(datetime.now(UTC))
         lines = [f"kpbackup {__version__}: {self._watch.source_label}", ""]
         lines += _status_lines(status) if status is not None else [f"unknown: {self._watch.repository.view.problem}"]
