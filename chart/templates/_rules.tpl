@@ -46,10 +46,14 @@ Of one source all daemons tell the same, so that series are joined by source; wh
       expr: {{ printf "min by (source) (kpbackup_objective_rto_seconds{%s})" $s | quote }}
     - record: source:kpbackup_rpo_kept:bool
       expr: "source:kpbackup_achieved_rpo_seconds:min <= bool source:kpbackup_objective_rpo_seconds:min"
-    - record: source:kpbackup_rpo_kept:ratio_30d
-      expr: "avg_over_time(source:kpbackup_rpo_kept:bool[30d])"
     - record: source:kpbackup_rto_kept:bool
       expr: {{ printf "max by (source) (kpbackup_measured_rto_seconds{%s}) <= bool source:kpbackup_objective_rto_seconds:min" $s | quote }}
+# a month of samples is much to read: seldom is enough
+- name: {{ $full }}.month
+  interval: 15m
+  rules:
+    - record: source:kpbackup_rpo_kept:ratio_30d
+      expr: "avg_over_time(source:kpbackup_rpo_kept:bool[30d])"
 - name: {{ $full }}.recovery
   rules:
     {{- range (list

@@ -6,11 +6,14 @@ GET and HEAD; a client that is silent for REQUEST_TIMEOUT_S is hung up on. A cra
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import logging
 import socket
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,9 +40,39 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class Took:
+    """Answers that took at most each bound of Latency.BOUNDS_S, the last entry being all; and the sum of their seconds."""
+
+    counts: tuple[int, ...]
+    sum_s: float
+
+
 Query = Mapping[str, str]
 Page = Callable[[Query], Answer]
 Pages = Mapping[str, Page]
+
+
+class Latency:
+    """How long answers took, by path: the counts of a histogram. Safe to use from any thread."""
+
+    BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def add(self, path: str, seconds: float) -> None:
+        with self._guard:
+            counts = self._counts.setdefault(path, [0] * (len(self.BOUNDS_S) + 1))
+            counts[bisect.bisect_left(self.BOUNDS_S, seconds)] += 1
+            self._sums[path] = self._sums.get(path, 0.0) + seconds
+
+    def read(self) -> dict[str, Took]:
+        """Path -> what its answers took."""
+        with self._guard:
+            return {path: Took(tuple(itertools.accumulate(counts)), self._sums[path]) for path, counts in self._counts.items()}
 
 
 def json_answer(status: int, document: Mapping[str, Any]) -> Answer:
@@ -58,14 +91,14 @@ def alive(query: Query) -> Answer:
 class WebServer:
     """Listens from the moment it is made; serves in threads of its own until closed. Use as a context manager."""
 
-    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
-        """Binds `address`; port 0 takes a free one.
+    def __init__(self, address: tuple[str, int], pages: Pages, *, latency: Latency | None = None) -> None:
+        """Binds `address`; port 0 takes a free one. What answers take is added to `latency`.
 
         Raises:
             SettingsError: the address is taken, not allowed, or none of this machine.
         """
         try:
-            self._server = _server(address, pages)
+            self._server = _server(address, pages, latency or Latency())
         except (OSError, OverflowError) as exc:
             raise errors.SettingsError(
                 f"cannot listen on {address[0]}:{address[1]} (service.listen): {getattr(exc, 'strerror', None) or exc}",
@@ -97,7 +130,7 @@ class WebServer:
         self.close()
 
 
-def _server(address: tuple[str, int], pages: Pages) -> ThreadingHTTPServer:
+def _server(address: tuple[str, int], pages: Pages, took: Latency) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         daemon_threads = True
@@ -110,12 +143,14 @@ def _server(address: tuple[str, int], pages: Pages) -> ThreadingHTTPServer:
 
     class Handler(_Handler):
         known = pages
+        latency = took
 
     return Server(address, Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
     known: Pages = {}
+    latency = Latency()
     timeout = REQUEST_TIMEOUT_S
     server_version = "kpbackup"
     sys_version = ""
@@ -127,6 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
+        began = time.monotonic()
         answer = self._found()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
@@ -138,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)
+        path = self.path.partition("?")[0]
+        self.latency.add(path if path in self.known else "other", time.monotonic() - began)
 
     def _found(self) -> Answer:
         path, _, query = self.path.partition("?")

@@ -16,10 +16,12 @@ Running = Callable[[], Mapping[str, bool]]
 
 
 class Pages:
-    """The pages of one process. `failures` and `running` tell of its jobs; an exporter has none."""
+    """The pages of one process. `failures`, `in_a_row` (those since the last success) and `running` tell of its jobs; an
+    exporter has none. `latency` is for the web server to fill."""
 
-    def __init__(self, watch: Watch, *, failures: Counts = dict, running: Running = dict) -> None:
-        self._watch, self._failures, self._running = watch, failures, running
+    def __init__(self, watch: Watch, *, failures: Counts = dict, in_a_row: Counts = dict, running: Running = dict) -> None:
+        self._watch, self._failures, self._in_a_row, self._running = watch, failures, in_a_row, running
+        self.latency = http.Latency()
         self._started = datetime.now(UTC)
 
     def routes(self) -> http.Pages:
@@ -63,6 +65,8 @@ class Pages:
             read_at=store.state.read_at if store.state else None,
             failures=self._failures(),
             running=self._running(),
+            in_a_row=self._in_a_row(),
+            latency=self.latency.read(),
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
 

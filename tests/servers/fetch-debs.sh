@@ -1,11 +1,14 @@
 #!/bin/bash
-# fetch-debs.sh SUITE DEST PKG... - unpacks PKGs and everything they need (the C library included) from a Debian suite
+# fetch-debs.sh [--alone] SUITE DEST PKG... - unpacks PKGs and everything they need (the C library included) from a Debian suite
 # into DEST/root, with wrappers in DEST/bin that run the programs through that suite's own dynamic loader.
+# With --alone only the packages themselves: for programs that need no library but this machine's C library.
 #
 # apt resolves in a private state with an empty dpkg status: the system's packages are neither used nor touched, no root is
 # needed, and the archive's signature is checked with the keyring of this machine. The mirror is the one this machine uses.
 set -euo pipefail
 
+alone=
+[ "$1" != --alone ] || { alone=yes; shift; }
 suite=$1
 dest=$(realpath -m "$2")
 shift 2
@@ -25,10 +28,16 @@ private=(-qq
   -o "Dir::State=$work/state" -o "Dir::State::status=$work/state/status" -o "Dir::Cache=$work/cache"
   -o APT::Install-Recommends=false -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3 -o Debug::NoLocking=1)
 apt-get "${private[@]}" update
-apt-get "${private[@]}" -y --download-only install "$@"
+if [ -n "$alone" ]; then
+  (cd "$work/cache/archives" && apt-get "${private[@]}" download "$@")
+else
+  apt-get "${private[@]}" -y --download-only install "$@"
+fi
 for package in "$work"/cache/archives/*.deb; do
   dpkg-deb --fsys-tarfile "$package" | tar -x --no-same-owner -C "$dest/root"
 done
+
+[ -z "$alone" ] || exit 0
 
 libraries=$(cd "$dest/root" && echo usr/lib/*-linux-gnu)
 loader=$(cd "$dest/root" && echo "$libraries"/ld-linux-*.so.*)

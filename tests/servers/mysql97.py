@@ -1,8 +1,7 @@
 """MySQL 9.7 from Debian's unstable suite, unpacked into a cache folder and run through its own dynamic loader.
 
-Nothing of it is installed: `fetch-debs.sh` (about 10 s, 63 MB) fills `${XDG_CACHE_HOME:-~/.cache}/kpbackup-servers/mysql`
-once per machine; a fetch that was cut leaves no half folder. The version is the one unstable has on that day: read
-`Server.version`.
+Nothing of it is installed: `fetching.py` brings it once per machine (about 10 s, 63 MB). The version is the one unstable has on
+that day: read `Server.version`.
 
 The data directory is made once per process (about 4 s) and copied for each server. Settings: row binlog, GTID on,
 64 MiB buffer pool, no fsync. Options come last and win: `("--gtid-mode=OFF", "--enforce-gtid-consistency=OFF")`.
@@ -11,7 +10,6 @@ The data directory is made once per process (about 4 s) and copied for each serv
 from __future__ import annotations
 
 import atexit
-import fcntl
 import functools
 import os
 import shutil
@@ -22,22 +20,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.servers import database
+from tests.servers.fetching import fetched
 from tests.servers.process import ServerFailed
 
 _PACKAGES = ("mysql-server-core", "mysql-client-core")
-_FETCH_TIMEOUT_S = 600
 _REDO_CAPACITY = "--innodb-redo-log-capacity=8M"
-
-
-class FetchFailed(RuntimeError):
-    """MySQL could not be brought from the Debian mirror; the message says what apt said."""
 
 
 def mysql97_server(directory: Path, *, server_id: int, options: Sequence[str] = ()) -> AbstractContextManager[database.Server]:
     """A fresh server in `directory` (a data directory already there is used as it is).
 
     Raises:
-        FetchFailed, process.ServerFailed.
+        fetching.FetchFailed, process.ServerFailed.
     """
     template = _template()
 
@@ -63,33 +57,9 @@ def home() -> Path:
     """The cache folder with `bin/` and `root/`, fetched when it is not there yet.
 
     Raises:
-        FetchFailed.
+        fetching.FetchFailed.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kpbackup-servers"
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / "mysql"
-    with (cache / "mysql.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once fetch once
-        if not folder.exists():
-            _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    script = Path(__file__).with_name("fetch-debs.sh")
-    unfinished = folder.with_name("mysql.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        run = subprocess.run(
-            ["bash", str(script), "sid", str(unfinished), *_PACKAGES],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=_FETCH_TIMEOUT_S, check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise FetchFailed(f"fetching MySQL took longer than {_FETCH_TIMEOUT_S} s") from exc
-    if run.returncode != 0:
-        raise FetchFailed(f"fetching MySQL from the Debian mirror ended with {run.returncode}:\n{run.stdout[-3000:]}")
-    unfinished.rename(folder)
+    return fetched("mysql", suite="sid", packages=_PACKAGES)
 
 
 def _mysqld() -> list[str]:
