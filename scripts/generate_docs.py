@@ -68,6 +68,8 @@ def default_text(key: keys.Key) -> str:
         return f"`{quantities.spell_duration(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(value)}]`"
     if isinstance(value, int):
         return f"`{quantities.spell_size(value) if 'bytes' in key.path else value}`"
     return f"`{value}`" if value else '`""`'
@@ -96,7 +98,8 @@ def _settings_table(path: str, group: type[groups.Group]) -> Iterator[str]:
         yield f"| `{key.path}` | {default_text(key)} | {_cell(docs[name])} | `{key.variable}` |"
         element = keys.element_group(key.info)
         for inner, text in field_docs(element).items() if element else ():
-            yield f"| `{key.path}[].{inner}` | required | {_cell(text)} | |"
+            default = default_text(keys.Key(inner, element, element.model_fields[inner])) if element else ""
+            yield f"| `{key.path}[].{inner}` | {default} | {_cell(text)} | |"
     yield ""
 
 

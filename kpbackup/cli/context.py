@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kpbackup import logs
+from kpbackup import errors, logs
 from kpbackup.cli import render
 
 if TYPE_CHECKING:
@@ -36,18 +36,25 @@ class Context:
     config_path: str | None = None
     overrides: dict[str, object] = field(default_factory=dict)
     printer: render.Printer = field(default_factory=render.Printer)
+    may_wait: bool = False  # the verb itself waits for service.required_files
 
     @functools.cached_property
     def settings(self) -> config.Settings:
         """File, environment and options, read once.
 
         Raises:
-            SettingsError: see `config.load`.
+            SettingsError: see `config.load`; or one of service.required_files is missing, unless `may_wait`.
         """
         from kpbackup import config  # pydantic and yaml: not for --help and version
 
         settings = config.load(self.config_path, os.environ, overrides=self.overrides)
         logs.setup(format=settings.log.format, level=settings.log.level)
+        missing = settings.missing_files()
+        for file in missing:
+            logs.event(logger, "file_missing", level=logging.ERROR, origin=file.origin, path=file.path)
+        if missing and not self.may_wait:
+            told = "; ".join(f"{file.origin} is missing ({file.path})" for file in missing)
+            raise errors.SettingsError(told, hint="create it, then run this again (service.required_files)")
         for key, path in settings.exposed_files():
             logs.event(logger, "secret_file_exposed", level=logging.WARNING, setting=key, path=path, remedy=f"chmod o-r {path}")
         return settings

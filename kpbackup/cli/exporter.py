@@ -5,13 +5,9 @@ from __future__ import annotations
 import typer
 
 from kpbackup.cli import context
-from kpbackup.cli.daemon import leave, until_signalled
+from kpbackup.cli.daemon import serve
 
 
 def exporter(ctx: typer.Context) -> None:
     """Serve /metrics and /api/health of a repository without running any job; until SIGTERM or Ctrl-C."""
-    settings = context.of(ctx).settings
-    from kpbackup.service.daemon import run_exporter
-
-    with until_signalled() as stop:
-        leave(has_ended=run_exporter(settings, stop))
+    serve(context.of(ctx), "run_exporter")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,11 +19,10 @@ import typer
 from kpbackup import errors
 from kpbackup.cli import context, render
 from kpbackup.pipeline import encrypt, sign
-from kpbackup.service import opening
+from kpbackup.service import founding, opening
 
 if TYPE_CHECKING:
     from kpbackup.config import Settings
-    from kpbackup.storage.backend import Backend
 
 IDENTITY, RECIPIENTS, SIGNING, PUBLIC = "identity.txt", "recipients.txt", "signing.key", "signing.pub"
 SEALED_IDENTITY = "identity.age"
@@ -33,19 +31,27 @@ SEALED_IDENTITY = "identity.age"
 @dataclass(frozen=True)
 class _Keys:
     """`identity_file` is None when the settings name recipients: then their identities are the user's matter. `sealed` is the
-    identity sealed with the passphrase of the settings."""
+    identity sealed with the passphrase of the settings. Either `signing_file` or `secret` says where the signing key is."""
 
     signing: sign.SigningKey
-    signing_file: Path
+    signing_file: Path | None
     recipients: tuple[str, ...]
     identity_file: Path | None
     sealed: bytes = b""
+    secret: str | None = None
 
 
 def init(
     ctx: typer.Context,
     json: context.JsonOption = False,
     keys: Annotated[str, typer.Option("--keys", help="Directory the new key files are written to.")] = "kpbackup-keys",
+    secret: Annotated[
+        str | None,
+        typer.Option("--secret", metavar="NAME", help="In a pod: keep the signing key in this Secret, made unless it is there."),
+    ] = None,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Succeed when the repository is there already and the signing key fits.")
+    ] = False,
 ) -> None:
     """Create the keys and an empty repository for the source in the settings.
 
@@ -54,40 +60,20 @@ def init(
     Recipients or a signing key that the settings name already are used instead of new ones. With
     encryption.passphrase_file set, the identity is sealed with the passphrase (identity.age) and stored in the
     repository as well: then restoring needs the bucket and the passphrase, and no key file.
+    With --secret no file is written; recipients must be in the settings, since a private identity is never made in a cluster.
     """
     room = context.of(ctx, json=json)
     backend = opening.backend(room.settings)
     source = room.settings.need_source()
-    flavour = _flavour(room)
-    _try_store(backend)
-    made = _keys(room.settings, Path(keys))
-    from kpbackup.repository import binding, sealed_identity
-
+    flavour = founding.flavour(room.settings)
+    founding.try_store(backend)
+    made = _cluster_keys(room.settings, secret) if secret else _keys(room.settings, Path(keys))
     if made.sealed:
+        from kpbackup.repository import sealed_identity
+
         sealed_identity.store(backend, made.sealed)
-    repository = binding.create_repository(
-        backend, signing_key=made.signing, source=source.label, flavour=flavour, created_at=datetime.now(UTC)
-    )
+    repository = founding.create(backend, signing_key=made.signing, source=source.label, flavour=flavour, if_missing=if_missing)
     _report(room, made, repository.id, backend.name)
-
-
-def _flavour(room: context.Context) -> str:
-    from kpbackup.mysql import facts, server
-
-    with server.connect(opening.source_endpoint(room.settings)) as connection:
-        return facts.read_facts(connection).flavour
-
-
-def _try_store(backend: Backend) -> None:
-    """A store that cannot create-only has no fence: found out here, not by hope."""
-    from kpbackup.storage import probe
-
-    capabilities = probe.probe(backend)
-    if not (capabilities.conditional_put and capabilities.conditional_replace):
-        raise errors.StorageError(
-            f"{backend.name} does not keep conditional writes: two writers could overwrite each other",
-            hint="use a store with If-None-Match and If-Match, or a file:// directory",
-        )
 
 
 def _keys(settings: Settings, directory: Path) -> _Keys:
@@ -110,6 +96,19 @@ def _keys(settings: Settings, directory: Path) -> _Keys:
         raise errors.LocalIOError(
             f"cannot write keys to {directory}: {exc.strerror}", hint="give a directory of your own with --keys"
         ) from exc
+
+
+def _cluster_keys(settings: Settings, secret: str) -> _Keys:
+    from kpbackup.service import cluster, signing_secret
+
+    recipients = settings.need_recipients()
+    found = cluster.in_cluster(os.environ)
+    if found is None:
+        raise errors.UsageError(
+            "--secret works inside a Kubernetes pod with a service account",
+            hint="elsewhere use --keys and make the Secret yourself",
+        )
+    return _Keys(signing_secret.kept_signing_key(found, secret), None, recipients, None, secret=secret)
 
 
 def _is_in(directory: Path, file: str, name: str) -> bool:
@@ -175,7 +174,7 @@ def _create(path: Path, content: bytes, *, private: bool) -> None:
 
 def _report(room: context.Context, made: _Keys, repository: str, url: str) -> None:
     identity = made.identity_file.resolve() if made.identity_file else None
-    signing_file = made.signing_file.resolve()
+    signing_file = made.signing_file.resolve() if made.signing_file else None
     document = {
         "repository": repository,
         "url": url,
@@ -183,18 +182,21 @@ def _report(room: context.Context, made: _Keys, repository: str, url: str) -> No
         "recipients": made.recipients,
         "public_key": str(made.signing.public_key),
         "identity_file": str(identity) if identity else None,
-        "signing_key_file": str(signing_file),
+        "signing_key_file": str(signing_file) if signing_file else None,
+        "signing_secret": made.secret,
     }
     known = "the holders of the recipients in the settings"
     room.printer.show(
         document,
         render.Fields(
-            [("repository", f"{repository} at {url}"), ("identity", identity or known), ("signing key", signing_file)]
+            [
+                ("repository", f"{repository} at {url}"),
+                ("identity", identity or known),
+                ("signing key", signing_file or f"Secret {made.secret}"),
+            ]
         ),
         *([(_KEEP_PASSPHRASE if made.sealed else _KEEP_IT).format(identity)] if identity else []),
-        "Put into the settings:\n\n"
-        f"encryption:\n  recipients: [{', '.join(made.recipients)}]\n"
-        f"signing:\n  key_file: {signing_file}\n  public_keys: [{made.signing.public_key}]",
+        *([_SETTINGS.format(", ".join(made.recipients), signing_file, made.signing.public_key)] if signing_file else []),
     )
 
 
@@ -207,3 +209,10 @@ _KEEP_PASSPHRASE = """
 The identity {} is sealed with your passphrase and lies in the repository too: passphrase and bucket
 open every backup. Take encryption.passphrase_file out of the settings of this machine: making backups does not need it.
 """
+_SETTINGS = """Put into the settings:
+
+encryption:
+  recipients: [{}]
+signing:
+  key_file: {}
+  public_keys: [{}]"""

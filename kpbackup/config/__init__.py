@@ -14,6 +14,7 @@ from kpbackup.config.groups import (
     LogSettings,
     ObjectiveSettings,
     RepositorySettings,
+    RequiredFile,
     RetentionSettings,
     RetiredKey,
     ScheduleSettings,
@@ -23,13 +24,14 @@ from kpbackup.config.groups import (
     TlsSettings,
 )
 from kpbackup.config.layers import DEFAULT_PATH
+from kpbackup.config.notify import NotifySettings, WebhookSettings
 from kpbackup.config.reading import load
 from kpbackup.config.recovery import RecoverySettings, SqlCheck, StepSettings, TargetSettings, VerifySettings
 from kpbackup.config.settings import Settings
 
 __all__ = [
-    "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "ObjectiveSettings",
-    "RecoverySettings", "RepositorySettings", "RetentionSettings", "RetiredKey", "ScheduleSettings", "ServiceSettings",
-    "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings", "TlsSettings",
-    "VerifySettings", "load",
+    "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",
+    "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile", "RetentionSettings", "RetiredKey", "ScheduleSettings",
+    "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings",
+    "TlsSettings", "VerifySettings", "WebhookSettings", "load",
 ]

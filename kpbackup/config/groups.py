@@ -275,8 +275,18 @@ def _this_host() -> str:
     return socket.gethostname()
 
 
+class RequiredFile(Group):
+    """A file that something else provides, such as a mounted Secret."""
+
+    path: values.Path
+    """The file. It must be there and not empty."""
+
+    origin: values.Text = pydantic.Field(min_length=1)
+    """What provides it, in the words of whoever reads the log, such as `Secret kpbackup-source, key password`."""
+
+
 class ServiceSettings(Group):
-    """What the daemon and the exporter listen on."""
+    """What the daemon and the exporter listen on, and what they wait for."""
 
     listen: values.Listen = "0.0.0.0:8080"
     """Address and port of /metrics and /api/health. All addresses, because probes and Prometheus come from other hosts;
@@ -286,6 +296,11 @@ class ServiceSettings(Group):
     """Name of this process in leases. A restarted process with the same name takes its lease back at once. Default: the
     host name."""
 
+    required_files: tuple[RequiredFile, ...] = ()
+    """Files that must be there before work begins: a list of {path, origin}. The daemon and the exporter wait for them and
+    name a missing one in the log and in /api/health/ready; every other command refuses. Empty by default: each command
+    then names a missing file when it needs it."""
+
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to bind."""
@@ -294,7 +309,3 @@ class ServiceSettings(Group):
 
 class DrillSettings(Group):
     """Reserved for recovery drills; empty in this version."""
-
-
-class NotifySettings(Group):
-    """Reserved for notifications; empty in this version."""

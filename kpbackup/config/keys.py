@@ -33,16 +33,16 @@ class Key:
 
     @property
     def is_list(self) -> bool:
-        return any(typing.get_origin(part) is tuple for part in _parts(self.info.annotation))
+        return any(typing.get_origin(part) is tuple for part in parts(self.info.annotation))
 
     @property
     def is_secret(self) -> bool:
         """True for a value that may come from the environment alone."""
-        return pydantic.SecretStr in _parts(self.info.annotation)
+        return pydantic.SecretStr in parts(self.info.annotation)
 
     @property
     def may_be_null(self) -> bool:
-        return type(None) in _parts(self.info.annotation)
+        return type(None) in parts(self.info.annotation)
 
 
 def all_keys() -> Iterator[Key]:
@@ -57,7 +57,7 @@ def group_paths() -> Iterator[tuple[str, type[groups.Group]]]:
 
 def group_of(info: FieldInfo) -> type[groups.Group] | None:
     """The class of a field that is a group, None for a value."""
-    for part in _parts(info.annotation):
+    for part in parts(info.annotation):
         if isinstance(part, type) and issubclass(part, groups.Group):
             return part
     return None
@@ -65,7 +65,7 @@ def group_of(info: FieldInfo) -> type[groups.Group] | None:
 
 def element_group(info: FieldInfo) -> type[groups.Group] | None:
     """The class of the elements of a list of groups, None for any other field."""
-    for part in _parts(info.annotation):
+    for part in parts(info.annotation):
         if typing.get_origin(part) is tuple:
             element = typing.get_args(part)[0]
             if isinstance(element, type) and issubclass(element, groups.Group):
@@ -90,10 +90,10 @@ def _groups(group: type[groups.Group], prefix: str) -> Iterator[tuple[str, type[
             yield from _groups(inner, f"{prefix}{name}.")
 
 
-def _parts(annotation: object) -> tuple[object, ...]:
+def parts(annotation: object) -> tuple[object, ...]:
     """The members of a union, through Annotated; a plain type alone."""
     if typing.get_origin(annotation) is typing.Annotated:
-        return _parts(typing.get_args(annotation)[0])
+        return parts(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(part for member in typing.get_args(annotation) for part in _parts(member))
+        return tuple(part for member in typing.get_args(annotation) for part in parts(member))
     return (annotation,)

@@ -87,6 +87,14 @@ def exposed(path: str) -> bool:
         return False  # reading it will say so, if it is read at all
 
 
+def present(path: str) -> bool:
+    """True when the file is there and holds something; whether it may be read is said by whoever reads it."""
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
 def _read(path: str) -> str:
     return _read_bytes(path).decode()
 

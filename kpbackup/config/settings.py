@@ -14,6 +14,7 @@ import pydantic
 from kpbackup import errors
 from kpbackup.config import groups, secrets, values
 from kpbackup.config.application import ApplicationSettings
+from kpbackup.config.notify import NotifySettings, secret_files
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
 
 
@@ -49,7 +50,7 @@ class Settings(groups.Group):
 
     drill: groups.DrillSettings = groups.DrillSettings()
 
-    notify: groups.NotifySettings = groups.NotifySettings()
+    notify: NotifySettings = NotifySettings()
 
     copies: tuple[Any, ...] = ()
     """Reserved for further repositories; empty in this version."""
@@ -197,8 +198,13 @@ class Settings(groups.Group):
             "encryption.passphrase_file": self.encryption.passphrase_file,
             "signing.key_file": self.signing.key_file,
             "signing.key_password_file": self.signing.key_password_file,
+            **secret_files(self.notify),
         }
         return tuple((key, path) for key, path in files.items() if path and secrets.exposed(path))
+
+    def missing_files(self) -> tuple[groups.RequiredFile, ...]:
+        """Those of service.required_files that are not there, or empty."""
+        return tuple(file for file in self.service.required_files if not secrets.present(file.path))
 
     def _keys(self, group: str, name: str, *, check: Any, hint: str) -> tuple[str, ...]:
         listed: tuple[str, ...] = getattr(getattr(self, group), name)

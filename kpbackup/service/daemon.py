@@ -51,8 +51,11 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
     opening.recipients(settings)  # missing ones are told now, not at two in the morning
     watch = watching.Watch(settings, repository, endpoint)
     supervisor = Supervisor(settings, repository, watch)
-    shown = pages.Pages(watch, failures=supervisor.failures, running=supervisor.running, meter=supervisor.meter)
-    with http.WebServer(settings.service.address, shown.routes()) as web:
+    shown = pages.Pages(
+        watch, failures=supervisor.failures, in_a_row=supervisor.failures_in_a_row, running=supervisor.running,
+        meter=supervisor.meter,
+    )
+    with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
         supervisor.holder = f"{settings.service.instance}:{web.port}"
         watch.start()
         web.start()
@@ -83,7 +86,8 @@ def run_exporter(settings: config.Settings, stop: threading.Event) -> bool:
     repository = opening.reading_repository(settings)
     endpoint = opening.source_endpoint(settings) if settings.source is not None else None
     watch = watching.Watch(settings, repository, endpoint)
-    with http.WebServer(settings.service.address, pages.Pages(watch).routes()) as web:
+    shown = pages.Pages(watch)
+    with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
         watch.start()
         web.start()
         logs.event(
@@ -122,6 +126,9 @@ class Supervisor:
 
     def failures(self) -> dict[str, int]:
         return {job.kind: job.failures for job in self._jobs}
+
+    def failures_in_a_row(self) -> dict[str, int]:
+        return {job.kind: job.attempts.failures for job in self._jobs}
 
     def running(self) -> dict[str, bool]:
         return {job.kind: job.is_running for job in self._jobs}

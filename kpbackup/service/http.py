@@ -6,11 +6,15 @@ GET and HEAD; a client that is silent for REQUEST_TIMEOUT_S is hung up on. A cra
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import logging
 import socket
 import sys
 import threading
+import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +24,7 @@ from typing import Any
 from kpbackup import errors, logs
 
 REQUEST_TIMEOUT_S = 10.0  # a probe or a scrape takes milliseconds; more is a client that hangs
+MAX_QUERY_FIELDS = 10
 POLL_S = 0.2  # how soon the server sees that it is closed
 
 logger = logging.getLogger(__name__)
@@ -32,9 +37,42 @@ class Answer:
     status: int
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-Pages = Mapping[str, Callable[[], Answer]]
+@dataclass(frozen=True)
+class Took:
+    """Answers that took at most each bound of Latency.BOUNDS_S, the last entry being all; and the sum of their seconds."""
+
+    counts: tuple[int, ...]
+    sum_s: float
+
+
+Query = Mapping[str, str]
+Page = Callable[[Query], Answer]
+Pages = Mapping[str, Page]
+
+
+class Latency:
+    """How long answers took, by path: the counts of a histogram. Safe to use from any thread."""
+
+    BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def add(self, path: str, seconds: float) -> None:
+        with self._guard:
+            counts = self._counts.setdefault(path, [0] * (len(self.BOUNDS_S) + 1))
+            counts[bisect.bisect_left(self.BOUNDS_S, seconds)] += 1
+            self._sums[path] = self._sums.get(path, 0.0) + seconds
+
+    def read(self) -> dict[str, Took]:
+        """Path -> what its answers took."""
+        with self._guard:
+            return {path: Took(tuple(itertools.accumulate(counts)), self._sums[path]) for path, counts in self._counts.items()}
 
 
 def json_answer(status: int, document: Mapping[str, Any]) -> Answer:
@@ -45,17 +83,22 @@ def text_answer(text: str) -> Answer:
     return Answer(200, "text/plain; charset=utf-8", text.encode())
 
 
+def alive(query: Query) -> Answer:
+    """What /api/health/live says: this process answers, whatever has become of source and store."""
+    return json_answer(200, {"alive": True})
+
+
 class WebServer:
     """Listens from the moment it is made; serves in threads of its own until closed. Use as a context manager."""
 
-    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
-        """Binds `address`; port 0 takes a free one.
+    def __init__(self, address: tuple[str, int], pages: Pages, *, latency: Latency | None = None) -> None:
+        """Binds `address`; port 0 takes a free one. What answers take is added to `latency`.
 
         Raises:
             SettingsError: the address is taken, not allowed, or none of this machine.
         """
         try:
-            self._server = _server(address, pages)
+            self._server = _server(address, pages, latency or Latency())
         except (OSError, OverflowError) as exc:
             raise errors.SettingsError(
                 f"cannot listen on {address[0]}:{address[1]} (service.listen): {getattr(exc, 'strerror', None) or exc}",
@@ -87,7 +130,7 @@ class WebServer:
         self.close()
 
 
-def _server(address: tuple[str, int], pages: Pages) -> ThreadingHTTPServer:
+def _server(address: tuple[str, int], pages: Pages, took: Latency) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         daemon_threads = True
@@ -100,12 +143,14 @@ def _server(address: tuple[str, int], pages: Pages) -> ThreadingHTTPServer:
 
     class Handler(_Handler):
         known = pages
+        latency = took
 
     return Server(address, Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
     known: Pages = {}
+    latency = Latency()
     timeout = REQUEST_TIMEOUT_S
     server_version = "kpbackup"
     sys_version = ""
@@ -117,20 +162,31 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        path = self.path.partition("?")[0]
-        page = self.known.get(path)
-        if page is None:
-            answer = json_answer(404, {"error": "not found", "paths": sorted(self.known)})
-        else:
-            answer = page()
+        began = time.monotonic()
+        answer = self._found()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in answer.headers:
+            self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)
+        path = self.path.partition("?")[0]
+        self.latency.add(path if path in self.known else "other", time.monotonic() - began)
+
+    def _found(self) -> Answer:
+        path, _, query = self.path.partition("?")
+        page = self.known.get(path)
+        if page is None:
+            return json_answer(404, {"error": "not found", "paths": sorted(self.known)})
+        try:
+            fields = dict(urllib.parse.parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS))
+        except ValueError:
+            return json_answer(400, {"error": f"more than {MAX_QUERY_FIELDS} query fields"})
+        return page(fields)
 
     def log_message(self, format: str, *args: Any) -> None:
         logs.event(logger, "request_answered", level=logging.DEBUG, client=self.client_address[0], request=format % args)

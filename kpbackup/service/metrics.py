@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from kpbackup import __version__
 from kpbackup.service import trust
+from kpbackup.service.http import Latency, Took
 from kpbackup.service.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,6 +32,11 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     counter: bool = False
+    histogram: bool = False
+
+    @property
+    def type(self) -> str:
+        return "counter" if self.counter else "histogram" if self.histogram else "gauge"
 
 
 METRICS: dict[str, Metric] = {
@@ -46,6 +53,7 @@ METRICS: dict[str, Metric] = {
     "kpbackup_archive_waiting_segments": Metric("Sealed segments of this process that wait for the store"),
     "kpbackup_archive_waiting_bytes": Metric("Their size, on local disk"),
     "kpbackup_archive_interruptions_total": Metric("How often the continuous archive lost source or store", counter=True),
+    "kpbackup_job_consecutive_failures": Metric("Failures since this process last succeeded with this kind of job", ("kind",)),
     "kpbackup_job_running": Metric("1 while this process runs a job of this kind", ("kind",)),
     "kpbackup_status_level": Metric("What `kpbackup status` exits with: 0 ok, 1 warning, 2 critical, 3 unknown"),
     "kpbackup_chain_intact": Metric("1 when sets are stored, no chain has a gap and no manifest is damaged, else 0"),
@@ -70,6 +78,7 @@ METRICS: dict[str, Metric] = {
     "kpbackup_source_clock_skew_seconds": Metric("The source's clock minus this machine's"),
     "kpbackup_store_up": Metric("1 when the repository was read at the last try, else 0: what is shown is older then"),
     "kpbackup_state_timestamp_seconds": Metric("When the repository was last read"),
+    "kpbackup_http_request_duration_seconds": Metric("How long answers of this process took", ("path",), histogram=True),
 }
 
 
@@ -98,12 +107,15 @@ class Observed:
     failures: Mapping[str, int] = field(default_factory=dict)
     running: Mapping[str, bool] = field(default_factory=dict)
     archive: ContinuousArchive | None = None
+    in_a_row: Mapping[str, int] = field(default_factory=dict)
+    latency: Mapping[str, Took] = field(default_factory=dict)
 
 
 def exposition(observed: Observed) -> bytes:
     """The metrics in the Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(observed))
+    ProcessCollector(registry=registry)  # process_cpu_seconds_total, process_resident_memory_bytes and so on
     return generate_latest(registry)
 
 
@@ -111,7 +123,8 @@ class _Once(Collector):
     def __init__(self, observed: Observed) -> None:
         self._observed = observed
 
-    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+    def collect(self) -> Iterable[Family]:
+        yield from self._histogram()
         values = samples(self._observed)
         for name, metric in METRICS.items():
             found = values.get(name)
@@ -121,6 +134,15 @@ class _Once(Collector):
             family = kind(name, metric.help, labels=("source", *metric.labels))
             for labels, value in found:
                 family.add_metric((self._observed.source, *labels), value)
+            yield family
+
+    def _histogram(self) -> Iterator[Family]:
+        name = "kpbackup_http_request_duration_seconds"
+        family = HistogramMetricFamily(name, METRICS[name].help, labels=("source", *METRICS[name].labels))
+        bounds = [f"{bound:g}" for bound in Latency.BOUNDS_S] + ["+Inf"]
+        for path, took in sorted(self._observed.latency.items()):
+            family.add_metric((self._observed.source, path), list(zip(bounds, took.counts, strict=True)), took.sum_s)
+        if self._observed.latency:
             yield family
 
 
@@ -140,6 +162,7 @@ def _process(observed: Observed) -> Iterator[tuple[str, Samples]]:
     yield "kpbackup_build_info", [((__version__,), 1)]
     yield "kpbackup_store_up", _one(observed.store_up)
     yield "kpbackup_job_failures_total", [((kind,), count) for kind, count in observed.failures.items()]
+    yield "kpbackup_job_consecutive_failures", [((kind,), count) for kind, count in observed.in_a_row.items()]
     yield "kpbackup_job_running", [((kind,), running) for kind, running in observed.running.items()]
     if observed.source_up is not None:
         yield "kpbackup_source_up", _one(observed.source_up)

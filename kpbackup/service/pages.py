@@ -21,18 +21,27 @@ Running = Callable[[], Mapping[str, bool]]
 
 
 class Pages:
-    """The pages of one process. `failures` and `running` tell of its jobs, `meter` of its continuous archive, if it has one."""
+    """The pages of one process. `failures`, `in_a_row` (those since the last success) and `running` tell of its jobs, `meter` of
+    its continuous archive, if it has one; an exporter has none of them. `latency` is for the web server to fill."""
 
     def __init__(
-        self, watch: Watch, *, failures: Counts = dict, running: Running = dict, meter: Meter | None = None
+        self, watch: Watch, *, failures: Counts = dict, in_a_row: Counts = dict, running: Running = dict,
+        meter: Meter | None = None,
     ) -> None:
-        self._watch, self._failures, self._running, self._meter = watch, failures, running, meter
+        self._watch, self._failures, self._in_a_row, self._running, self._meter = watch, failures, in_a_row, running, meter
+        self.latency = http.Latency()
         self._started = datetime.now(UTC)
 
     def routes(self) -> http.Pages:
-        return {"/": self.front, "/metrics": self.metrics, "/api/health": self.health, "/api/health/ready": self.ready}
+        return {
+            "/": self.front,
+            "/metrics": self.metrics,
+            "/api/health": self.health,
+            "/api/health/live": http.alive,
+            "/api/health/ready": self.ready,
+        }
 
-    def health(self) -> http.Answer:
+    def health(self, query: http.Query) -> http.Answer:
         """200 while the source answers, 503 when it does not. Where no source is configured, nothing can be away."""
         source = self._watch.source
         healthy = source.view.up or not source.is_configured
@@ -44,14 +53,14 @@ class Pages:
         }
         return http.json_answer(200 if healthy else 503, document)
 
-    def ready(self) -> http.Answer:
+    def ready(self, query: http.Query) -> http.Answer:
         """200 when the repository was read at the last try."""
         view = self._watch.repository.view
         if view.up:
             return http.json_answer(200, {"ready": True})
         return http.json_answer(503, {"ready": False, "reason": view.problem})
 
-    def metrics(self) -> http.Answer:
+    def metrics(self, query: http.Query) -> http.Answer:
         now = datetime.now(UTC)
         store, source = self._watch.repository.view, self._watch.source.view
         observed = metrics.Observed(
@@ -64,6 +73,8 @@ class Pages:
             read_at=store.state.read_at if store.state else None,
             failures=self._failures(),
             running=self._running(),
+            in_a_row=self._in_a_row(),
+            latency=self.latency.read(),
             archive=self._archive(),
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
@@ -76,7 +87,7 @@ class Pages:
             meter.following, meter.stalled_s, meter.waiting_segments, meter.waiting_bytes, meter.interruptions
         )
 
-    def front(self) -> http.Answer:
+    def front(self, query: http.Query) -> http.Answer:
         status = self._watch.status(datetime.now(UTC))
         lines = [f"kpbackup {__version__}: {self._watch.source_label}", ""]
         lines += _status_lines(status) if status is not None else [f"unknown: {self._watch.repository.view.problem}"]

@@ -23,7 +23,7 @@ def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     documented = {name: (kind, labels, meaning) for name, kind, labels, meaning in rows}
     assert documented == {
         name: (
-            "counter" if metric.counter else "gauge",
+            metric.type,
             ", ".join(f"`{label}`" for label in ("source", *metric.labels)),
             metric.help,
         )

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +76,23 @@ class Running:
 
 
 @contextmanager
-def running(made: Deployment, *, verb: str = "daemon", name: str = "one", **settings: Any) -> Iterator[Running]:
+def running(
+    made: Deployment,
+    *,
+    verb: str = "daemon",
+    name: str = "one",
+    options: Sequence[str] = (),
+    required_files: Sequence[dict[str, str]] = (),
+    **settings: Any,
+) -> Iterator[Running]:
     """A daemon (or exporter) whose web server answers; killed at the end."""
     port = ports.free_port()
     own = Deployment(made.directory / name, {**made.settings, **settings}, made.environ)
     own.directory.mkdir()
-    own.settings["service"] = {"instance": name, "listen": f"127.0.0.1:{port}"}
+    own.settings["service"] = {"instance": name, "listen": f"127.0.0.1:{port}", "required_files": list(required_files)}
     own.settings["log"] = {"format": "json"}
     own.write()
-    process = own.start(verb, log=own.directory / "log")
+    process = own.start(verb, *options, log=own.directory / "log")
     found = Running(process, port, own.directory / "log")
     try:
         until(lambda: found.get("/api/health")[0], what="the web server")

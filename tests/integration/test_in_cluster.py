@@ -1,0 +1,147 @@
+"""What kpbackup does inside a pod: the signing key as a Secret, waiting for Secrets, a repository made beside
+a new database."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kpbackup import errors
+from kpbackup.pipeline import sign
+from kpbackup.service import cluster, signing_secret
+from tests.integration.deployment import Deployment, deploy, until
+from tests.integration.test_daemon import running
+from tests.servers.database import Server
+from tests.servers.kubernetes import ApiServer, api_server
+
+SECRETS = "/api/v1/namespaces/backups/secrets"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    with api_server(tmp_path / "api") as server:
+        yield server
+
+
+def test_the_signing_key_is_made_once_and_kept(api: ApiServer) -> None:
+    made = signing_secret.kept_signing_key(api.cluster, "kpbackup-signing")
+    stored = api.objects[f"{SECRETS}/kpbackup-signing"]["data"]
+    assert sign.SigningKey.parse(base64.b64decode(stored["signing.key"]).decode()).public_key == made.public_key
+    assert str(made.public_key) in base64.b64decode(stored["signing.pub"]).decode()
+    again = signing_secret.kept_signing_key(api.cluster, "kpbackup-signing")
+    assert again.reveal() == made.reveal() and len(api.objects) == 1
+
+
+def test_of_two_that_make_it_at_once_both_use_the_first(api: ApiServer) -> None:
+    """The loser of the race finds the winner's key: its own GET came too early, its POST too late."""
+    winner = sign.SigningKey.generate()
+    unseen = api.answer
+
+    def answer(method: str, path: str, token: str, body: bytes) -> tuple[int, dict[str, object]]:
+        outcome = unseen(method, path, token, body)
+        if method == "GET" and outcome[0] == 404:
+            data = {"signing.key": base64.b64encode(winner.reveal().encode()).decode()}
+            api.objects[f"{SECRETS}/kpbackup-signing"] = {"data": data}
+        return outcome
+
+    api.answer = answer  # type: ignore[method-assign]
+    assert signing_secret.kept_signing_key(api.cluster, "kpbackup-signing").public_key == winner.public_key
+    assert [one.split()[0] for one in api.requests] == ["GET", "POST", "GET"]
+
+
+@pytest.mark.parametrize("data", [{}, {"signing.key": "x"}, {"signing.key": base64.b64encode(b"no key").decode()}])
+def test_a_secret_without_a_signing_key_is_refused(api: ApiServer, data: dict[str, str]) -> None:
+    api.objects[f"{SECRETS}/other"] = {"data": data}
+    with pytest.raises(errors.KeyProblem, match="Secret other"):
+        signing_secret.kept_signing_key(api.cluster, "other")
+
+
+def test_missing_rights_and_a_missing_server_are_told(api: ApiServer) -> None:
+    api.forbidden.append(SECRETS)
+    with pytest.raises(errors.PrivilegeMissing, match="the service account may not"):
+        signing_secret.kept_signing_key(api.cluster, "kpbackup-signing")
+    (api.account / "token").write_text("wrong")
+    with pytest.raises(errors.PrivilegeMissing, match="401"):
+        api.cluster.get("/api/v1/nodes")
+    nobody = cluster.Cluster("https://127.0.0.1:1", "backups", api.account)
+    with pytest.raises(errors.ServerUnreachable, match="cannot read /api/v1/nodes"):
+        nobody.get("/api/v1/nodes")
+
+
+def test_a_pod_knows_its_cluster(api: ApiServer, tmp_path: Path) -> None:
+    environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
+    assert cluster.in_cluster(environ, account=api.account) == api.cluster
+    assert cluster.in_cluster({}, account=api.account) is None
+    assert cluster.in_cluster(environ, account=tmp_path) is None
+    assert cluster.Cluster(api.cluster.url, "backups", api.account).get("/api/v1/nodes/none") is None
+
+
+def test_init_makes_no_private_identity_in_a_cluster(tmp_path: Path, mariadb: Server) -> None:
+    made = deploy(tmp_path / "deployment", mariadb)
+    refused = made.run("init", "--secret", "kpbackup-signing")
+    assert refused.returncode == 10 and "--secret works inside a Kubernetes pod" in refused.stderr
+    bare = Deployment(tmp_path / "bare", {key: made.settings[key] for key in ("source", "repository")})
+    bare.directory.mkdir()
+    bare.write()
+    refused = bare.run("init", "--secret", "kpbackup-signing")
+    assert refused.returncode == 11 and "encryption.recipients is empty" in refused.stderr
+
+
+def test_init_if_missing_is_content_with_what_is_there_if_the_key_fits(tmp_path: Path, mariadb: Server) -> None:
+    made = deploy(tmp_path / "deployment", mariadb)
+    assert made.run("init").returncode == 16
+    found = made.json("init", "--if-missing")
+    assert found["repository"] == made.open().id
+    (made.keys / "other.key").write_text(sign.SigningKey.generate().reveal())
+    foreign = made.json("--set", f"signing.key_file={made.keys / 'other.key'}", "init", "--if-missing", code=18)
+    assert "error" in foreign
+
+
+def test_a_daemon_waits_for_a_missing_secret_and_names_it(tmp_path: Path, mariadb: Server) -> None:
+    made = deploy(tmp_path / "deployment", mariadb)
+    mounted = tmp_path / "signing.key"
+    origin = "Secret kpbackup-signing, key signing.key,"
+    made.settings["signing"]["key_file"] = str(mounted)
+    required = [{"path": str(mounted), "origin": origin}]
+    with running(made, required_files=required) as daemon:
+        first = json.loads(daemon.log.read_text().splitlines()[0])
+        assert (first["event"], first["level"], first["origin"]) == ("file_missing", "error", origin)
+        status, body = daemon.get("/api/health/ready")
+        assert status == 503 and json.loads(body)["ready"] is False
+        assert json.loads(body)["reason"] == f"{origin} is missing ({mounted})"
+        assert daemon.get("/api/health/live") == (200, '{"alive": true}\n')
+        assert origin in daemon.get("/")[1] and daemon.get("/api/health")[0] == 503
+        shutil.copy(made.keys / "signing.key", mounted)
+        until(lambda: daemon.get("/api/health/ready")[0] == 200, what="the daemon to go on by itself")
+        assert daemon.get("/api/health/live")[0] == 200
+        daemon.stop()
+
+
+def test_a_daemon_that_waits_can_be_stopped_and_a_job_does_not_wait(tmp_path: Path, mariadb: Server) -> None:
+    made = deploy(tmp_path / "deployment", mariadb)
+    required = [{"path": str(tmp_path / "none"), "origin": "Secret kpbackup-source, key password,"}]
+    with running(made, required_files=required) as daemon:
+        daemon.stop()
+    made.settings["service"] = {"required_files": required}
+    made.write()
+    refused = made.run("backup", "full")
+    assert refused.returncode == 11
+    assert "file_missing" in refused.stderr.splitlines()[0] and "Secret kpbackup-source" in refused.stderr.splitlines()[0]
+
+
+def test_a_daemon_beside_a_new_database_makes_the_repository(tmp_path: Path, mariadb: Server) -> None:
+    made = deploy(tmp_path / "deployment", mariadb)
+    shutil.rmtree(made.store)
+    with running(made, options=("--init",)) as daemon:
+        until(lambda: daemon.last_success("full"), what="the first full backup")
+        assert daemon.events("repository_created")
+        daemon.stop()
+    with running(made, name="two", options=("--init",)) as daemon:
+        until(lambda: daemon.get("/api/health/ready")[0] == 200, what="the second start")
+        assert not daemon.events("repository_created")
+        daemon.stop()
