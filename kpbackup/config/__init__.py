@@ -31,7 +31,7 @@ from kpbackup.config.settings import Settings
 
 __all__ = [
     "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",
-    "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile", "RetentionSettings", "RetiredKey", "ScheduleSettings",
-    "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings",
+    "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile", "RetentionSettings", "RetiredKey",
+    "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings",
     "TlsSettings", "VerifySettings", "WebhookSettings", "load",
 ]

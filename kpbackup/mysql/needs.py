@@ -48,7 +48,9 @@ def read_offer(connection: Connection, facts: ServerFacts) -> Offer:
     collations = "SELECT collation_name FROM information_schema.collations"
     if facts.mariadb and facts.version >= FULL_COLLATION_NAMES_SINCE:
         collations += " UNION SELECT full_collation_name FROM information_schema.collation_character_set_applicability"
-    plugins = "SELECT plugin_name FROM information_schema.plugins WHERE plugin_type = 'AUTHENTICATION' AND plugin_status = 'ACTIVE'"
+    plugins = (
+        "SELECT plugin_name FROM information_schema.plugins WHERE plugin_type = 'AUTHENTICATION' AND plugin_status = 'ACTIVE'"
+    )
     engines = "SELECT engine FROM information_schema.engines WHERE support IN ('YES', 'DEFAULT')"
 
     def names(sql: str) -> frozenset[str]:
@@ -190,7 +192,8 @@ def _accounts(inventory: Inventory, offer: Offer) -> list[Finding]:
         Finding("warning", f"account {name} needs the login plugin {plugin}, which the target does not have", "it is left out")
         for name, plugin in without_login(inventory.accounts, offer).items()
     ]
-    revoked = [one.name for one in inventory.accounts if one.kind == "grant" and any(s.startswith("REVOKE ") for s in one.statements)]
+    grants = (one for one in inventory.accounts if one.kind == "grant")
+    revoked = [one.name for one in grants if any(text.startswith("REVOKE ") for text in one.statements)]
     if revoked and "partial_revokes" in offer.settings and not offer.is_on("partial_revokes"):
         found.append(
             Finding(

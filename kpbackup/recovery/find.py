@@ -44,7 +44,8 @@ def find(
     reader: SegmentReader, catalog: Catalog, criteria: Criteria, *, limit: int, workers: int = 2,
     worth_workers_bytes: int = WORTH_WORKERS_BYTES, progress: Progress | None = None,
 ) -> Found:
-    """The first `limit` hits among the segments that `catalog` knows one by one; `workers` are started when there are `worth_workers_bytes` to look through.
+    """The first `limit` hits among the segments that `catalog` knows one by one; `workers` are started when there are
+    `worth_workers_bytes` to look through.
 
     Raises:
         IntegrityError, KeyProblem, StorageError: a segment cannot be opened.

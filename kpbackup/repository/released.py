@@ -22,6 +22,7 @@ from kpbackup.model.stretch import Unit, data_keys, key_ids
 from kpbackup.repository import layout, pages
 from kpbackup.repository.binding import Repository
 
+
 @dataclass(frozen=True)
 class Archive:
     """Everything stored of one timeline's archive. `over` is the first segment whose anchor's grace period is not over.

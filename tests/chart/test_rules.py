@@ -38,7 +38,7 @@ PROMISED = {
 FOREIGN = {
     "up", "ALERTS", "kube_deployment_status_replicas_available", "kube_deployment_spec_replicas", "kube_cronjob_status_active",
     "kube_cronjob_status_last_schedule_time", "kube_cronjob_status_last_successful_time", "container_cpu_usage_seconds_total",
-    "container_memory_working_set_bytes", "kube_pod_container_resource_limits", "nginx_ingress_controller_request_duration_seconds_bucket",
+    "container_memory_working_set_bytes", "kube_pod_container_resource_limits", "nginx_ingress_controller_request_duration_seconds_bucket",  # noqa: E501
 }  # fmt: skip
 RUNBOOK = rendering.ROOT / "docs" / "runbook.md"
 MONTH = "kpbackup.month"
@@ -64,7 +64,7 @@ def rules_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("more", [{}, CRONJOB, {"drill": {"enabled": False}}, {"metrics": {"prometheusRule": {"kubernetes": False}}}])
+@pytest.mark.parametrize("more", [{}, CRONJOB, {"drill": {"enabled": False}}, {"metrics": {"prometheusRule": {"kubernetes": False}}}])  # noqa: E501
 def test_prometheus_takes_the_rules(more: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump({"groups": groups(more)}), encoding="utf-8")
@@ -121,7 +121,7 @@ def test_the_dashboard_is_a_config_map_that_grafana_finds() -> None:
     assert len(ids) == len(set(ids)) and dashboard["uid"]
     for panel in panels(dashboard):
         place = panel["gridPos"]
-        assert 0 <= place["x"] and place["x"] + place["w"] <= 24, panel["title"]
+        assert place["x"] >= 0 and place["x"] + place["w"] <= 24, panel["title"]
         assert panel["type"] == "row" or panel.get("description") or panel["title"], panel["id"]
     taken = [
         (column, row)
@@ -233,7 +233,7 @@ FAULTS: list[tuple[str, dict[str, str | None]]] = [
     ("KpbackupStoreUnreachable", {series("kpbackup_state_timestamp_seconds"): "-1"}),
     ("KpbackupJobFailed", {series("kpbackup_job_consecutive_failures", kind="incremental"): "3"}),
     ("KpbackupLeaseWithoutHolder", {series("kpbackup_lease_held", role="archive"): "0"}),
-    ("KpbackupCertificateExpiresSoon", {series("kpbackup_certificate_expiry_timestamp_seconds", endpoint="db:3306"): str(20 * DAY)}),
+    ("KpbackupCertificateExpiresSoon", {series("kpbackup_certificate_expiry_timestamp_seconds", endpoint="db:3306"): str(20 * DAY)}),  # noqa: E501
     ("KpbackupClockSkew", {series("kpbackup_source_clock_skew_seconds"): "-45"}),
     ("KpbackupLatencyHigh", {series(LATENCY, path="/metrics", le="0.1"): "290"}),
     ("KpbackupReplicasLow", {series("kube_deployment_status_replicas_available", K8S): "1"}),
@@ -350,7 +350,7 @@ def test_a_healthy_week_is_quiet(rules_file: Path, tmp_path: Path) -> None:
         elif one == CPU:  # a full backup takes a whole processor for an hour and a half
             per_day = [6] * 120 + [60] * 90 + [6] * 1230
             total, texts = 0, []
-            for number in range(7):
+            for _ in range(7):
                 for count, rate in ((120, 6), (90, 60), (1230, 6)):
                     texts.append(f"{total}+{rate}x{count - 1}")
                     total += count * rate
@@ -365,7 +365,8 @@ def test_a_healthy_week_is_quiet(rules_file: Path, tmp_path: Path) -> None:
 def test_a_week_of_the_program_s_own_numbers_is_quiet(rules_file: Path, tmp_path: Path) -> None:
     """What the status makes of a week with a full backup each night and the archive each hour, scraped every 15 minutes."""
     step_h, hours = 0.25, 9 * 24
-    source, found = Source(), {}
+    source = Source()
+    found: dict[str, list[str]] = {}
     for quarter in range(int(hours / step_h)):
         hour = quarter * step_h
         if hour == int(hour) and hour >= 2:
@@ -388,13 +389,13 @@ def test_a_week_of_the_program_s_own_numbers_is_quiet(rules_file: Path, tmp_path
     texts = {UP: " ".join(["1"] * (7 * 96)), **{one: " ".join(numbers) for one, numbers in found.items()}}
     others = {one: text for one, text in HEALTHY.items() if one not in texts}
     given = [{"series": one, "values": text} for one, text in texts.items()]
-    given += [{"series": one, "values": f"{text}{'' if '+' in text else '+0'}x{7 * 96}".replace("+60x", "+900x")} for one, text in others.items()]
+    given += [{"series": one, "values": f"{text}{'' if '+' in text else '+0'}x{7 * 96}".replace("+60x", "+900x")} for one, text in others.items()]  # noqa: E501
     for one in given:
         if "last_success_timestamp" in one["series"] and one["series"] not in texts:
             one["values"] = " ".join(f"{number * DAY}x95" for number in range(7))
     test = {"interval": "15m", "input_series": given, "promql_expr_test": [ever_fired(7)]}
     path = tmp_path / "tests.yaml"
-    path.write_text(yaml.safe_dump({"rule_files": [str(rules_file)], "evaluation_interval": "15m", "tests": [test]}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"rule_files": [str(rules_file)], "evaluation_interval": "15m", "tests": [test]}), encoding="utf-8")  # noqa: E501
     ended = promtool("test", "rules", str(path))
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
@@ -425,7 +426,7 @@ def test_the_exposition_follows_the_conventions() -> None:
     source.full(2)
     source.archive(30)
     state = assess(
-        catalog(source.history()), (), timings=TIMINGS, now=when(31), objectives=Objectives(timedelta(hours=1), timedelta(minutes=30))
+        catalog(source.history()), (), timings=TIMINGS, now=when(31), objectives=Objectives(timedelta(hours=1), timedelta(minutes=30))  # noqa: E501
     )
     seen = metrics.Observed(
         "shop", when(31), state, store_up=True, source_up=True, clock_skew=timedelta(), read_at=when(31),

@@ -15,7 +15,7 @@ import pytest
 
 from kpbackup import errors
 from kpbackup.model import manifest as m
-from kpbackup.model.catalog import History
+from kpbackup.model.catalog import Catalog, History
 from kpbackup.pipeline import sign
 from kpbackup.plan import chain, retention, timeline
 from kpbackup.repository import binding, catalog, choosing, compact, layout, pages, payloads, prune
@@ -99,8 +99,8 @@ def test_pages_say_what_their_segments_say(grown: Growing, repository: Repositor
     assert (again.pages, again.objects) == (0, 0)
 
 
-def catalog_of(repository: Repository, history: History) -> catalog.Catalog:
-    return catalog.Catalog(repository.binding, (history,), ())
+def catalog_of(repository: Repository, history: History) -> Catalog:
+    return Catalog(repository.binding, (history,), ())
 
 
 @pytest.mark.parametrize("days", [0.5, 1.2, 2.9])
@@ -198,7 +198,8 @@ def test_prune_takes_small_objects_away_when_others_hold_them(grown: Growing, re
     assert {s.head.seq: b"".join(source.read(s)) for s in grown.made} == payload
     days = [one for one in after.compacted if one.level == 2]
     assert len(days) == 3 and not any(
-        day.first_seq <= hour.first_seq and hour.last_seq <= day.last_seq for day in days for hour in after.compacted if hour.level == 1
+        day.first_seq <= hour.first_seq and hour.last_seq <= day.last_seq
+        for day in days for hour in after.compacted if hour.level == 1
     )
     assert pruned(repository, grown.now + timedelta(days=2), policy) == 0
     grown.grow(10)  # and the archive goes on
@@ -296,9 +297,11 @@ def test_upkeep_that_dies_at_any_write(repository: Repository, tmp_path: Path) -
         repository.backend.delete(key)
     for number in range(1, len(store.writes) + 1):
         for how in ("before", "after"):
-            broken = CutOffBackend(
-                repository.backend, refuse=lambda at, key, n=number, how=how: how if at == n else "before" if at > n else ""
-            )
+
+            def refuse(at: int, key: str, n: int = number, way: str = how) -> str:
+                return way if at == n else "before" if at > n else ""
+
+            broken = CutOffBackend(repository.backend, refuse=refuse)
             with pytest.raises(errors.StorageError, match="cut off"):
                 compact.run(dataclasses.replace(repository, backend=broken, verified={}, stretches={}), "0001", growing.now + DAY)
             found = read(repository)

@@ -3,9 +3,9 @@
 It shares no code with kpbackup and none with what a dump program does: definitions come from SHOW CREATE and from
 information_schema, values from hashes that the server computes over exact renderings. Two servers agree when all facts do.
 
-A truth maps an object (kind, database, name) to its aspects and their texts. Sums over rows do not depend on the order of rows; the
-sum over whole rows notices values that changed places. A value whose hash the server does not give makes the reading fail, so that
-nothing is equal because nothing was seen.
+A truth maps an object (kind, database, name) to its aspects and their texts. Sums over rows do not depend on the order of
+rows; the sum over whole rows notices values that changed places. A value whose hash the server does not give makes the reading
+fail, so that nothing is equal because nothing was seen.
 
 Limits: the server must be quiet. Left out: when an object was made, optimizer statistics, sizes on disk, and the history rows of
 system-versioned tables. CHECKSUM TABLE is not asked of a table with generated columns, where it differs from one time to
@@ -136,7 +136,7 @@ def differences(expected: Truth, found: Truth) -> list[Difference]:
     for key in sorted(expected.keys() | found.keys()):
         one, other = expected.get(key), found.get(key)
         if one is None or other is None:
-            listed.append(Difference(key, "existence", one and "there", other and "there"))
+            listed.append(Difference(key, "existence", "there" if one else None, "there" if other else None))
             continue
         listed += [
             Difference(key, aspect, one.get(aspect), other.get(aspect))
@@ -216,7 +216,8 @@ class _Tables:
             raise Unreadable(f"{blind} values of {place} have no hash")
         yield "rows", str(count)
         names = [column for column, _ in columns]
-        labels = [*(f"NULLs in {one}" for one in names), *(f"values of {one}" for one in names), f"whole rows from column {number}"]
+        whole = f"whole rows from column {number}"
+        labels = [*(f"NULLs in {one}" for one in names), *(f"values of {one}" for one in names), whole]
         yield from zip(labels, map(str, found), strict=True)
 
     def _details(self) -> dict[str, dict[str, str]]:

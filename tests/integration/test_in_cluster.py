@@ -17,7 +17,7 @@ from kpbackup.service import cluster, signing_secret
 from tests.integration.deployment import Deployment, deploy, until
 from tests.integration.test_daemon import running
 from tests.servers.database import Server
-from tests.servers.kubernetes import ApiServer, api_server
+from tests.servers.in_cluster_api import ApiServer, api_server
 
 SECRETS = "/api/v1/namespaces/backups/secrets"
 

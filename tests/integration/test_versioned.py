@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kpbackup.mysql import server as mysql
 from tests.integration import scenario, test_by_hand
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
 
-PERIOD = "s TIMESTAMP(6) GENERATED ALWAYS AS ROW START{0}, e TIMESTAMP(6) GENERATED ALWAYS AS ROW END{0}, PERIOD FOR SYSTEM_TIME (s, e)"
+PERIOD = (
+    "s TIMESTAMP(6) GENERATED ALWAYS AS ROW START{0}, e TIMESTAMP(6) GENERATED ALWAYS AS ROW END{0}, PERIOD FOR SYSTEM_TIME (s, e)"
+)
 TABLES = {
     "hidden": "id INT PRIMARY KEY, v INT, w INT WITHOUT SYSTEM VERSIONING, KEY (v)",
     "declared": f"id INT AUTO_INCREMENT PRIMARY KEY, v INT, {PERIOD.format('')}",
@@ -110,7 +108,8 @@ def test_history_comes_back_and_goes_on(tmp_path: Path, pair: tuple[Server, Serv
     scenario.next_second(source)  # the partitions of `automatic` end with each second
     change(source)
     source.execute(
-        "USE past", "DELETE HISTORY FROM aria", "SET system_versioning_alter_history = 1", "ALTER TABLE declared ADD x INT DEFAULT 5",
+        "USE past", "DELETE HISTORY FROM aria",
+        "SET system_versioning_alter_history = 1", "ALTER TABLE declared ADD x INT DEFAULT 5",
         "ALTER TABLE keyless ADD COLUMN x INT FIRST", "UPDATE declared SET x = 6 WHERE id = 1", "DELETE FROM hidden WHERE id = 3",
     )
     scene.ok("backup", "incremental")
@@ -151,7 +150,8 @@ def test_a_target_that_cannot_be_given_history_is_refused(
 
 def test_history_that_counts_transactions_is_named(tmp_path: Path, mariadb: Server) -> None:
     mariadb.execute(
-        "CREATE DATABASE past", COUNTING, "INSERT INTO past.counting (id, v) VALUES (1, 1), (2, 2)", "UPDATE past.counting SET v = 3",
+        "CREATE DATABASE past", COUNTING, "INSERT INTO past.counting (id, v) VALUES (1, 1), (2, 2)",
+        "UPDATE past.counting SET v = 3",
     )
     scene = Scene(tmp_path / "scene", source=mariadb, target=mariadb)
     scene.ok("init", "--keys", str(scene.keys))

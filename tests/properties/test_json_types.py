@@ -15,7 +15,7 @@ from kpbackup.mysql.json_types import Kind, TypedValue
 from kpbackup.repository import reader
 
 _KEYS = st.one_of(
-    st.text(st.characters(exclude_categories=("Cs",)), max_size=4),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
     st.sampled_from(["", "$", "*", "**", "a.b", '"', "\\", "\\\\", '\\"', "{", "[0]", "]", ",", ":", "\n", "\0", "a b"]),
 )
 _SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _KEYS)

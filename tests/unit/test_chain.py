@@ -39,7 +39,7 @@ def with_segments(source: Source, *segments: BinlogSegment) -> tuple[list[list[i
     """Numbers of the segments in each run, reasons of the gaps."""
     history = dataclasses.replace(source.history(), segments=segments)
     runs, gaps = chain.runs(history)
-    return [[s.head.seq for s in run] for run in runs], [gap.reason for gap in gaps]
+    return [[unit.first_seq for unit in run] for run in runs], [gap.reason for gap in gaps]
 
 
 def test_links_are_what_the_format_says() -> None:

@@ -29,7 +29,7 @@ def statements(kind: Kind) -> list[str]:
             f"INSERT INTO {q(name)} VALUES ({number}, {_text(name)}, NULL), (-{number + 1}, '', 7)",
         ]
     # a name may end in a space on neither server; columns and keys may hold the rest
-    for number, name in enumerate(_ODD[:30]):
+    for name in _ODD[:30]:
         found.append(f"CREATE VIEW {q(f'v {name}'[:64])} AS SELECT {q(name)} AS {q(f'as {name}'[:64])} FROM {q(name)}")
         found.append(f"CREATE TRIGGER {q(f't {name}'[:64])} BEFORE UPDATE ON {q(name)} FOR EACH ROW SET NEW.{q(name)} = OLD.{q(name)}")
         found.append(f"CREATE PROCEDURE {q(f'p {name}'[:64])}({q(f'in {name}'[:64])} int) SELECT {_text(name)}")
