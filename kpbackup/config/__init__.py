@@ -32,6 +32,6 @@ from kpbackup.config.settings import Settings
 __all__ = [
     "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",
     "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile", "RetentionSettings", "RetiredKey",
-    "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings", "TargetSettings",
-    "TlsSettings", "VerifySettings", "WebhookSettings", "load",
+    "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings",
+    "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
 ]

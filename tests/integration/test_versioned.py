@@ -14,7 +14,8 @@ from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
 
 PERIOD = (
-    "s TIMESTAMP(6) GENERATED ALWAYS AS ROW START{0}, e TIMESTAMP(6) GENERATED ALWAYS AS ROW END{0}, PERIOD FOR SYSTEM_TIME (s, e)"
+    "s TIMESTAMP(6) GENERATED ALWAYS AS ROW START{0}, e TIMESTAMP(6) GENERATED ALWAYS AS ROW END{0},"
+    " PERIOD FOR SYSTEM_TIME (s, e)"
 )
 TABLES = {
     "hidden": "id INT PRIMARY KEY, v INT, w INT WITHOUT SYSTEM VERSIONING, KEY (v)",
