@@ -3,7 +3,7 @@
 #   base   .venv with kpbackup and its locked dependencies
 #   demo   base + MariaDB's programs (no service), age, minisign, zstd, the S3 server
 #   check  base + the checkers
-#   test   demo + check
+#   test   demo + check + chromium, which the status page is tried in
 #   bench  demo + mydumper
 # A second run finds everything in place in a moment and needs no root. Stopped half-way it is simply run again.
 set -euo pipefail
@@ -91,7 +91,7 @@ main() {
       install_python requirements-demo.lock
       ;;
     test)
-      need_programs "${demo_programs[@]}"
+      need_programs "${demo_programs[@]}" chromium:chromium
       install_python requirements-dev.lock
       ;;
     check) install_python requirements-dev.lock ;;

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpbackup import errors, quantities
-from kpbackup.cli import context, render
+from kpbackup.cli import context, line_text, render
 from kpbackup.model import times
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def _show(room: context.Context, state: State) -> None:
     proven = {one.backup_set: one.run for one in state.recoveries}
     windows = timeline.windows(catalog)
     sets = [one for history in catalog.histories for one in history.sets]
+    events = [(s.clock, "set", s.name) for s in sets] + [(one.finished_at, "recovery", one.run) for one in state.recoveries]
     document = {
         "windows": [{"timeline": w.timeline, "start": w.start, "end": w.end, "sets": w.sets, "gap": _gap(w)} for w in windows],
         "sets": [
@@ -89,6 +90,7 @@ def _show(room: context.Context, state: State) -> None:
     room.printer.show(
         document,
         "recoverable windows",
+        *line_text.lines(windows, events, zone, now=state.read_at),
         render.Table(
             ("timeline", "from", "to", "sets", "then"),
             [(w.timeline, moment(w.start), moment(w.end), len(w.sets), _gap(w) or "") for w in windows],

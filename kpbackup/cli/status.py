@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kpbackup import errors, quantities
-from kpbackup.cli import context, render
+from kpbackup.cli import context, line_text, render
 from kpbackup.model import times
 
 if TYPE_CHECKING:
@@ -95,10 +95,13 @@ def _show(room: context.Context, found: Status) -> None:
         f"{quantities.format_duration(timedelta(seconds=one.measured_rto_s))} ({kind}, {one.run})"
         for kind, one in found.measured_rto.items()
     ]
+    events = [(one.backup_set.clock, "set", one.backup_set.name) for one in found.sets]
+    events += [(one.finished_at, "recovery", one.run) for one in found.measured_rto.values()]
     room.printer.show(
         document(found),
         render.Table(("level", "why"), [(one.level.name.lower(), one.text) for one in found.reasons]),
         "",
+        *line_text.lines(found.windows, events, zone, now=found.at),
         render.Fields(
             [
                 ("level", found.level.name.lower()),

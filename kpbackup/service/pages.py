@@ -1,4 +1,4 @@
-"""What each path of the web server answers: health for probes, metrics for Prometheus, a few lines for people at `/`."""
+"""What each path of the web server answers: health for probes, metrics for Prometheus, the status page at `/`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from kpbackup import __version__, quantities
-from kpbackup.model import times
-from kpbackup.service import http, metrics
+from kpbackup.service import front, http, metrics
 from kpbackup.service.metrics import ContinuousArchive
-from kpbackup.service.status import Level, Status
 from kpbackup.service.watching import Watch
 
 if TYPE_CHECKING:
@@ -35,6 +32,7 @@ class Pages:
     def routes(self) -> http.Pages:
         return {
             "/": self.front,
+            **front.assets(),
             "/metrics": self.metrics,
             "/api/health": self.health,
             "/api/health/live": http.alive,
@@ -88,19 +86,12 @@ class Pages:
         )
 
     def front(self, query: http.Query) -> http.Answer:
-        status = self._watch.status(datetime.now(UTC))
-        lines = [f"kpbackup {__version__}: {self._watch.source_label}", ""]
-        lines += _status_lines(status) if status is not None else [f"unknown: {self._watch.repository.view.problem}"]
-        return http.text_answer("\n".join([*lines, "", "/metrics  /api/health  /api/health/ready", ""]))
-
-
-def _status_lines(status: Status) -> list[str]:
-    point = times.utc_text(status.recovery_point) if status.recovery_point else "none"
-    return [
-        f"{status.level.name.lower()}; recovery point {point}",
-        *(f"- {reason.level.name.lower()}: {reason.text}" for reason in status.reasons if reason.level is not Level.OK),
-        f"{len(status.sets)} sets, {status.segments} segments, {quantities.format_size(status.total_bytes)} stored",
-    ]
+        now = datetime.now(UTC)
+        view, status = self._watch.repository.view, self._watch.status(now)
+        return front.answer(
+            status, label=self._watch.source_label, problem="" if view.up else f"The store cannot be read: {view.problem}",
+            zone=self._watch.zone, now=now, query=query,
+        )
 
 
 def uptime_text(uptime: timedelta) -> str:

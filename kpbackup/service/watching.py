@@ -172,6 +172,7 @@ class Watch:
 
     def __init__(self, settings: config.Settings, repository: Repository, endpoint: Endpoint | None) -> None:
         self._settings = settings
+        self.zone = settings.zone
         self.source_label = repository.binding.source
         self.repository, self.source = RepositoryWatch(reading.reader(settings, repository)), SourceWatch(endpoint)
         self.tasks = (self.repository.task, self.source.task)

@@ -1,0 +1,306 @@
+"""The page at `/`: how far back can be restored, how well the promises are kept, and the exact command for a moment.
+
+A pure function of the status. It works without script; `page.js` only lets a click on the line fill in the moment. No address
+outside the process is named, and the policy sent with it forbids everything but the page's own style sheet and script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+from importlib import resources
+from xml.etree.ElementTree import Element
+
+from kpbackup import __version__, errors, quantities
+from kpbackup.model import times
+from kpbackup.plan.line import Line, lay_out
+from kpbackup.service import html, http
+from kpbackup.service.html import element
+from kpbackup.service.status import Level, Status
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none';"
+    " frame-ancestors 'none'"
+)
+SHOWN = 20  # newest rows of each table; the rest is in `kpbackup list`
+MARKS = 200  # newest marks on the line
+_WIDTH, _HEIGHT, _TOP, _BAR = 1000, 64, 14, 26
+_NARROWEST = 3  # of 1000: a window of seconds in a line of months can still be seen and hit
+
+
+def answer(
+    status: Status | None, *, label: str, problem: str, zone: tzinfo, now: datetime, query: Mapping[str, str]
+) -> http.Answer:
+    """The page as the web server gives it, with its policy."""
+    root = page(status, label=label, problem=problem, zone=zone, now=now, query=query)
+    return http.Answer(200, "text/html; charset=utf-8", html.document(root), (("Content-Security-Policy", POLICY),))
+
+
+def assets() -> http.Pages:
+    """Path -> style sheet or script."""
+    return {
+        "/page.css": _asset("page.css", "text/css; charset=utf-8"),
+        "/page.js": _asset("page.js", "text/javascript; charset=utf-8"),
+    }
+
+
+def _asset(name: str, content_type: str) -> http.Page:
+    body = resources.files("kpbackup.service").joinpath(f"assets/{name}").read_bytes()
+    return lambda query: http.Answer(200, content_type, body)
+
+
+def page(status: Status | None, *, label: str, problem: str, zone: tzinfo, now: datetime, query: Mapping[str, str]) -> Element:
+    """The whole document. Without a status (`None`: nothing was read yet) it says why (`problem`)."""
+    body: list[Element] = [_header(status, label)]
+    if problem:
+        body.append(element("p", {"class": "note critical", "role": "alert"}, problem))
+    if status is not None:
+        body.append(element("main", _sections(status, zone, now, query)))
+    body.append(_footer())
+    return element("html", {"lang": "en"}, _head(label), element("body", body))
+
+
+def _head(label: str) -> Element:
+    return element(
+        "head",
+        element("meta", {"charset": "utf-8"}),
+        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+        element("meta", {"name": "color-scheme", "content": "light dark"}),
+        element("title", f"kpbackup: {label}"),
+        element("link", {"rel": "icon", "href": "data:,"}),
+        element("link", {"rel": "stylesheet", "href": "/page.css"}),
+        element("script", {"src": "/page.js", "defer": "defer"}, ""),
+    )
+
+
+def _header(status: Status | None, label: str) -> Element:
+    level = status.level if status is not None else Level.UNKNOWN
+    return element(
+        "header", element("h1", "kpbackup ", element("small", label)),
+        element("p", {"class": f"level {_word(level)}", "role": "status"}, _word(level)),
+    )
+
+
+def _sections(status: Status, zone: tzinfo, now: datetime, query: Mapping[str, str]) -> Iterator[Element]:
+    line = _line(status, zone, now)
+    yield element("p", {"class": "aside"}, f"as of {_moment(now, zone)}")
+    yield _figures(status, zone, now)
+    yield element("section", {"aria-labelledby": "windows"}, _windows(status, line, zone))
+    if line is not None:
+        yield element("section", {"aria-labelledby": "restore"}, _restore(line, zone, now, query))
+    yield element("section", {"aria-labelledby": "reasons"}, element("h2", {"id": "reasons"}, "Judgement"), _reasons(status))
+    yield element("section", {"aria-labelledby": "jobs"}, element("h2", {"id": "jobs"}, "Jobs"), _jobs(status, zone, now))
+    yield element("section", {"aria-labelledby": "sets"}, element("h2", {"id": "sets"}, "Backup sets"), _sets(status, zone))
+    yield element(
+        "section", {"aria-labelledby": "recoveries"}, element("h2", {"id": "recoveries"}, "Recoveries"), _recoveries(status, zone)
+    )
+
+
+def _figures(status: Status, zone: tzinfo, now: datetime) -> Element:
+    point, achieved = status.recovery_point, status.achieved_rpo_at(now)
+    full = status.measured_rto.get("restore") or status.measured_rto.get("database")
+    took = timedelta(seconds=full.measured_rto_s) if full is not None else None
+    promised = status.objectives
+    return element(
+        "section", {"class": "figures", "aria-label": "figures"},
+        _figure("Recovery point", _moment(point, zone) if point else "none", "the newest moment that can be restored to"),
+        _against("Achieved RPO", achieved, promised.rpo), _against("Measured RTO", took, promised.rto),
+        _figure(
+            "Stored", quantities.format_size(status.total_bytes), f"{len(status.sets)} sets, {status.segments} segments"
+        ),
+    )
+
+
+def _figure(name: str, value: str, note: str, *more: Element) -> Element:
+    return element(
+        "div", {"class": "figure"}, element("h2", name), element("p", {"class": "value"}, value), more,
+        element("p", {"class": "aside"}, note),
+    )
+
+
+def _against(name: str, measured: timedelta | None, promised: timedelta) -> Element:
+    told = f"promised {quantities.format_duration(promised)}"
+    if measured is None:
+        return _figure(name, "not measured yet", told)
+    used = min(measured / promised, 1.0) if promised else 1.0
+    meter = element(
+        "meter",
+        {"min": "0", "max": "1", "low": "0.5", "high": "0.99", "optimum": "0", "value": f"{used:.3f}"},
+        {"aria-label": f"{name}, {told}"}, f"{used:.0%}",
+    )
+    return _figure(name, quantities.format_duration(measured), told, meter)
+
+
+def _line(status: Status, zone: tzinfo, now: datetime) -> Line | None:
+    events = [
+        (one.backup_set.clock, "set", f"set {one.backup_set.name} of {_moment(one.backup_set.clock, zone)}"
+         + (f", proven by recovery {one.proven_by}" if one.proven_by else ", not restored yet"))
+        for one in status.sets
+    ]
+    events += [
+        (one.finished_at, one.kind, f"{one.kind} {one.run}, measured RTO {_seconds(one.measured_rto_s)}")
+        for one in status.measured_rto.values()
+    ]
+    return lay_out(status.windows, events[-MARKS:], now=now)
+
+
+def _windows(status: Status, line: Line | None, zone: tzinfo) -> list[Element]:
+    title = element("h2", {"id": "windows"}, "What can be restored")
+    if line is None:
+        return [title, element("p", {"class": "note critical"}, "Nothing: there is no backup set.")]
+    rows = [
+        (w.timeline, _moment(w.start, zone), _moment(w.end, zone), str(len(w.sets)), w.gap.reason if w.gap else "")
+        for w in reversed(status.windows)
+    ]
+    table = _table(("timeline", "from", "to", "sets", "then"), rows)
+    ends = element(
+        "p", {"class": "ends"}, element("span", _moment(line.begin, zone)), element("span", _moment(line.end, zone))
+    )
+    windows = element("details", element("summary", f"{len(rows)} windows as a table"), table)
+    return [title, _drawing(line, zone), ends, _legend(), windows]
+
+
+def _legend() -> Element:
+    keys = [("window", "can be restored"), ("gap", "gap"), ("set", "backup set"), ("recovery", "recovery or drill")]
+    return element("p", {"class": "legend"}, (element("span", {"class": f"key {kind}"}, told) for kind, told in keys))
+
+
+def _drawing(line: Line, zone: tzinfo) -> Element:
+    """The line as SVG; each window is a link that fills in its newest moment, so it is reached by keyboard too."""
+    drawn: list[Element] = []
+    for span in line.spans:
+        left, width = _pixels(span.start), max((span.end - span.start) * _WIDTH, _NARROWEST)
+        told = f"any moment from {_moment(span.window.start, zone)} to {_moment(span.window.end, zone)}"
+        drawn.append(
+            element(
+                "a", {"href": f"/?at={times.utc_text(span.window.end)}", "aria-label": f"{told} can be restored"},
+                _rectangle("window", left, width), element("title", told),
+            )
+        )
+        if span.gap_after is not None and span.gap_after > span.end:
+            reason = span.window.gap.reason if span.window.gap else "another timeline begins"
+            gap = _rectangle("gap", _pixels(span.end), (span.gap_after - span.end) * _WIDTH)
+            drawn.append(element("g", gap, element("title", f"cannot be restored: {reason}")))
+    for mark in line.marks:
+        drawn.append(element("g", _mark(mark.kind, _pixels(mark.place)), element("title", mark.told)))
+    attributes = {
+        "viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "preserveAspectRatio": "none", "role": "group", "id": "line",
+        "aria-label": f"recoverable windows from {_moment(line.begin, zone)} to {_moment(line.end, zone)}",
+        "data-begin": f"{line.begin.timestamp():.3f}", "data-end": f"{line.end.timestamp():.3f}",
+    }
+    return element("svg", attributes, drawn)
+
+
+def _rectangle(kind: str, left: float, width: float) -> Element:
+    return element("rect", {"class": kind, "x": f"{left:.2f}", "y": str(_TOP), "width": f"{width:.2f}", "height": str(_BAR)})
+
+
+def _mark(kind: str, at: float) -> Element:
+    top, height = (_TOP - 6, _BAR + 12) if kind == "set" else (_TOP + _BAR + 4, 12)
+    look = "set" if kind == "set" else "recovery"
+    return element("rect", {"class": look, "x": f"{max(at - 1, 0):.2f}", "y": str(top), "width": "2", "height": str(height)})
+
+
+def _pixels(place: float) -> float:
+    return min(place * _WIDTH, _WIDTH - _NARROWEST)
+
+
+def _restore(line: Line, zone: tzinfo, now: datetime, query: Mapping[str, str]) -> list[Element]:
+    asked = query.get("at", "").strip() or times.utc_text(max(span.window.end for span in line.spans))
+    name = str(zone)
+    form = element(
+        "form", {"method": "get", "action": "/"},
+        element("label", {"for": "at"}, f"Moment (a time without a zone is {name}; -15m counts back from now)"),
+        element("input", {"id": "at", "name": "at", "value": asked, "autocomplete": "off", "spellcheck": "false"}),
+        element("button", {"type": "submit"}, "Show the command"),
+    )
+    return [element("h2", {"id": "restore"}, "Restore command"), form, *_answer(line, asked, zone, now)]
+
+
+def _answer(line: Line, asked: str, zone: tzinfo, now: datetime) -> Iterator[Element]:
+    try:
+        moment = times.parse_moment(asked, zone, now=now)
+    except errors.UsageError as exc:
+        yield element("p", {"class": "note critical", "role": "alert"}, f"{exc.message}: {exc.hint}")
+        return
+    window = line.holding(moment)
+    if window is None:
+        near = " or ".join(_moment(one, zone) for one in line.nearest(moment))
+        yield element(
+            "p", {"class": "note critical", "role": "alert"}, f"{_moment(moment, zone)} cannot be restored to. Nearest: {near}."
+        )
+        return
+    command = f"kpbackup restore --to {times.utc_text(moment)}"
+    yield element("pre", element("code", {"id": "command"}, command))
+    yield element(
+        "p", {"class": "aside"}, "It shows its plan, with the last transaction included and the first one left out, and asks"
+        " before it changes anything; --dry-run stops there. ", element("code", "kpbackup restore database"),
+        " leaves the application alone.",
+    )
+
+
+def _reasons(status: Status) -> Element:
+    listed = [
+        element("li", element("strong", {"class": _word(one.level)}, _word(one.level)), f" {one.text}") for one in status.reasons
+    ]
+    return element("ul", listed)
+
+
+def _jobs(status: Status, zone: tzinfo, now: datetime) -> Element:
+    kinds = sorted({*status.last_success, *status.next_runs})
+    rows = []
+    for kind in kinds:
+        last, following = status.last_success.get(kind), status.next_runs.get(kind)
+        ago = f" ({quantities.format_duration(now - last)} ago)" if last is not None and last <= now else ""
+        then = _moment(following, zone) if following else "not scheduled"
+        rows.append((kind, _moment(last, zone) + ago if last else "never", then))
+    return _table(("kind", "last success", "next run"), rows)
+
+
+def _sets(status: Status, zone: tzinfo) -> Element:
+    rows = [
+        (
+            one.backup_set.name, "proven" if one.proven_by else "stored", _moment(one.backup_set.clock, zone),
+            str(one.backup_set.totals.rows), quantities.format_size(one.stored_bytes), quantities.format_duration(one.duration),
+        )
+        for one in reversed(status.sets[-SHOWN:])
+    ]
+    return _table(("set", "state", "of", "rows", "stored", "took"), rows)
+
+
+def _recoveries(status: Status, zone: tzinfo) -> Element:
+    rows = [
+        (one.run, one.kind, one.backup_set, _moment(one.finished_at, zone), _seconds(one.measured_rto_s))
+        for one in sorted(status.measured_rto.values(), key=lambda one: one.finished_at, reverse=True)
+    ]
+    if not rows:
+        return element("p", {"class": "note warning"}, "None yet: no backup of this repository has been restored.")
+    return _table(("run", "kind", "set", "finished", "measured RTO"), rows)
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Element:
+    head = element("thead", element("tr", (element("th", {"scope": "col"}, name) for name in columns)))
+    body = element("tbody", (element("tr", (element("td", cell) for cell in row)) for row in rows[:SHOWN]))
+    # a wide table scrolls in its own box, which the keyboard must reach
+    box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": columns[0]}
+    return element("div", box, element("table", head, body))
+
+
+def _footer() -> Element:
+    links = [("/metrics", "metrics"), ("/api/health", "health"), ("/api/health/ready", "readiness")]
+    return element(
+        "footer", element("p", f"kpbackup {__version__}"),
+        element("nav", {"aria-label": "other paths"}, (element("a", {"href": path}, name) for path, name in links)),
+    )
+
+
+def _word(level: Level) -> str:
+    return level.name.lower()
+
+
+def _moment(moment: datetime, zone: tzinfo) -> str:
+    return times.format_moment(moment.replace(microsecond=0), zone)
+
+
+def _seconds(seconds: float) -> str:
+    return quantities.format_duration(timedelta(seconds=seconds))

@@ -1,0 +1,164 @@
+"""The status page in a real browser: what it shows, without script and with it, by pointer and by keyboard."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from kpbackup.model import times
+from kpbackup.plan.schedule import Timing
+from kpbackup.service import front, http
+from kpbackup.service.status import Objectives, Recovery, Status, assess
+from tests.unit.plain_histories import Source, catalog, when
+
+LARGEST_BYTES = 100_000
+NOW = when(24 * 9)
+ALARM = "<script>alert(1)</script><b>shop</b>"
+
+
+def broken() -> Status:
+    """A week of nights with one gap, a proven set, and the archive an hour behind."""
+    source = Source()
+    for day in range(9):
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 23)
+    whole = source.history()
+    kept = tuple(one for one in whole.segments if not when(4 * 24) <= one.head.created_at < when(4 * 24 + 12))
+    assert len(kept) < len(whole.segments)
+    found = catalog(dataclasses.replace(whole, segments=kept))
+    name = found.histories[-1].sets[-1].name
+    recoveries = (Recovery("20240505T020000Z-abc123", name, when(24 * 8 + 12), recovered=True, measured_rto_s=93.0),)
+    return assess(
+        found, recoveries, objectives=Objectives(timedelta(hours=4), timedelta(minutes=30)), now=NOW,
+        timings={"full": Timing(UTC, "0 2 * * *"), "incremental": Timing(UTC, "0 * * * *")},
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    assert program, "chromium is not installed; run: make setup-test"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=program, headless=True,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync"],
+        )
+        yield started
+        started.close()
+
+
+@contextmanager
+def served(status: Status | None, problem: str = "", label: str = ALARM) -> Iterator[str]:
+    def page(query: http.Query) -> http.Answer:
+        return front.answer(status, label=label, problem=problem, zone=UTC, now=NOW, query=query)
+
+    with http.WebServer(("127.0.0.1", 0), {"/": page, **front.assets()}) as web:
+        web.start()
+        yield f"http://127.0.0.1:{web.port}/"
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """A tab that fails the test when the browser complains of anything, the page's own policy included."""
+    context = browser.new_context(**options)
+    tab, complaints = context.new_page(), []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("requestfailed", lambda request: complaints.append(request.url))
+    tab.goto(url)
+    yield tab
+    context.close()
+    assert complaints == []
+
+
+def test_it_shows_windows_gaps_sets_and_the_command(browser: Browser) -> None:
+    status = broken()
+    with served(status) as url, opened(browser, url) as tab:
+        assert tab.locator("h1").inner_text().endswith(ALARM)  # text, not markup
+        assert tab.locator("svg .window").count() == len(status.windows) >= 2
+        assert tab.locator("svg .gap").count() >= 1 and tab.locator("svg .set").count() == 9
+        point = times.utc_text(max(one.end for one in status.windows))
+        assert tab.locator("#command").inner_text() == f"kpbackup restore --to {point}"
+        assert tab.locator(".level").inner_text() == status.level.name.lower() != "ok"
+        for one in status.reasons:
+            assert one.text in tab.locator("main").inner_text()
+        assert "20240505T020000Z-abc123" in tab.locator("main").inner_text()
+        assert len(tab.content()) < LARGEST_BYTES
+
+
+def test_a_click_on_the_line_gives_the_command_of_that_moment(browser: Browser) -> None:
+    status = broken()
+    with served(status) as url, opened(browser, url) as tab:
+        box = tab.locator("#line").bounding_box()
+        assert box is not None
+        tab.mouse.click(box["x"] + box["width"] * 0.05, box["y"] + box["height"] / 2)
+        tab.wait_for_url("**/?at=*")
+        command = tab.locator("#command").inner_text()
+        moment = datetime.fromisoformat(command.split()[-1])
+        first, last = min(one.start for one in status.windows), NOW
+        assert abs((moment - first) / (last - first) - 0.05) < 0.01
+
+
+def test_without_script_by_keyboard_and_with_nonsense(browser: Browser) -> None:
+    status = broken()
+    gap = next(one for one in status.windows if one.gap is not None)
+    with served(status) as url, opened(browser, url, java_script_enabled=False) as tab:
+        tab.locator("svg a").first.focus()
+        tab.keyboard.press("Enter")
+        first = min(status.windows, key=lambda one: one.start)
+        assert tab.locator("#command").inner_text().endswith(times.utc_text(first.end))
+        tab.fill("#at", times.utc_text(gap.end + timedelta(minutes=1)))
+        tab.keyboard.press("Enter")
+        assert "cannot be restored to. Nearest:" in tab.locator("[role=alert]").inner_text()
+        tab.fill("#at", "<yesterday>")
+        tab.locator("button").click()
+        assert "'<yesterday>'" in tab.locator("[role=alert]").inner_text() and tab.locator("#command").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_everything_has_a_name(browser: Browser, scheme: Any, tmp_path: Any) -> None:
+    with served(broken()) as url, opened(
+        browser, url, viewport={"width": 360, "height": 740}, color_scheme=scheme
+    ) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+        tree = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
+        controls = [one for one in tree if one.get("role", {}).get("value") in ("link", "button", "textbox", "meter", "region")]
+        assert len(controls) > 10
+        assert [one for one in controls if not one.get("name", {}).get("value")] == []
+        assert contrasts(tab) == []
+
+
+def contrasts(tab: Page) -> list[str]:
+    """Texts whose colour stands out less than 4.5:1 from what lies behind them (WCAG 2.2, 1.4.3)."""
+    found: list[str] = tab.evaluate("""() => {
+        const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+        const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+        const behind = (one) => {
+            for (; one; one = one.parentElement) {
+                const c = parse(getComputedStyle(one).backgroundColor);
+                if (c.length === 3 || c[3] > 0) return c;
+            }
+            return [255, 255, 255];
+        };
+        return [...document.querySelectorAll("body *")].filter((one) => one.closest("svg, meter") === null
+            && [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
+            .filter((one) => { const [a, b] = [light(parse(getComputedStyle(one).color)), light(behind(one))];
+                return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5; })
+            .map((one) => one.outerHTML.slice(0, 100));
+    }""")
+    return found
+
+
+def test_before_the_first_reading_it_says_why_nothing_is_known(browser: Browser) -> None:
+    with served(None, "The store cannot be read: s3://x is away") as url, opened(browser, url) as tab:
+        assert tab.locator(".level").inner_text() == "unknown"
+        assert "s3://x is away" in tab.locator("[role=alert]").inner_text()
