@@ -161,7 +161,7 @@ def notifier(settings: config.Settings, source: str, environ: Mapping[str, str])
         address = _address(text, "notify.deadman_url_file" if told.deadman_url_file else "notify.deadman_url")
         channels.append(Channel(DEADMAN, _deadman(address, timeout_s), attempts=told.attempts, occasions=()))
     if told.kubernetes_events:
-        send = _events(cluster.in_cluster(environ), environ.get("POD_NAME") or environ.get("HOSTNAME", ""))
+        send = pod_events(cluster.in_cluster(environ), environ.get("POD_NAME") or environ.get("HOSTNAME", ""))
         channels.append(Channel(EVENTS, send, attempts=told.attempts, occasions=("failure", "recovered")))
     return Notifier(source, channels, deadman_jobs=told.deadman_jobs)
 
@@ -191,7 +191,12 @@ def _deadman(address: str, timeout_s: float) -> Send:
     return send
 
 
-def _events(found: cluster.Cluster | None, pod: str) -> Send:
+def pod_events(found: cluster.Cluster | None, pod: str) -> Send:
+    """Messages as Kubernetes Events of the pod.
+
+    Raises:
+        SettingsError: this process is in no pod.
+    """
     if found is None or not pod:
         raise errors.SettingsError(
             "notify.kubernetes_events is on, but this is no Kubernetes pod with a service account",
