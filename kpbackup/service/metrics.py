@@ -115,6 +115,7 @@ class Observed:
     in_a_row: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[str, Took] = field(default_factory=dict)
     notified: Mapping[str, Counted] = field(default_factory=dict)
+    certificates: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def exposition(observed: Observed) -> bytes:
@@ -176,6 +177,8 @@ def _process(observed: Observed) -> Iterator[tuple[str, Samples]]:
         for outcome, count in (("sent", one.sent), ("lost", one.lost))
     ]
     yield "kpbackup_notification_delivered", [((name,), one.delivered) for name, one in observed.notified.items()]
+    ends: Samples = [((name,), at.timestamp()) for name, at in observed.certificates.items()]
+    yield "kpbackup_certificate_expiry_timestamp_seconds", ends
     if observed.source_up is not None:
         yield "kpbackup_source_up", _one(observed.source_up)
     if observed.clock_skew is not None:
