@@ -142,25 +142,24 @@ def plain_rules() -> str:
     return head + str(yaml.safe_dump(rule["spec"], sort_keys=False, width=200))
 
 
-def documents() -> dict[Path, str]:
-    """Path -> the text it must have."""
+def documents() -> Iterator[tuple[Path, str]]:
+    """Path and the text it must have, in order: the chart is rendered for the rules when its schema has been written."""
+    yield CHART / "values.schema.json", json.dumps(schema(), indent=1) + "\n"
     readme = CHART / "README.md"
-    return {
-        CHART / "values.schema.json": json.dumps(schema(), indent=1) + "\n",
-        readme: renewed(readme.read_text(encoding="utf-8"), "values", value_rows()),
-        ROOT / "docker" / "prometheus" / "rules.yaml": plain_rules(),
-    }
+    yield readme, renewed(readme.read_text(encoding="utf-8"), "values", value_rows())
+    yield ROOT / "docker" / "prometheus" / "rules.yaml", plain_rules()
 
 
 def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
-    for path, text in documents().items():
+    for path, text in documents():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path.relative_to(ROOT)))
-            if not check:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+            if check:
+                break
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     if check and stale:
         print(f"out of date: {', '.join(stale)}; run python scripts/generate_chart.py", file=sys.stderr)
         return 1

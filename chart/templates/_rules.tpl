@@ -26,6 +26,12 @@ Of one source all daemons tell the same, so that series are joined by source; wh
 {{- end -}}
 {{- end -}}
 
+{{/* Scheduled since it last succeeded, or never succeeded, and does not run. */}}
+{{- define "kpbackup.lastRunFailed" -}}
+{{- $which := printf "namespace=%q,%s" .namespace .cronjob -}}
+{{- printf "(kube_cronjob_status_last_schedule_time{%s} > on (namespace, cronjob) kube_cronjob_status_last_successful_time or on (namespace, cronjob) (kube_cronjob_status_last_schedule_time{%s} unless on (namespace, cronjob) kube_cronjob_status_last_successful_time)) and on (namespace, cronjob) kube_cronjob_status_active == 0" $which $which -}}
+{{- end -}}
+
 {{- define "kpbackup.ruleGroups" -}}
 {{- $rules := .Values.metrics.prometheusRule -}}
 {{- $for := $rules.forDuration -}}
@@ -35,7 +41,9 @@ Of one source all daemons tell the same, so that series are joined by source; wh
 {{- $of := "{{ $labels.source }}" -}}
 {{- $without := list -}}
 {{- if not .Values.drill.enabled -}}{{- $without = append $without "KpbackupDrillMissing" -}}{{- end -}}
-{{- if not (include "kpbackup.continuous" .) -}}{{- $without = append $without "KpbackupLeaseWithoutHolder" -}}{{- end -}}
+{{- if not (include "kpbackup.continuous" .) -}}{{- $without = concat $without (list "KpbackupLeaseWithoutHolder" "KpbackupArchiveStalled") -}}{{- end -}}
+{{- if not .Values.check.enabled -}}{{- $without = concat $without (list "KpbackupCheckFailed" "KpbackupCheckTooOld") -}}{{- end -}}
+{{- if not .Values.drill.enabled -}}{{- $without = append $without "KpbackupDrillFailed" -}}{{- end -}}
 - name: {{ $full }}.slo
   rules:
     - record: source:kpbackup_achieved_rpo_seconds:min
@@ -48,12 +56,19 @@ Of one source all daemons tell the same, so that series are joined by source; wh
       expr: "source:kpbackup_achieved_rpo_seconds:min <= bool source:kpbackup_objective_rpo_seconds:min"
     - record: source:kpbackup_rto_kept:bool
       expr: {{ printf "max by (source) (kpbackup_measured_rto_seconds{%s}) <= bool source:kpbackup_objective_rto_seconds:min" $s | quote }}
-# a month of samples is much to read: seldom is enough
+# weeks of samples are much to read: seldom is enough
 - name: {{ $full }}.month
   interval: 15m
   rules:
     - record: source:kpbackup_rpo_kept:ratio_30d
       expr: "avg_over_time(source:kpbackup_rpo_kept:bool[30d])"
+# a recovery takes as much longer as there are more rows, at the growth of the last week
+- name: {{ $full }}.forecast
+  rules:
+    - record: source:kpbackup_growth_of_rows:ratio_next_30d
+      expr: {{ printf "max by (source) (predict_linear(kpbackup_newest_set_row_bytes{%s}[1w:10m], 30 * 86400) / kpbackup_newest_set_row_bytes{%s})" $s $s | quote }}
+    - record: source:kpbackup_forecast_rto_seconds:max
+      expr: {{ printf "max by (source) (kpbackup_measured_rto_seconds{%s}) * source:kpbackup_growth_of_rows:ratio_next_30d" $s | quote }}
 - name: {{ $full }}.recovery
   rules:
     {{- range (list
@@ -74,21 +89,21 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "summary" (printf "%s: the newest full backup is old" $of)
         "description" "It is {{ $value | humanizeDuration }} old. Recovery still works, but has more and more of the archive to replay.")
       (dict "name" "KpbackupChainBroken" "severity" "critical" "for" $for.urgent
-        "expr" (printf "(min by (source) (kpbackup_chain_intact{%s}) == 0 and on (source) max by (source) (kpbackup_backup_sets{%s}) > 0) or max by (source) (kpbackup_recoverable_gaps{%s}) > 0" $s $s $s)
+        "expr" (printf "min by (source) (kpbackup_chain_intact{%s}) == 0 and on (source) max by (source) (kpbackup_backup_sets{%s}) > 0" $s $s)
         "summary" (printf "%s: the archive has a gap, or damaged manifests" $of)
         "description" "There are moments that cannot be restored: kpbackup list shows which.")
-      (dict "name" "KpbackupArchiveStalled" "severity" "critical" "for" $for.soon
-        "expr" (printf "max by (source) (kpbackup_archive_stalled{%s}) == 1" $s)
+      (dict "name" "KpbackupArchiveStalled" "severity" "critical" "for" $for.urgent
+        "expr" (printf "max by (source) (kpbackup_archive_stalled_seconds{%s}) > %v" $s (int64 $rules.stalledSeconds))
         "summary" (printf "%s: the archive stands still" $of)
-        "description" "The source writes, and nothing of it arrives in the repository.")
+        "description" "For {{ $value | humanizeDuration }} the store has taken nothing of what the source writes.")
       (dict "name" "KpbackupRtoExceeded" "severity" "warning" "for" $for.slow
         "expr" (printf "max by (source, kind) (kpbackup_measured_rto_seconds{%s}) > on (source) group_left () source:kpbackup_objective_rto_seconds:min" $s)
         "summary" (printf "%s: a recovery took longer than promised" $of)
         "description" "The newest one ({{ $labels.kind }}) took {{ $value | humanizeDuration }}.")
       (dict "name" "KpbackupForecastRtoExceeded" "severity" "warning" "for" $for.slow
-        "expr" (printf "max by (source) (kpbackup_forecast_rto_seconds{%s}) > source:kpbackup_objective_rto_seconds:min" $s)
+        "expr" "source:kpbackup_forecast_rto_seconds:max > source:kpbackup_objective_rto_seconds:min unless on (source) source:kpbackup_rto_kept:bool == 0"
         "summary" (printf "%s: a recovery is going to take longer than promised" $of)
-        "description" "At its present growth it is going to take {{ $value | humanizeDuration }}.")
+        "description" "At the growth of the last week it will take {{ $value | humanizeDuration }} in a month.")
     ) }}
     {{- if not (has .name $without) }}
     {{- include "kpbackup.alert" (set . "rules" $rules) | nindent 4 }}
@@ -97,18 +112,6 @@ Of one source all daemons tell the same, so that series are joined by source; wh
 - name: {{ $full }}.proof
   rules:
     {{- range (list
-      (dict "name" "KpbackupCheckFailed" "severity" "critical" "for" $for.urgent
-        "expr" (printf "min by (source) (kpbackup_check_last_result{%s}) == 0" $s)
-        "summary" (printf "%s: the last check found something wrong" $of)
-        "description" "Something stored is missing or damaged: kpbackup check names it, and what it costs.")
-      (dict "name" "KpbackupCheckTooOld" "severity" "warning" "for" $for.slow
-        "expr" (printf "time() - max by (source) (kpbackup_check_last_success_timestamp_seconds{%s}) > %v" $s (int64 $rules.checkMaxAgeSeconds))
-        "summary" (printf "%s: no check succeeded for long" $of)
-        "description" "The last one that did was {{ $value | humanizeDuration }} ago.")
-      (dict "name" "KpbackupDrillFailed" "severity" "critical" "for" $for.urgent
-        "expr" (printf "min by (source) (kpbackup_drill_last_result{%s}) == 0" $s)
-        "summary" (printf "%s: the last drill failed" $of)
-        "description" "What is stored could not be restored and proven the last time it was tried.")
       (dict "name" "KpbackupDrillTooOld" "severity" "warning" "for" $for.slow
         "expr" (printf "time() - max by (source) (kpbackup_drill_last_success_timestamp_seconds{%s}) > %v" $s (int64 $rules.drillMaxAgeSeconds))
         "summary" (printf "%s: no drill succeeded for long" $of)
@@ -117,10 +120,14 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "expr" (printf "count by (source) (kpbackup_build_info{%s}) unless on (source) kpbackup_drill_last_success_timestamp_seconds{%s} and on (source) max by (source) (kpbackup_backup_sets{%s}) > 7" $s $s $s)
         "summary" (printf "%s: no drill ever succeeded" $of)
         "description" "There are backups of a week, and nothing proves that they can be restored.")
-      (dict "name" "KpbackupCopyBehind" "severity" "warning" "for" $for.slow
-        "expr" (printf "time() - max by (source, repository) (kpbackup_copy_recovery_point_timestamp_seconds{%s}) > %v" $s (int64 $rules.copyMaxAgeSeconds))
-        "summary" (printf "%s: a copy of the repository is behind" $of)
-        "description" "If only {{ $labels.repository }} were left, {{ $value | humanizeDuration }} of changes would be lost.")
+      (dict "name" "KpbackupKeyUnproven" "severity" "warning" "for" $for.slow
+        "expr" (printf "time() - min by (source, recipient) (kpbackup_canary_last_success_timestamp_seconds{%s}) > %v" $s (int64 $rules.canaryMaxAgeSeconds))
+        "summary" (printf "%s: a key has not opened anything for long" $of)
+        "description" "The last proof that the key of {{ $labels.recipient }} opens what is sealed to it is {{ $value | humanizeDuration }} old.")
+      (dict "name" "KpbackupStoreRegressed" "severity" "critical" "for" $for.urgent
+        "expr" (printf "max by (source) (kpbackup_head_regressed{%s}) == 1" $s)
+        "summary" (printf "%s: the store shows less than it did" $of)
+        "description" "Newest entries of the repository were removed, or the store serves an older state.")
     ) }}
     {{- if not (has .name $without) }}
     {{- include "kpbackup.alert" (set . "rules" $rules) | nindent 4 }}
@@ -146,7 +153,7 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "summary" (printf "%s: %s" $of "the last {{ $labels.kind }} backup failed")
         "description" "It failed {{ $value }} times in a row; it is tried again. The log of kpbackup says why.")
       (dict "name" "KpbackupLeaseWithoutHolder" "severity" "warning" "for" $for.soon
-        "expr" (printf "max by (source) (kpbackup_lease_held{%s,role=\"archive\"}) == 0" $s)
+        "expr" (printf "max by (source) (kpbackup_job_running{%s,kind=\"incremental\"}) == 0 unless on (source) (max by (source) (kpbackup_job_running{%s,kind=\"full\"}) == 1 or max by (source) (kpbackup_source_up{%s}) == 0 or max by (source) (kpbackup_store_up{%s}) == 0 or max by (source, kind) (kpbackup_job_consecutive_failures{%s,kind=\"incremental\"}) > 0)" $s $s $s $s $s)
         "summary" (printf "%s: nobody archives" $of)
         "description" "The archive is to be continuous, and no daemon holds its lease.")
       (dict "name" "KpbackupCertificateExpiresSoon" "severity" "warning" "for" $for.slow
@@ -161,6 +168,10 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "expr" (printf "histogram_quantile(0.99, sum by (source, le) (rate(kpbackup_http_request_duration_seconds_bucket{%s}[5m]))) > 1" $s)
         "summary" (printf "%s: kpbackup answers slowly" $of)
         "description" "One request in a hundred takes longer than {{ $value | humanizeDuration }}.")
+      (dict "name" "KpbackupNotificationsLost" "severity" "warning" "for" $for.urgent
+        "expr" (printf "min by (source, channel) (kpbackup_notification_delivered{%s}) == 0" $s)
+        "summary" (printf "%s: a notification did not arrive" $of)
+        "description" "{{ $labels.channel }} did not take the last message after all attempts; what it would have said is in the log.")
     ) }}
     {{- if not (has .name $without) }}
     {{- include "kpbackup.alert" (set . "rules" $rules) | nindent 4 }}
@@ -174,8 +185,20 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "expr" (printf "kube_deployment_status_replicas_available{namespace=%q,deployment=%q} < on (namespace, deployment) kube_deployment_spec_replicas{namespace=%q,deployment=%q}" $namespace $full $namespace $full)
         "summary" "fewer kpbackup pods than wanted"
         "description" "{{ $value }} are available; when the last one goes, nobody archives.")
+      (dict "name" "KpbackupCheckFailed" "severity" "critical" "for" $for.slow
+        "expr" (include "kpbackup.lastRunFailed" (dict "namespace" $namespace "cronjob" (printf "cronjob=\"%s-check\"" $full)))
+        "summary" "the last check did not end well"
+        "description" "Something stored is missing or damaged, or it could not be read: the log of the newest Job of {{ $labels.cronjob }} names it.")
+      (dict "name" "KpbackupCheckTooOld" "severity" "warning" "for" $for.slow
+        "expr" (printf "time() - kube_cronjob_status_last_successful_time{namespace=%q,cronjob=\"%s-check\"} > %v" $namespace $full (int64 $rules.checkMaxAgeSeconds))
+        "summary" "no check succeeded for long"
+        "description" "The last one that did was {{ $value | humanizeDuration }} ago.")
+      (dict "name" "KpbackupDrillFailed" "severity" "critical" "for" $for.slow
+        "expr" (include "kpbackup.lastRunFailed" (dict "namespace" $namespace "cronjob" (printf "cronjob=\"%s-drill\"" $full)))
+        "summary" "the last drill failed"
+        "description" "What is stored could not be restored and proven the last time it was tried: the log of the newest Job of {{ $labels.cronjob }} says why.")
       (dict "name" "KpbackupJobOverdue" "severity" "warning" "for" $for.slow
-        "expr" (printf "(kube_cronjob_status_last_schedule_time{namespace=%q,cronjob=~\"%s-.+\"} > on (namespace, cronjob) kube_cronjob_status_last_successful_time or on (namespace, cronjob) (kube_cronjob_status_last_schedule_time{namespace=%q,cronjob=~\"%s-.+\"} unless on (namespace, cronjob) kube_cronjob_status_last_successful_time)) and on (namespace, cronjob) kube_cronjob_status_active == 0" $namespace $full $namespace $full)
+        "expr" (include "kpbackup.lastRunFailed" (dict "namespace" $namespace "cronjob" (printf "cronjob=~\"%s-(full|incremental|prune)\"" $full)))
         "summary" "{{ $labels.cronjob }} did not succeed"
         "description" "Its last run did not end well. kubectl logs of its newest Job says why.")
       (dict "name" "KpbackupCpuHigh" "severity" "warning" "for" $for.slow

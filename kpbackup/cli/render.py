@@ -46,6 +46,7 @@ class Printer:
     json: bool = False
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     answered: bool = False
+    answer: Mapping[str, object] = field(default_factory=dict)  # the last document, whatever was printed of it
 
     def show(self, document: Mapping[str, object], *parts: Part) -> None:
         """Prints the document (JSON mode) or the parts (otherwise). In JSON mode only one call is allowed.
@@ -56,7 +57,7 @@ class Printer:
         """
         if self.json and self.answered:
             raise ValueError("a command prints one JSON document only")
-        self.answered = True
+        self.answered, self.answer = True, document or self.answer
         try:
             if self.json:
                 self.stream.write(json.dumps(logs.plain(document), ensure_ascii=False, indent=2) + "\n")

@@ -64,6 +64,17 @@ VERBS: dict[str, Verb] = {
     "version": Verb("kpbackup.cli.version", "version", "Print the version of kpbackup."),
 }
 
+# Verbs whose end is told to those in `notify`, and the kind of job each is.
+TOLD: dict[str, str] = {
+    "backup full": "full",
+    "backup incremental": "incremental",
+    "check": "check",
+    "prune": "prune",
+    "restore": "recovery",
+    "restore database": "recovery",
+    "drill": "drill",
+}
+
 # The help of a group that is not itself a verb.
 GROUPS: dict[str, str] = {
     "backup": "Make a backup now: full, incremental, or of the application.",
@@ -136,7 +147,7 @@ class VerbGroup(typer.core.TyperGroup):
 def build(path: str, table: Mapping[str, Verb]) -> Any:
     """The command of a verb or group, importing the verb's module."""
     name = path.split()[-1]
-    own = _command(name, table[path]) if path in table else None
+    own = _command(name, _loaded(path, table[path])) if path in table else None
     if not any(other.startswith(f"{path} ") for other in table):
         return own
     if own is None:
@@ -152,7 +163,16 @@ def short_help(path: str, table: Mapping[str, Verb]) -> str:
     return table[path].help if path in table else GROUPS[path]
 
 
-def _command(name: str, verb: Verb) -> Any:
+def _loaded(path: str, verb: Verb) -> Callable[..., Any]:
+    found = verb.load()
+    if path not in TOLD:
+        return found
+    from kpbackup.cli import notices
+
+    return notices.telling(found, TOLD[path])
+
+
+def _command(name: str, function: Callable[..., Any]) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=dict(CONTEXT_SETTINGS))
-    app.command(name=name, cls=VerbCommand)(verb.load())
+    app.command(name=name, cls=VerbCommand)(function)
     return typer.main.get_command(app)

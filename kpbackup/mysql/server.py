@@ -86,6 +86,12 @@ class Connection:
         """Runs a statement whose result does not matter."""
         self.rows(sql, args)
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's certificate (DER) where the session is encrypted."""
+        stream = self.raw._sock
+        return stream.getpeercert(binary_form=True) if isinstance(stream, ssl.SSLSocket) else None
+
     def close(self) -> None:
         """Ends the session and waits a moment for the server to have ended it too: until then it counts among the account's
         connections, and the next one could be one too many."""

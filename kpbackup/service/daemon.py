@@ -12,6 +12,7 @@ name takes its leases back at once.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
@@ -25,7 +26,7 @@ from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.manifest import BinlogSegment
 from kpbackup.plan import schedule
-from kpbackup.service import head_file, http, opening, pages, reading, side_jobs, status, watching
+from kpbackup.service import head_file, http, job_news, notify, opening, pages, reading, side_jobs, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
 
 TICK_S = 0.25  # how soon a signal, a finished job or a due one is seen
+NOTIFY_BOUND_S = 5.0  # what is being told when the daemon ends
 STOP_BOUND_S = 20.0  # below the 30 s that Kubernetes and systemd allow
 
 logger = logging.getLogger(__name__)
@@ -49,11 +51,12 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
     repository = opening.writing_repository(settings)
     endpoint = opening.source_endpoint(settings)
     opening.recipients(settings)  # missing ones are told now, not at two in the morning
+    told = notify.notifier(settings, repository.binding.source, os.environ)
     watch = watching.Watch(settings, repository, endpoint)
-    supervisor = Supervisor(settings, repository, watch)
+    supervisor = Supervisor(settings, repository, watch, job_news.JobNews(told))
     shown = pages.Pages(
         watch, failures=supervisor.failures, in_a_row=supervisor.failures_in_a_row, running=supervisor.running,
-        meter=supervisor.meter,
+        meter=supervisor.meter, notified=told.counted,
     )
     with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
         supervisor.holder = f"{settings.service.instance}:{web.port}"
@@ -72,6 +75,7 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
         finally:
             watch.end()
             ended = supervisor.end_jobs()
+            told.close(NOTIFY_BOUND_S)
         logs.event(logger, "daemon_stopped")
     return ended and watch.has_ended()
 
@@ -106,8 +110,10 @@ def run_exporter(settings: config.Settings, stop: threading.Event) -> bool:
 class Supervisor:
     """The loop and its jobs."""
 
-    def __init__(self, settings: config.Settings, repository: Repository, watch: watching.Watch) -> None:
-        self.holder = settings.service.instance
+    def __init__(
+        self, settings: config.Settings, repository: Repository, watch: watching.Watch, news: job_news.JobNews
+    ) -> None:
+        self.holder, self._news = settings.service.instance, news
         self._settings, self._repository, self._watch = settings, repository, watch
         self._stopping = threading.Event()
         self._head_file = settings.need_repository().head_file
@@ -140,6 +146,7 @@ class Supervisor:
             _check_web(web)
             for job in self._jobs:
                 if (outcome := job.take()) is not None:
+                    self._news.ended(job, outcome)
                     self._follow_up(job, outcome)
             state = self._watch.repository.view.state
             if state is not None and self._watch.repository.view.up and not state.regressed:
@@ -170,6 +177,8 @@ class Supervisor:
 
     def _start_due(self, catalog: Catalog, now: datetime) -> None:
         last = last_success(catalog)
+        if self._news.archived(last["incremental"], follows=self.meter is not None and self.meter.following):
+            self._incremental.works_again()
         if not self._full.is_running:
             due = self._forced or self._full.due(now, last["full"])
             if due is not None:

@@ -95,6 +95,10 @@ class Job:
         """Forgets earlier attempts: the schedule alone decides, so what is due runs at once."""
         self.attempts = schedule.Attempts()
 
+    def works_again(self) -> None:
+        """A job that does not end does its work: the failures before this run are over."""
+        self.attempts = replace(self.attempts, failures=0)
+
     def _run(self, due: schedule.Due, started: datetime) -> None:
         def outcome(ending: Ending, error: BaseException | None = None, facts: Facts | None = None) -> None:
             self._outcome = Outcome(ending, due, started, datetime.now(UTC), error, facts)

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from kpbackup import __version__
 from kpbackup.service import trust
 from kpbackup.service.http import Latency, Took
+from kpbackup.service.notify import Counted
 from kpbackup.service.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -78,6 +79,10 @@ METRICS: dict[str, Metric] = {
     "kpbackup_source_clock_skew_seconds": Metric("The source's clock minus this machine's"),
     "kpbackup_store_up": Metric("1 when the repository was read at the last try, else 0: what is shown is older then"),
     "kpbackup_state_timestamp_seconds": Metric("When the repository was last read"),
+    "kpbackup_notifications_total": Metric(
+        "Messages of this process that arrived (outcome sent) or were given up (lost)", ("channel", "outcome"), counter=True
+    ),
+    "kpbackup_notification_delivered": Metric("1 when the last message of this channel arrived, else 0", ("channel",)),
     "kpbackup_http_request_duration_seconds": Metric("How long answers of this process took", ("path",), histogram=True),
 }
 
@@ -109,6 +114,8 @@ class Observed:
     archive: ContinuousArchive | None = None
     in_a_row: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[str, Took] = field(default_factory=dict)
+    notified: Mapping[str, Counted] = field(default_factory=dict)
+    certificates: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def exposition(observed: Observed) -> bytes:
@@ -128,7 +135,7 @@ class _Once(Collector):
         values = samples(self._observed)
         for name, metric in METRICS.items():
             found = values.get(name)
-            if found is None:
+            if not found:
                 continue
             kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
             family = kind(name, metric.help, labels=("source", *metric.labels))
@@ -164,6 +171,14 @@ def _process(observed: Observed) -> Iterator[tuple[str, Samples]]:
     yield "kpbackup_job_failures_total", [((kind,), count) for kind, count in observed.failures.items()]
     yield "kpbackup_job_consecutive_failures", [((kind,), count) for kind, count in observed.in_a_row.items()]
     yield "kpbackup_job_running", [((kind,), running) for kind, running in observed.running.items()]
+    yield "kpbackup_notifications_total", [
+        ((name, outcome), count)
+        for name, one in observed.notified.items()
+        for outcome, count in (("sent", one.sent), ("lost", one.lost))
+    ]
+    yield "kpbackup_notification_delivered", [((name,), one.delivered) for name, one in observed.notified.items()]
+    ends: Samples = [((name,), at.timestamp()) for name, at in observed.certificates.items()]
+    yield "kpbackup_certificate_expiry_timestamp_seconds", ends
     if observed.source_up is not None:
         yield "kpbackup_source_up", _one(observed.source_up)
     if observed.clock_skew is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kpbackup.service import front, http, metrics
 from kpbackup.service.metrics import ContinuousArchive
+from kpbackup.service.notify import Counted
 from kpbackup.service.watching import Watch
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ class Pages:
 
     def __init__(
         self, watch: Watch, *, failures: Counts = dict, in_a_row: Counts = dict, running: Running = dict,
-        meter: Meter | None = None,
+        meter: Meter | None = None, notified: Callable[[], Mapping[str, Counted]] = dict,
     ) -> None:
         self._watch, self._failures, self._in_a_row, self._running, self._meter = watch, failures, in_a_row, running, meter
+        self._notified = notified
         self.latency = http.Latency()
         self._started = datetime.now(UTC)
 
@@ -74,6 +76,8 @@ class Pages:
             in_a_row=self._in_a_row(),
             latency=self.latency.read(),
             archive=self._archive(),
+            notified=self._notified(),
+            certificates=self._watch.certificates(),
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
 

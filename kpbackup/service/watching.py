@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kpbackup import config, errors, logs
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import server
-from kpbackup.service import reading
+from kpbackup.service import certificates, reading
 
 if TYPE_CHECKING:
     from kpbackup.mysql.server import Endpoint
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 REFRESH_S = 15.0  # a scrape interval: more often only costs requests
 PROBE_S = 10.0  # how late a source that went away is noticed
 PROBE_TIMEOUT_S = 10.0
+CERTIFICATE_S = 3600.0
 END_TIMEOUT_S = 2.0  # a reading that hangs in the network is left behind
 
 logger = logging.getLogger(__name__)
@@ -86,11 +87,13 @@ class StoreView:
 
 @dataclass(frozen=True)
 class SourceView:
-    """What the last probe found. `up` is None before it, or without a source; `clock_skew` is source minus ours."""
+    """What the last probe found. `up` is None before it, or without a source; `clock_skew` is source minus ours;
+    `certificate_until` is the last one seen, None where connections are not encrypted."""
 
     up: bool | None = None
     clock_skew: timedelta | None = None
     problem: str = ""
+    certificate_until: datetime | None = None
 
 
 class RepositoryWatch:
@@ -144,9 +147,10 @@ class SourceWatch:
     def _ask(self, endpoint: Endpoint) -> None:
         before = self.view
         try:
-            self.view = SourceView(True, clock_skew(endpoint))
+            skew, until = probe(endpoint)
+            self.view = SourceView(True, skew, certificate_until=until)
         except errors.KpbackupError as exc:
-            self.view = SourceView(False, None, exc.message)
+            self.view = SourceView(False, None, exc.message, before.certificate_until)
             if before.up is not False:
                 logs.event(logger, "source_lost", level=logging.ERROR, error=exc, hint=exc.hint)
             return
@@ -154,8 +158,20 @@ class SourceWatch:
             logs.event(logger, "source_found_again")
 
 
-def clock_skew(endpoint: Endpoint) -> timedelta:
-    """The source's clock minus this machine's, to within half of the round trip.
+class StoreCertificateWatch:
+    """Keeps `until`, when the certificate of an https endpoint of one's own expires, at most an hour old."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.until: datetime | None = None
+        self.task = Task("certificate", self._look, every_s=CERTIFICATE_S)
+
+    def _look(self) -> None:
+        self.until = certificates.of_address(*self.address) or self.until
+
+
+def probe(endpoint: Endpoint) -> tuple[timedelta, datetime | None]:
+    """The source's clock minus this machine's, to within half of the round trip; and when its certificate expires.
 
     Raises:
         ServerUnreachable: no answer.
@@ -164,7 +180,8 @@ def clock_skew(endpoint: Endpoint) -> timedelta:
         asked = datetime.now(UTC)
         there = server_facts.clock(connection)
         answered = datetime.now(UTC)
-    return there - (asked + (answered - asked) / 2)
+        certificate = connection.certificate
+    return there - (asked + (answered - asked) / 2), certificates.expiry(certificate) if certificate else None
 
 
 class Watch:
@@ -175,7 +192,11 @@ class Watch:
         self.zone = settings.zone
         self.source_label = repository.binding.source
         self.repository, self.source = RepositoryWatch(reading.reader(settings, repository)), SourceWatch(endpoint)
-        self.tasks = (self.repository.task, self.source.task)
+        address = certificates.store_address(settings.need_repository().endpoint_url)
+        self.store_certificate = StoreCertificateWatch(address) if address else None
+        self._endpoint = endpoint
+        own = (self.store_certificate.task,) if self.store_certificate else ()
+        self.tasks = (self.repository.task, self.source.task, *own)
 
     def start(self) -> None:
         for task in self.tasks:
@@ -197,6 +218,15 @@ class Watch:
                     f"the task {task.name!r} ended: {type(task.defect).__name__}: {task.defect}",
                     hint="this is a defect of kpbackup: please report it",
                 ) from task.defect
+
+    def certificates(self) -> dict[str, datetime]:
+        """Endpoint (host:port) -> when its certificate expires, where that is known."""
+        found = {}
+        if self._endpoint is not None and self.source.view.certificate_until is not None:
+            found[f"{self._endpoint.host}:{self._endpoint.port}"] = self.source.view.certificate_until
+        if self.store_certificate is not None and self.store_certificate.until is not None:
+            found["{}:{}".format(*self.store_certificate.address)] = self.store_certificate.until
+        return found
 
     def status(self, now: datetime) -> Status | None:
         """The status at `now` from the last reading; None before the first."""

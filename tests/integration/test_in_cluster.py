@@ -7,13 +7,15 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from kpbackup import errors
 from kpbackup.pipeline import sign
-from kpbackup.service import cluster, signing_secret
+from kpbackup.service import cluster, notify, signing_secret
+from kpbackup.service.messages import Message
 from tests.integration.deployment import Deployment, deploy, until
 from tests.integration.test_daemon import running
 from tests.servers.database import Server
@@ -71,6 +73,19 @@ def test_missing_rights_and_a_missing_server_are_told(api: ApiServer) -> None:
     nobody = cluster.Cluster("https://127.0.0.1:1", "backups", api.account)
     with pytest.raises(errors.ServerUnreachable, match="cannot read /api/v1/nodes"):
         nobody.get("/api/v1/nodes")
+
+
+def test_a_failure_becomes_an_event_of_the_pod(api: ApiServer) -> None:
+    send = notify.pod_events(api.cluster, "kpbackup-7d9f-x")
+    message = Message("failure", "error", "full", "shop-db", "shop-db: full failed", "x" * 3000, datetime(2026, 5, 1, tzinfo=UTC))
+    send(message)
+    (event,) = api.objects.values()  # judged by Kubernetes' own schema when it was stored
+    assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Pod", "name": "kpbackup-7d9f-x", "namespace": "backups"}
+    assert (event["type"], event["reason"], len(event["message"])) == ("Warning", "BackupFailed", 1024)
+    api.forbidden.append("/api/v1/namespaces/backups/events")
+    with pytest.raises(notify.Refused, match="may not") as caught:
+        send(message)
+    assert caught.value.final
 
 
 def test_a_pod_knows_its_cluster(api: ApiServer, tmp_path: Path) -> None:

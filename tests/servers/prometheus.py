@@ -89,7 +89,7 @@ def monitoring(directory: Path, *, rules: dict[str, Any], target: str) -> Iterat
     )
     commands = {
         "alertmanager": [
-            str(programs() / "prometheus-alertmanager"), f"--config.file={directory}/alertmanager.yaml",
+            str(_relative_alertmanager(directory)), f"--config.file={directory}/alertmanager.yaml",
             f"--storage.path={directory}/alertmanager", f"--web.listen-address=127.0.0.1:{found.alertmanager_port}",
             "--cluster.listen-address=",
         ],
@@ -102,7 +102,7 @@ def monitoring(directory: Path, *, rules: dict[str, Any], target: str) -> Iterat
     running = []
     try:
         for name, argv in commands.items():
-            process = ServerProcess(argv, log=directory / f"{name}.log", cwd=directory)
+            process = ServerProcess(argv, log=directory / f"{name}.log", cwd=programs().parents[1])
             running.append(process)
             port = found.prometheus_port if name == "prometheus" else found.alertmanager_port
             process.wait_until(functools.partial(_is_ready, port), what=name)
@@ -112,6 +112,18 @@ def monitoring(directory: Path, *, rules: dict[str, Any], target: str) -> Iterat
     finally:
         for process in running:
             process.kill()
+
+
+def _relative_alertmanager(directory: Path) -> Path:
+    """A copy of the program that looks for its templates below its working directory: Debian's has the path of an installed
+    package built in, and nothing is installed here."""
+    built_in, relative = b"/usr/share/prometheus/alertmanager", b"usr/share/prometheus//alertmanager"
+    content = (programs() / "prometheus-alertmanager").read_bytes()
+    assert built_in in content and len(built_in) == len(relative)
+    copied = directory / "prometheus-alertmanager"
+    copied.write_bytes(content.replace(built_in, relative))
+    copied.chmod(0o755)
+    return copied
 
 
 def _is_ready(port: int) -> bool:
