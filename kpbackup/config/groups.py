@@ -76,10 +76,11 @@ class SourceSettings(Login):
     """Databases to back up. Empty means all but the system's own, so that a database made tomorrow is not forgotten."""
 
     max_connections: values.Whole = pydantic.Field(default=6, le=64)
-    """Most connections that backups hold on the source at the same time, a full backup and an incremental one beside it
-    together, in one process or in several: one coordinates the full backup, one archives the binlog (and probes the source
-    in between), all others read rows. At least 3. Six leave four readers, which keep two to four cores busy and leave the
-    server room for its application. `doctor` and an exporter of its own come on top, with one connection for a moment."""
+    """Most connections that backups hold on the source at the same time, a full backup and the archiving beside it together,
+    in one process or in several: one coordinates the full backup, one archives the binlog (and probes the source in between),
+    all others read rows. At least 3. With archive.continuous one more is held open for the binlog, so that probes have their
+    own: then at least 4. Six leave four readers (three), which keep two to four cores busy and leave the server room for its
+    application. `doctor`, `backup application` and an exporter of its own come on top, with one connection for a moment."""
 
     bandwidth_limit: values.Rate | None = None
     """Most bytes of rows per second that a full backup reads, all its connections together, such as 20MiB; what an idle
@@ -95,11 +96,6 @@ class SourceSettings(Login):
                 " beside them"
             )
         return value
-
-    @property
-    def row_connections(self) -> int:
-        """How many connections of a full backup read rows: all but its coordinator's and the archiver's."""
-        return self.max_connections - LEAST_CONNECTIONS + 1
 
     @property
     def label(self) -> str:

@@ -223,8 +223,9 @@ class Supervisor:
     def _run_application(self, due: schedule.Due) -> dict[str, object]:
         from kpbackup.backup.application import run_application  # needs the Kubernetes client, which not everybody has
 
-        request = opening.application_request(self._settings)
-        assert request is not None
+        asked = opening.application_request(self._settings)
+        assert asked is not None
+        request = replace(asked, turn=self._watch.source.turn)
         with_set, self._bundle_with_set = self._bundle_with_set, False
         made = run_application(self._stoppable(), request, unless_unchanged=not with_set)
         return {"bundle": made.name, "objects": made.objects} if made is not None else {"bundle": "unchanged"}
@@ -236,7 +237,7 @@ class Supervisor:
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
         if self.meter is not None:
             # not the stoppable store: told to stop, it stores what is at hand and ends by itself
-            request = opening.archive_request(self._settings, holder=self.holder)
+            request = replace(opening.archive_request(self._settings, holder=self.holder), turn=self._watch.source.turn)
             run_continuous(self._repository, request, stop=self._stopping, meter=self.meter, stored=self._record)
             return {"segments": self.meter.segments, "transactions": self.meter.transactions}
         with self._watch.source.turn:
