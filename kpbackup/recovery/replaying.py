@@ -123,7 +123,8 @@ def _left_out(
             kind = "USER" if "@" in name.rpartition("`")[0] else "ROLE"
             connection.execute(f"DROP {kind} IF EXISTS {name}")
 
-    return LeftOut(Omission(facts.mariadb, frozenset(one.gtid for one in plan.skipped), rule, drop))
+    skipped = frozenset(one.gtid for one in plan.skipped)
+    return LeftOut(Omission(facts.mariadb, skipped | plan.left_out, rule, drop))
 
 
 def _report(request: RecoveryRequest) -> replay.OnProgress | None:
