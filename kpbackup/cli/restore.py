@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import asked, context, plan_text, progress, render, told
+from kpbackup.cli import asked, context, plan_text, render, told
 from kpbackup.model import times
+from kpbackup.service import progress
 
 if TYPE_CHECKING:
     from kpbackup.model.selection import Selection
@@ -148,7 +149,7 @@ def _restore(
     if resume is not None and selection:
         raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave --only out")
     warnings: list[str] = []
-    with _progress() as report:
+    with _progress(room) as report:
         request = replace(
             _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
             skip_gtids=skip_gtids, selection=selection or Selection(),
@@ -248,10 +249,10 @@ def _request(
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress(room: context.Context) -> Iterator[Any]:
     """Progress of the phases, one bar at a time."""
-    with progress.show("restore", stream=sys.stderr) as report:
-        yield lambda phase, done, total: report(done, total, f"{'transactions' if phase == 'replay' else 'rows'} ({phase})")
+    with progress.show("restore", stream=sys.stderr, log_interval_s=room.settings.log.progress_interval_s) as report:
+        yield lambda phase, done, total: report(done, total, "transactions" if phase == "replay" else "rows", phase)
 
 
 def _ask_manual(step: Step, instructions: str) -> None:

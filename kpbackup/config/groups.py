@@ -266,6 +266,17 @@ class LogSettings(Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is written. `debug` also shows where in the code an unexpected error arose."""
 
+    progress_interval: values.Duration = pydantic.Field(
+        default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(hours=1)
+    )
+    """How often a long work writes how far it is (`progress_reported`), where there is no terminal to draw a bar on. Two lines a
+    minute show life without filling a log."""
+
+
+    @property
+    def progress_interval_s(self) -> float:
+        return self.progress_interval.total_seconds()
+
 
 def _this_host() -> str:
     return socket.gethostname()

@@ -12,6 +12,7 @@ name takes its leases back at once.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -25,7 +26,7 @@ from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.manifest import BinlogSegment
 from kpbackup.plan import schedule
-from kpbackup.service import head_file, http, opening, pages, reading, side_jobs, status, watching
+from kpbackup.service import head_file, http, opening, pages, progress, reading, side_jobs, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
@@ -216,7 +217,9 @@ class Supervisor:
     def _run_full(self, due: schedule.Due) -> dict[str, object]:
         since = due.since or datetime.min.replace(tzinfo=UTC)
         request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since, check=self._stop_point)
-        made = run_full(self._stoppable(), request)
+        interval_s = self._settings.log.progress_interval_s
+        with progress.show("full backup", stream=sys.stderr, log_interval_s=interval_s) as report:
+            made = run_full(self._stoppable(), replace(request, progress=lambda done, total: report(done, total, "rows")))
         head_file.record(self._head_file, [made], now=datetime.now(UTC))
         return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
 
