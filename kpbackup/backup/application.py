@@ -8,8 +8,9 @@ Limits: one namespace; volumes are not in it. A crash leaves at most a key objec
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,7 +55,8 @@ _RESTLESS = (
 class ApplicationRequest:
     """What to keep. `release` is a Helm release, or '' for an application of plain manifests found by `selector`.
 
-    `secrets` and `config_maps` are kept beside what is found. `endpoint` is the database whose schema goes with it.
+    `secrets` and `config_maps` are kept beside what is found. `endpoint` is the database whose schema goes with it; `turn` is
+    held while it is asked.
     """
 
     access: client.Access
@@ -65,6 +67,7 @@ class ApplicationRequest:
     config_maps: tuple[str, ...] = ()
     endpoint: server.Endpoint | None = None
     databases: tuple[str, ...] = ()
+    turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
 
 def run_application(
@@ -82,7 +85,8 @@ def run_application(
         if newest is not None and newest.digest == applications.digest(repository, bundle):
             return None
     if request.endpoint is not None:
-        bundle = _with_schema(bundle, request.endpoint, request.databases)
+        with request.turn:
+            bundle = _with_schema(bundle, request.endpoint, request.databases)
     return applications.store(repository, bundle, request.recipients)
 
 

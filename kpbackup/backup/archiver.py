@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpbackup import errors
 from kpbackup.backup import source as sources
@@ -32,13 +32,16 @@ from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import lease
 from kpbackup.repository.binding import Repository
 
+LOOK_TIMEOUT_S = 10.0
+
 
 @dataclass(frozen=True)
 class ArchiveRequest:
     """What to archive and how. A segment ends with the transaction in which it reaches `segment_bytes` of raw binlog.
 
     Of the continuous archive alone: it also ends `interval_s` after it began; an observation is made every
-    `observe_interval_s`. At most about `spool_bytes` sealed bytes wait for the store.
+    `observe_interval_s`. At most about `spool_bytes` sealed bytes wait for the store. `turn` is held while it uses another
+    connection than the stream: whoever shares that one with it holds it too.
     """
 
     endpoint: server.Endpoint
@@ -48,6 +51,7 @@ class ArchiveRequest:
     spool_bytes: int = 256 << 20
     interval_s: float = 3.0
     observe_interval_s: float = 60.0
+    turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,26 @@ def _start(
 def captured(
     request: ArchiveRequest, opened: Opened, *, until: Coordinates | None, stop: threading.Event
 ) -> Iterator[tuple[Backlog, Capture]]:
-    """The backlog that a capture thread fills; leaving ends the thread."""
+    """The backlog that a capture thread fills; leaving ends the thread, and its session on the source."""
     backlog = Backlog(request.spool_bytes)
     stretch = Stretch(opened.facts.flavour, opened.start, opened.file_head, until)
     cutting = Cutting(request.segment_bytes, request.interval_s, request.recipients, opened.server_id)
-    with Capture(request.endpoint, stretch, cutting, backlog, stop) as capture:
-        yield backlog, capture
+    capture = Capture(request.endpoint, stretch, cutting, backlog, stop)
+    try:
+        with capture:
+            yield backlog, capture
+    finally:
+        if capture.left_session is not None:
+            _end_stream(request, capture.left_session)
+
+
+def _end_stream(request: ArchiveRequest, session: int) -> None:
+    """A stream that was left counts among the connections until it is ended; where nobody answers, the source does it later."""
+    with (
+        contextlib.suppress(errors.ServerUnreachable), request.turn,
+        server.connect(request.endpoint, read_timeout_s=LOOK_TIMEOUT_S) as connection,
+    ):
+        follow.end_session(connection, session)
 
 
 def _is_at(at: Coordinates, position: Coordinates) -> bool:

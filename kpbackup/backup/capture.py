@@ -65,6 +65,7 @@ class Capture:
         self._leaving = threading.Event()
         self.heard_at = time.monotonic()  # when the source last sent anything, a heartbeat for one
         self.is_idle = False  # whether that was a heartbeat
+        self.left_session: int | None = None  # the stream's on the source, unless it came to its end
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def __enter__(self) -> Capture:
@@ -82,6 +83,8 @@ class Capture:
         except Abandoned:
             pass
         except BaseException as exc:  # the task guard: raised again in the storing thread
+            if isinstance(exc, errors.ServerUnreachable):
+                self.left_session = None  # lost, and after a restart of the source the number may be another session's
             self._backlog.end(exc)
         else:
             self._backlog.end()
@@ -100,6 +103,7 @@ class Capture:
             self._endpoint, flavour=stretch.flavour, start=stretch.start, until=stretch.until,
             server_id=self._cutting.server_id, heartbeat_s=heartbeat_s if is_endless else follow.HEARTBEAT_S,
             read_timeout_s=max(SHORTEST_TIMEOUT_S, 4 * heartbeat_s) if is_endless else follow.READ_TIMEOUT_S,
+            opened=self._note_session,
         )
         with contextlib.closing(events):
             for item in events:
@@ -114,7 +118,12 @@ class Capture:
                         break
                     if self._is_old_enough() and (ready := cutter.finish()):
                         self._add(ready)
+            else:
+                self.left_session = None
         self._end(cutter)
+
+    def _note_session(self, session: int) -> None:
+        self.left_session = session
 
     def _end(self, cutter: segmenter.Segmenter) -> None:
         if cutter.is_inside_transaction:

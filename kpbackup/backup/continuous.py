@@ -30,7 +30,6 @@ from kpbackup.repository import lease
 from kpbackup.repository.binding import Repository
 
 LEASE_TTL_S = 60.0  # a renewal is a write, and three of them a minute are enough
-LOOK_TIMEOUT_S = 10.0
 STALE_AFTER_S = 30.0  # a place the source has reached must come through the stream by then
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -125,7 +124,8 @@ class _Session:
     def run(self) -> None:
         with self._cleanup:
             self.holding.hold()
-            opened = archiver.open_archive(self.repository, self.request)
+            with self.request.turn:
+                opened = archiver.open_archive(self.repository, self.request)
             self._log = SegmentLog(self.repository, opened.history, opened.head)
             self._facts = opened.facts
             self._note(opened.observed)
@@ -165,7 +165,7 @@ class _Session:
         """Asks the source where it stands, to say that nothing was committed since."""
         before = self._log.end
         try:
-            with server.connect(self.request.endpoint, read_timeout_s=LOOK_TIMEOUT_S) as connection:
+            with self.request.turn, server.connect(self.request.endpoint, read_timeout_s=archiver.LOOK_TIMEOUT_S) as connection:
                 clock = server_facts.clock(connection)
                 seen = manifest.Observation(clock, coordinates.read_coordinates(connection, self._facts))
         except errors.ServerUnreachable:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from kpbackup import errors, quantities
-from kpbackup.cli import context, progress, render
-from kpbackup.service import head_file, opening
+from kpbackup.cli import context, render
+from kpbackup.service import head_file, opening, progress
 
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
@@ -26,7 +26,7 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
     room = context.of(ctx, json=json)
     repository = _writing(room)
     request = opening.full_request(room.settings, holder=holder())
-    with progress.show("full backup", stream=sys.stderr) as report:
+    with progress.show("full backup", stream=sys.stderr, log_interval_s=room.settings.log.progress_interval_s) as report:
         made = run_full(repository, replace(request, progress=lambda done, total: report(done, total, "rows")))
     head_file.record(room.settings.need_repository().head_file, [made], now=datetime.now(UTC))
     totals = made.totals

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, progress, render, told
+from kpbackup.cli import context, render, told
 from kpbackup.model import times
+from kpbackup.service import progress
 
 if TYPE_CHECKING:
     from kpbackup.recovery.find import Found

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, progress, render
+from kpbackup.cli import context, render
+from kpbackup.service import progress
 
 if TYPE_CHECKING:
     from kpbackup.config import Settings

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from kpbackup.recovery.planning import RecoveryPlan
     from kpbackup.recovery.steps import RecoveryRequest
 
+_NAMES_SHOWN = 10
+
 
 def into(plan: RecoveryPlan, request: RecoveryRequest) -> str:
     facts = plan.target.facts
@@ -15,7 +17,29 @@ def into(plan: RecoveryPlan, request: RecoveryRequest) -> str:
 
 
 def warnings(plan: RecoveryPlan) -> list[str]:
-    return [*plan.target.warnings, *(plan.application.warnings if plan.application else ())]
+    return [*plan.target.warnings, *plan.notes, *(plan.application.warnings if plan.application else ())]
+
+
+def selection_document(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, Any] | None:
+    chosen = request.selection
+    if chosen.is_everything:
+        return None
+    return {
+        "only": list(chosen.only), "exclude": list(chosen.exclude), "tables": len(plan.inventory.tables),
+        "transactions_left_out": len(plan.left_out),
+    }
+
+
+def selection(plan: RecoveryPlan, request: RecoveryRequest) -> list[tuple[str, object]]:
+    """What of the set is restored, where not everything is."""
+    if request.selection.is_everything:
+        return []
+    names = [f"{table.schema}.{table.name}" for table in plan.inventory.tables]
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return [
+        ("only", f"{request.selection}: {', '.join(names[:_NAMES_SHOWN]) or 'no table'}{more}; no accounts"),
+        ("left out", f"{len(plan.left_out)} transactions that have nothing to do with it" if plan.left_out else None),
+    ]
 
 
 def application_document(plan: RecoveryPlan) -> dict[str, Any] | None:

@@ -11,58 +11,41 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, plan_text, progress, render, told
+from kpbackup.cli import asked, context, plan_text, render, told
 from kpbackup.model import times
+from kpbackup.service import progress
 
 if TYPE_CHECKING:
+    from kpbackup.model.selection import Selection
     from kpbackup.plan.timeline import Target
     from kpbackup.recovery.journal import Journal
     from kpbackup.recovery.planning import RecoveryPlan
     from kpbackup.recovery.run import Outcome
     from kpbackup.recovery.steps import RecoveryRequest, Step
 
-To = Annotated[
-    str | None, typer.Option("--to", help="A time (2024-05-01T10:00, with Z or offset, else in `timezone`), or `latest`.")
-]
-ToGtid = Annotated[str | None, typer.Option("--to-gtid", help="Up to and including this transaction.")]
-BeforeGtid = Annotated[str | None, typer.Option("--before-gtid", help="Up to but not including this transaction.")]
-ToPosition = Annotated[str | None, typer.Option("--to-position", help="Up to this place in the source's binlog, FILE:POSITION.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop; nothing is changed.")]
-Overwrite = Annotated[
-    list[str] | None, typer.Option("--overwrite", help="Database on the target that may be dropped; repeat for more.")
-]
-Resume = Annotated[str | None, typer.Option("--resume", help="Continue this run (see `kpbackup recoveries`).")]
-ReplaceUsers = Annotated[
-    bool, typer.Option("--replace-users", help="Replace accounts that exist on the target (never the restore's own).")
-]
-SkipGtid = Annotated[
-    list[str] | None, typer.Option("--skip-gtid", help="Leave this transaction out of the replay; repeat for more.")
-]
-Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
-
-
 def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
     """A verb that plans a run of these steps, asks, and carries them out; all such verbs take the same options."""
 
     def begin(
         ctx: typer.Context,
-        to: To = None,
-        to_gtid: ToGtid = None,
-        before_gtid: BeforeGtid = None,
-        to_position: ToPosition = None,
-        yes: Yes = False,
-        dry_run: DryRun = False,
-        overwrite: Overwrite = None,
-        resume: Resume = None,
-        replace_users: ReplaceUsers = False,
-        skip_gtid: SkipGtid = None,
-        confirm: Confirm = None,
+        to: asked.To = None,
+        to_gtid: asked.ToGtid = None,
+        before_gtid: asked.BeforeGtid = None,
+        to_position: asked.ToPosition = None,
+        yes: asked.Yes = False,
+        dry_run: asked.DryRun = False,
+        overwrite: asked.Overwrite = None,
+        resume: asked.Resume = None,
+        replace_users: asked.ReplaceUsers = False,
+        skip_gtid: asked.SkipGtid = None,
+        only: asked.Only = None,
+        exclude: asked.Exclude = None,
+        confirm: asked.Confirm = None,
         json: context.JsonOption = False,
     ) -> int:
         from kpbackup.recovery.steps import Step
@@ -70,7 +53,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
         room = context.of(ctx, json=json)
         return _restore(
             room,
-            _asked(room, to, to_gtid, before_gtid, to_position, resume),
+            asked.target(room, to, to_gtid, before_gtid, to_position, resume),
             tuple(map(Step, steps)),
             yes=yes,
             dry_run=dry_run,
@@ -78,6 +61,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
             resume=resume,
             replace_users=replace_users,
             skip_gtids=tuple(skip_gtid or ()),
+            selection=asked.selection(only, exclude) if only or exclude else None,
             confirm=tuple(confirm or ()),
         )
 
@@ -95,17 +79,23 @@ database = _beginning(
 )
 
 
-def deploy(ctx: typer.Context, resume: Resume = None, confirm: Confirm = None, json: context.JsonOption = False) -> int:
+def deploy(
+    ctx: typer.Context, resume: asked.Resume = None, confirm: asked.Confirm = None, json: context.JsonOption = False
+) -> int:
     """Step 3 of a run alone: deploy the application by its driver."""
     return _alone(ctx, "deploy", resume, confirm, json=json)
 
 
-def verify(ctx: typer.Context, resume: Resume = None, confirm: Confirm = None, json: context.JsonOption = False) -> int:
+def verify(
+    ctx: typer.Context, resume: asked.Resume = None, confirm: asked.Confirm = None, json: context.JsonOption = False
+) -> int:
     """Step 4 of a run alone: judge the restored database and application."""
     return _alone(ctx, "verify", resume, confirm, json=json)
 
 
-def switch(ctx: typer.Context, resume: Resume = None, confirm: Confirm = None, json: context.JsonOption = False) -> int:
+def switch(
+    ctx: typer.Context, resume: asked.Resume = None, confirm: asked.Confirm = None, json: context.JsonOption = False
+) -> int:
     """Step 5 of a run alone: switch traffic; refused unless step 4 is finished."""
     return _alone(ctx, "switch", resume, confirm, json=json)
 
@@ -132,52 +122,9 @@ def _alone(ctx: typer.Context, step: str, resume: str | None, confirm: Sequence[
     )
 
 
-def _asked(
-    room: context.Context,
-    to: str | None,
-    to_gtid: str | None,
-    before_gtid: str | None,
-    to_position: str | None,
-    resume: str | None,
-) -> Target | None:
-    """The PITR target from the options: exactly one, or none with --resume."""
-    given = [value for value in (to, to_gtid, before_gtid, to_position) if value is not None]
-    if resume is not None:
-        if given:
-            raise errors.UsageError(
-                "--resume continues a run with the target it was planned for", hint="leave the --to options out"
-            )
-        return None
-    if len(given) != 1:
-        raise errors.UsageError(
-            "restore needs exactly one target" if given else "restore needs a target",
-            hint="one of --to TIME, --to latest, --to-gtid, --before-gtid, --to-position",
-        )
-    from kpbackup.plan.timeline import Target
-
-    if to == "latest":
-        return Target(latest=True)
-    if to is not None:
-        return Target(time=times.parse_moment(to, room.settings.zone, now=datetime.now(UTC)))
-    if to_position is not None:
-        return Target(position=_position(to_position))
-    return Target(gtid=to_gtid, before_gtid=before_gtid)
-
-
-def _position(text: str) -> Any:
-    from kpbackup.model.coordinates import Coordinates
-
-    file, _, position = text.rpartition(":")
-    if not file or not position.isdecimal():
-        raise errors.UsageError(
-            f"{text!r} is not a place in a binlog", hint="write FILE:POSITION, for example binlog.000003:4711"
-        )
-    return Coordinates(file, int(position))
-
-
 def _restore(
     room: context.Context,
-    asked: Target | None,
+    wanted: Target | None,
     steps: Sequence[Step],
     *,
     yes: bool,
@@ -187,8 +134,10 @@ def _restore(
     replace_users: bool,
     confirm: tuple[str, ...],
     skip_gtids: tuple[str, ...] = (),
+    selection: Selection | None = None,
     again: bool = False,
 ) -> int:
+    from kpbackup.model.selection import Selection
     from kpbackup.plan.timeline import Target
     from kpbackup.recovery import journal as journals
     from kpbackup.recovery import planning, run
@@ -197,10 +146,13 @@ def _restore(
     confirmed = _confirmed(confirm)
     if resume is not None and skip_gtids:
         raise errors.UsageError("--resume continues a run with what it was planned to leave out", hint="leave --skip-gtid out")
+    if resume is not None and selection:
+        raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave --only out")
     warnings: list[str] = []
-    with _progress() as report:
+    with _progress(room) as report:
         request = replace(
-            _request(room, asked or Target(latest=True), overwrite, replace_users, report, warnings), skip_gtids=skip_gtids
+            _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
+            skip_gtids=skip_gtids, selection=selection or Selection(),
         )
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
@@ -297,10 +249,10 @@ def _request(
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress(room: context.Context) -> Iterator[Any]:
     """Progress of the phases, one bar at a time."""
-    with progress.show("restore", stream=sys.stderr) as report:
-        yield lambda phase, done, total: report(done, total, f"{'transactions' if phase == 'replay' else 'rows'} ({phase})")
+    with progress.show("restore", stream=sys.stderr, log_interval_s=room.settings.log.progress_interval_s) as report:
+        yield lambda phase, done, total: report(done, total, "transactions" if phase == "replay" else "rows", phase)
 
 
 def _ask_manual(step: Step, instructions: str) -> None:
@@ -337,23 +289,25 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "first_excluded": transaction(cut.first_excluded),
         "into": request.endpoint.name,
         "overwritten": list(plan.target.overwritten),
-        "rows": plan.backup_set.totals.rows,
+        "rows": sum(chunk.rows for chunk in plan.inventory.chunks),
+        "selection": plan_text.selection_document(plan, request),
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
         **(told.preview_document(plan.preview) if plan.preview else {}),
         "warnings": plan_text.warnings(plan),
         "application": plan_text.application_document(plan),
     }
     around = told.preview_fields(plan.preview, zone) if plan.preview else {}
-    asked = times.format_moment(request.target.time, zone) if request.target.time else str(request.target)
+    moment = times.format_moment(request.target.time, zone) if request.target.time else str(request.target)
     parts = render.Fields(
         [
-            ("restore to", f"before {asked}" if request.target.time else asked),
+            ("restore to", f"before {moment}" if request.target.time else moment),
             ("note", "the source stamps whole seconds: the fraction of the time was dropped" if cut.floored else None),
             (
                 "backup set",
                 f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)},"
-                f" {plan.backup_set.totals.rows} rows",
+                f" {sum(chunk.rows for chunk in plan.inventory.chunks)} rows",
             ),
+            *plan_text.selection(plan, request),
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),
             ("it did", around.pop("last did", None)),

@@ -76,10 +76,11 @@ class SourceSettings(Login):
     """Databases to back up. Empty means all but the system's own, so that a database made tomorrow is not forgotten."""
 
     max_connections: values.Whole = pydantic.Field(default=6, le=64)
-    """Most connections that backups hold on the source at the same time, a full backup and an incremental one beside it
-    together, in one process or in several: one coordinates the full backup, one archives the binlog (and probes the source
-    in between), all others read rows. At least 3. Six leave four readers, which keep two to four cores busy and leave the
-    server room for its application. `doctor` and an exporter of its own come on top, with one connection for a moment."""
+    """Most connections that backups hold on the source at the same time, a full backup and the archiving beside it together,
+    in one process or in several: one coordinates the full backup, one archives the binlog (and probes the source in between),
+    all others read rows. At least 3. With archive.continuous one more is held open for the binlog, so that probes have their
+    own: then at least 4. Six leave four readers (three), which keep two to four cores busy and leave the server room for its
+    application. `doctor`, `backup application` and an exporter of its own come on top, with one connection for a moment."""
 
     bandwidth_limit: values.Rate | None = None
     """Most bytes of rows per second that a full backup reads, all its connections together, such as 20MiB; what an idle
@@ -95,11 +96,6 @@ class SourceSettings(Login):
                 " beside them"
             )
         return value
-
-    @property
-    def row_connections(self) -> int:
-        """How many connections of a full backup read rows: all but its coordinator's and the archiver's."""
-        return self.max_connections - LEAST_CONNECTIONS + 1
 
     @property
     def label(self) -> str:
@@ -269,6 +265,17 @@ class LogSettings(Group):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is written. `debug` also shows where in the code an unexpected error arose."""
+
+    progress_interval: values.Duration = pydantic.Field(
+        default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(hours=1)
+    )
+    """How often a long work writes how far it is (`progress_reported`), where there is no terminal to draw a bar on. Two lines a
+    minute show life without filling a log."""
+
+
+    @property
+    def progress_interval_s(self) -> float:
+        return self.progress_interval.total_seconds()
 
 
 def _this_host() -> str:

@@ -51,6 +51,8 @@ def load(
 
 def _fault(error: Any, stacked: layers.Layers) -> str:
     path = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in error["loc"])
+    if not path:
+        return _describe(error)  # about several groups: it names its keys
     return f"{_origin(path, stacked)}{path}: {_describe(error)}"
 
 

@@ -7,7 +7,7 @@ A group that a command does not need may be missing: a machine that restores has
 from __future__ import annotations
 
 from datetime import tzinfo
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 
@@ -16,6 +16,8 @@ from kpbackup.config import groups, secrets, values
 from kpbackup.config.application import ApplicationSettings
 from kpbackup.config.notify import NotifySettings, secret_files
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
+
+LEAST_CONTINUOUS = groups.LEAST_CONNECTIONS + 1  # the stream of the continuous archive is open while the source is looked at
 
 
 class Settings(groups.Group):
@@ -61,6 +63,21 @@ class Settings(groups.Group):
         if value:
             raise ValueError("further repositories come with a later version; leave it empty")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _enough_connections(self) -> Self:
+        if self.source is not None and self.row_connections < 1:
+            raise ValueError(
+                f"source.max_connections: must be at least {LEAST_CONTINUOUS} with archive.continuous: one coordinates a full"
+                " backup, one reads rows, one follows the binlog, one looks where the source stands"
+            )
+        return self
+
+    @property
+    def row_connections(self) -> int:
+        """How many connections of a full backup read rows: all but its coordinator's and those of the archiver and the probe."""
+        others = LEAST_CONTINUOUS if self.archive.continuous else groups.LEAST_CONNECTIONS
+        return self.need_source().max_connections - others + 1
 
     @property
     def zone(self) -> tzinfo:

@@ -16,11 +16,13 @@ Protocol source: "MySQL Client/Server Protocol", COM_BINLOG_DUMP; MariaDB knowle
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import struct
+import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 from kpbackup import errors
@@ -33,6 +35,7 @@ from kpbackup.mysql.facts import REPLICA_STATUS_SINCE, ServerFacts
 
 HEARTBEAT_S = 5.0
 READ_TIMEOUT_S = 60.0  # as slave_net_timeout
+END_SESSION_S = 2.0
 
 _COM_BINLOG_DUMP = b"\x12"
 _DUMP_BODY = struct.Struct("<IHI")  # position, flags, server id
@@ -48,11 +51,13 @@ _ENDED_BY_SERVER = {1053, 1077, 1079, 1080, 1317, 1927}  # shutdown, or KILL of 
 def follow(
     endpoint: server.Endpoint, *, flavour: str, start: Coordinates, until: Coordinates | None,
     server_id: int | None = None, heartbeat_s: float = HEARTBEAT_S, read_timeout_s: float = READ_TIMEOUT_S,
+    opened: Callable[[int], None] = lambda session: None,
 ) -> Generator[StreamEvent | Heartbeat, None, None]:
     """The events from `start` on, in order: up to `until` (the end of the binlog read before), or without end.
 
     A start position of 0 or 4 is the file's beginning. Heartbeats come when there is nothing new for `heartbeat_s`.
     `server_id` must be no replica's (a source drops the older of two with one id); None takes a random high one.
+    `opened` is told the number of the session on the source: closed before its end it is there until `end_session`.
 
     Raises:
         ChainBroken: the file is purged or unknown, or the source's binlog ends before `start` or `until`.
@@ -72,6 +77,7 @@ def follow(
         )
     with server.connect(endpoint, read_timeout_s=read_timeout_s) as connection:
         _prepare_session(connection, flavour, heartbeat_s)
+        opened(int(connection.value("SELECT CONNECTION_ID()")))
         wired = wire.WireSocket(connection, timeout_s=read_timeout_s)
         stream = _Stream(endpoint.name, start)
         flags = (_NON_BLOCKING if until is not None else 0) | (_ANNOTATE_ROWS if flavour == "mariadb" else 0)
@@ -121,6 +127,21 @@ def _generator(
         endpoint, flavour=flavour, start=Coordinates(file, 0), until=end,
         heartbeat_s=min(HEARTBEAT_S, read_timeout_s / 2), read_timeout_s=read_timeout_s,
     )
+
+
+def end_session(connection: server.Connection, session: int) -> None:
+    """Ends a stream that was left before its end, and waits a moment until it is gone: the source itself sees only by its next
+    heartbeats that nobody listens, and counts the session until then."""
+    def is_there() -> bool:
+        return any(int(row[0]) == session and row[4] == "Binlog Dump" for row in connection.rows("SHOW PROCESSLIST"))
+
+    if not is_there():
+        return
+    with contextlib.suppress(errors.DatabaseError):  # it ended just now
+        connection.execute(f"KILL {session:d}")
+    deadline = time.monotonic() + END_SESSION_S
+    while is_there() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def free_server_id(connection: server.Connection, facts: ServerFacts) -> int:

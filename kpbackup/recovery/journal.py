@@ -70,6 +70,11 @@ class Journal:
         self.entries += (entry,)
         return entry
 
+    @property
+    def is_of_selection(self) -> bool:
+        """Whether the run restores a part of its set."""
+        return bool(self.entries) and "selection" in self.entries[0].fields
+
     def last(self, event: str, **fields: str) -> Entry | None:
         """The newest entry of this event with these fields."""
         for entry in reversed(self.entries):

@@ -4,7 +4,8 @@ Messages (framing, errors and the end of a worker: `pipeline.process`); the answ
 
     {"endpoint": {...}, "identity": "AGE-SECRET-KEY-..." or "", "session": {"write_binlog": bool}}  first -> {"ready": true}
     {"load": {"tables": [Table...], "chunks": [ChunkRecord...]}}, bytes of one sealed object, {"end": true}
-        `tables[i]` is where `chunks[i]` goes (its schema is the target's); -> {"loaded": {"chunks": n, "rows": n}}
+        `tables[i]` is where `chunks[i]` goes (its schema is the target's), null: it is left out;
+        -> {"loaded": {"chunks": n, "rows": n}}
     {"read_back": {"table": Table, "chunk": ChunkRecord}} -> {"same": true}, or RestoreMismatch
     {"indexes": {"table": Table, "statements": [...]}} -> {"indexed": true}
         the table's create_sql is what SHOW CREATE TABLE must say afterwards, else RestoreMismatch
@@ -56,13 +57,18 @@ class LoadWorker:
             raise errors.InternalError(f"a load worker does not know the message {sorted(message)}")
 
     def _load(self, job: dict[str, Any]) -> dict[str, int]:
-        tables = [_table(item) for item in job["tables"]]
         records = [_record(item) for item in job["chunks"]]
-        if [table.name for table in tables] != [record.table for record in records]:
+        tables = [_table(item) if item is not None else None for item in job["tables"]]
+        if [table.name if table else record.table for table, record in zip(tables, records, strict=True)] != [
+            record.table for record in records
+        ]:
             raise errors.InternalError("a load job must name the table of each chunk, in the same order")
         reader = frame.FrameReader(stream.unseal(self._sealed_bytes(), self._identities))
         for table, record in zip(tables, records, strict=True):
-            self._loader.load(table, record, reader)
+            if table is not None:
+                self._loader.load(table, record, reader)
+            else:
+                _skip(reader, record)
         if reader.next_frame() is not None:  # this also reads the end, which alone proves that the object is whole
             raise errors.IntegrityError(f"object {records[-1].object_key} holds more chunks than its records")
         return {"chunks": len(records), "rows": sum(record.rows for record in records)}
@@ -129,6 +135,15 @@ class _Reader:
             f"{table.schema}.{table.name}{ranges.shown(table, record.bounds)} is not what was backed up: {difference}",
             hint="was something else writing to the target? restore into an empty one",
         )
+
+
+def _skip(reader: frame.FrameReader, record: ChunkRecord) -> None:
+    """Reads over a chunk that is left out."""
+    head = reader.next_frame()
+    if head is None or (head.schema, head.table) != (record.schema, record.table):
+        raise errors.IntegrityError(f"chunk {record.ordinal} of object {record.object_key} is not that of {record.table}")
+    for block in reader.blocks():
+        block.raw.release()
 
 
 def _discard(view: bytes | memoryview) -> None:

@@ -91,15 +91,18 @@ def naming(key: str) -> Iterator[None]:
 
 
 def load_set(
-    repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity, request: LoadRequest
+    repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity, request: LoadRequest, *,
+    stored_chunks: Sequence[ChunkRecord] = (),
 ) -> LoadResult:
-    """Loads everything and proves it by reading it back.
+    """Loads everything in the inventory and proves it by reading it back.
+
+    `stored_chunks` are all chunks of the set where the inventory holds a selection: objects hold several.
 
     Raises:
         IntegrityError: a stored object is damaged. RestoreMismatch: what was read back differs.
         DatabaseError, PrivilegeMissing, ServerUnreachable, ServerUnfit.
     """
-    return _Load(repository, backup_set, inventory, data_key, request).run()
+    return _Load(repository, backup_set, inventory, data_key, request, stored_chunks or inventory.chunks).run()
 
 
 _Work = Callable[[WorkerProcess], int]
@@ -113,8 +116,10 @@ class _Load:
         inventory: Inventory,
         data_key: encrypt.Identity,
         request: LoadRequest,
+        stored_chunks: Sequence[ChunkRecord],
     ) -> None:
         self.repository, self.backup_set, self.inventory = repository, backup_set, inventory
+        self.stored_chunks = stored_chunks
         self.data_key, self.request = data_key, request
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
         self.lock = threading.Lock()
@@ -177,7 +182,10 @@ class _Load:
             raise errors.IntegrityError(
                 f"the inventory of set {self.backup_set.name} names objects its manifest does not: {sorted(unknown)[0]}"
             )
-        self.objects = {key: (stored[key], sorted(chunks, key=lambda c: c.ordinal)) for key, chunks in by_object.items()}
+        whole: dict[str, list[ChunkRecord]] = {}
+        for chunk in self.stored_chunks:
+            whole.setdefault(chunk.object_key, []).append(chunk)
+        self.objects = {key: (stored[key], sorted(whole[key], key=lambda c: c.ordinal)) for key in by_object}
         later_keys = {name: sum(s.count("ADD ") for s in statements) for name, statements in self.deferred.items()}
         self.order = load_order.LoadOrder((_piece(key, chunks) for key, chunks in by_object.items()), later_keys=later_keys)
         return len(self.objects)
@@ -197,17 +205,19 @@ class _Load:
     def _load_object(self, worker: WorkerProcess, *, piece: load_order.Piece) -> int:
         """Loads one object; as all works do, returns how many more there are now."""
         stored, chunks = self.objects[piece.object_key]
-        tables = [self.tables[chunk.schema, chunk.table] for chunk in chunks]
+        tables = [self.tables.get((chunk.schema, chunk.table)) for chunk in chunks]  # None: left out
+        places = [codec.encode(table) if table is not None else None for table in tables]
         with naming(stored.key):
-            worker.send({"load": {"tables": [codec.encode(t) for t in tables], "chunks": [codec.encode(c) for c in chunks]}})
+            worker.send({"load": {"tables": places, "chunks": [codec.encode(c) for c in chunks]}})
             for part in verified_object(self.repository, stored):
                 worker.send_bytes(part)
             worker.send({"end": True})
             worker.receive()
-        self._count("load", sum(chunk.rows for chunk in chunks))
+        loaded = [chunk for chunk, table in zip(chunks, tables, strict=True) if table is not None]
+        self._count("load", sum(chunk.rows for chunk in loaded))
         with self.lock:
             self.order.loaded(piece)
-            return sum(self._after_chunk(chunk) for chunk in chunks)
+            return sum(self._after_chunk(chunk) for chunk in loaded)
 
     def _after_chunk(self, chunk: ChunkRecord) -> int:
         """Once a table's last chunk is in: its indexes, and the reading back of all its chunks."""

@@ -12,15 +12,15 @@ from enum import Enum
 
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.inventory import Inventory
+from kpbackup.model.inventory import ChunkRecord, Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, server, versioned
+from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, selecting, server, versioned
 from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
-from kpbackup.recovery import environment, journal, loading, precheck
+from kpbackup.recovery import environment, journal, loading, precheck, selected_replay
 from kpbackup.recovery import preview as previews
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest, Step
@@ -48,7 +48,10 @@ class TargetState:
 @dataclass(frozen=True)
 class RecoveryPlan:
     """Everything a run needs. `estimate_s` comes from earlier recoveries of this repository, None without any; `preview`
-    is for people, and None when an interrupted run goes on."""
+    is for people, and None when an interrupted run goes on.
+
+    Of a restore of a selection `inventory` holds what is chosen, `notes` say what it may lack, and `left_out` are the GTIDs
+    of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set."""
 
     backup_set: BackupSet
     cut: cuts.Cut
@@ -59,6 +62,9 @@ class RecoveryPlan:
     data_key: encrypt.Identity
     target: TargetState
     estimate_s: float | None
+    stored_chunks: tuple[ChunkRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
     application: environment.ApplicationPlan | None = None
 
     @property
@@ -102,12 +108,20 @@ def remake_plan(request: RecoveryRequest, planned: journal.Entry, *, target: Fou
 def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.Cut, *, target: Found) -> RecoveryPlan:
     backup_set = wanted.backup_set
     data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
-    inventory = loading.read_inventory(request.repository, backup_set, data_key)
+    whole = loading.read_inventory(request.repository, backup_set, data_key)
+    selected = selecting.select(whole, request.selection)
+    inventory = selected.inventory
     reader = SegmentReader(request.repository, request.identities)
     skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
+    left_out = frozenset[str]()
+    if target is not Found.RESTORED:
+        left_out = selected_replay.left_out(reader, backup_set, cut, request.selection, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
     preview = previews.look(reader, wanted, cut, skipped) if target is Found.FRESH else None
-    return RecoveryPlan(backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request))
+    return RecoveryPlan(
+        backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request),
+        stored_chunks=whole.chunks, notes=selected.notes, left_out=left_out,
+    )
 
 
 def starts_target(request: RecoveryRequest) -> bool:
@@ -186,9 +200,10 @@ def _estimate(request: RecoveryRequest) -> float | None:
     """Measured RTO of the newest finished recovery of this repository."""
     for run in reversed(journal.list_runs(request.repository)):
         try:
-            finished = journal.open_journal(request.repository, run).last("finished")
+            one = journal.open_journal(request.repository, run)
+            finished = one.last("finished")
         except errors.IntegrityError:
             continue  # a damaged journal is for `check` to report; it is no base for an estimate
-        if finished is not None and "measured_rto_s" in finished.fields:
+        if finished is not None and "measured_rto_s" in finished.fields and not one.is_of_selection:
             return float(finished.fields["measured_rto_s"])
     return None

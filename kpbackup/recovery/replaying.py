@@ -53,7 +53,7 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: s
             # the replay removes the old channel before it makes its own: in between only this entry knows
             journal.write("replay_resumed", {"file": start.file, "position": start.position})
         done = replay.replay(
-            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(request),
+            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(plan, request),
             set_gtid_state=False, keep_channel=True, watch=watch,
         )
     return {
@@ -123,16 +123,18 @@ def _left_out(
             kind = "USER" if "@" in name.rpartition("`")[0] else "ROLE"
             connection.execute(f"DROP {kind} IF EXISTS {name}")
 
-    return LeftOut(Omission(facts.mariadb, frozenset(one.gtid for one in plan.skipped), rule, drop))
+    skipped = frozenset(one.gtid for one in plan.skipped)
+    return LeftOut(Omission(facts.mariadb, skipped | plan.left_out, rule, drop))
 
 
-def _report(request: RecoveryRequest) -> replay.OnProgress | None:
+def _report(plan: RecoveryPlan, request: RecoveryRequest) -> replay.OnProgress | None:
     if request.progress is None:
         return None
     report = request.progress
+    total = sum(segment.transactions for segment in plan.cut.segments)  # a few more than are replayed, at both ends
 
     def on_progress(progress: Progress) -> None:
-        report("replay", progress.transactions, progress.transactions)
+        report("replay", progress.transactions, max(total, progress.transactions))
 
     return on_progress
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model import canonical, codec
+from kpbackup.model.selection import Selection
 from kpbackup.pipeline import encrypt
 from kpbackup.recovery import database, deploy, drivers, environment, planning, prepare, proof, switch, verify
 from kpbackup.recovery.journal import Entry, Journal
@@ -34,7 +35,7 @@ BUILT_IN = (Step.PREPARE, Step.DATABASE, Step.VERIFY)  # these do work of their 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `recovered` is True only when all five steps were done and none was skipped."""
+    """How a run ended. `recovered` is True only when all five steps were done with everything, and none was skipped."""
 
     run: str
     recovered: bool
@@ -62,6 +63,7 @@ def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps:
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
             "overwrite": _sealed(list(plan.target.overwritten), request),
+            **({"selection": _sealed_selection(request)} if not request.selection.is_everything else {}),
             "replace_users": "yes" if request.replace_users else "no",
             "skip": ",".join(one.gtid for one in plan.skipped),
             "steps": ",".join(steps),
@@ -74,6 +76,19 @@ def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps:
 def _promised(request: RecoveryRequest) -> dict[str, object]:
     promised = request.objectives
     return {"objective_rpo_s": f"{promised.rpo_s:.0f}", "objective_rto_s": f"{promised.rto_s:.0f}"} if promised else {}
+
+
+def _sealed_selection(request: RecoveryRequest) -> str:
+    return _sealed({"only": list(request.selection.only), "exclude": list(request.selection.exclude)}, request)
+
+
+def _planned_selection(planned: Entry, request: RecoveryRequest) -> Selection:
+    if "selection" not in planned.fields:
+        return Selection()
+    found = _unsealed(planned.fields["selection"], request)
+    if not found:
+        raise errors.UsageError("what this recovery was to choose cannot be read", hint="start a new restore")
+    return Selection(tuple(found["only"]), tuple(found["exclude"]))
 
 
 def _sealed(value: object, request: RecoveryRequest) -> str:
@@ -232,7 +247,7 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
     before_switch = [entry.at for step, entry in finished.items() if step is not Step.SWITCH]
     measured = (max(before_switch) - planned.at).total_seconds() if before_switch else 0.0
     achieved = (planned.at - plan.recovered_to).total_seconds()
-    recovered = not skipped
+    recovered = not skipped and not journal.is_of_selection
     details = dict(finished[Step.DATABASE].fields) if Step.DATABASE in finished else {}
     journal.write(
         "finished",
@@ -280,6 +295,7 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
         overwrite=tuple(_unsealed(planned.fields["overwrite"], request) or ()),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
         skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
+        selection=_planned_selection(planned, request),
     )
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from kpbackup.kubernetes import client
+from kpbackup.model.selection import Selection
 from kpbackup.mysql import server
 from kpbackup.pipeline import encrypt
 from kpbackup.plan.timeline import Target
@@ -98,6 +99,7 @@ class RecoveryRequest:
     overwrite: tuple[str, ...] = ()
     replace_users: bool = False
     skip_gtids: tuple[str, ...] = ()
+    selection: Selection = Selection()
     workers: int = 4
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -26,7 +27,7 @@ from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.manifest import BinlogSegment
 from kpbackup.plan import schedule
-from kpbackup.service import head_file, http, job_news, notify, opening, pages, reading, side_jobs, status, watching
+from kpbackup.service import head_file, http, job_news, notify, opening, pages, progress, reading, side_jobs, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
@@ -225,15 +226,18 @@ class Supervisor:
     def _run_full(self, due: schedule.Due) -> dict[str, object]:
         since = due.since or datetime.min.replace(tzinfo=UTC)
         request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since, check=self._stop_point)
-        made = run_full(self._stoppable(), request)
+        interval_s = self._settings.log.progress_interval_s
+        with progress.show("full backup", stream=sys.stderr, log_interval_s=interval_s) as report:
+            made = run_full(self._stoppable(), replace(request, progress=lambda done, total: report(done, total, "rows")))
         head_file.record(self._head_file, [made], now=datetime.now(UTC))
         return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
 
     def _run_application(self, due: schedule.Due) -> dict[str, object]:
         from kpbackup.backup.application import run_application  # needs the Kubernetes client, which not everybody has
 
-        request = opening.application_request(self._settings)
-        assert request is not None
+        asked = opening.application_request(self._settings)
+        assert asked is not None
+        request = replace(asked, turn=self._watch.source.turn)
         with_set, self._bundle_with_set = self._bundle_with_set, False
         made = run_application(self._stoppable(), request, unless_unchanged=not with_set)
         return {"bundle": made.name, "objects": made.objects} if made is not None else {"bundle": "unchanged"}
@@ -245,7 +249,7 @@ class Supervisor:
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
         if self.meter is not None:
             # not the stoppable store: told to stop, it stores what is at hand and ends by itself
-            request = opening.archive_request(self._settings, holder=self.holder)
+            request = replace(opening.archive_request(self._settings, holder=self.holder), turn=self._watch.source.turn)
             run_continuous(self._repository, request, stop=self._stopping, meter=self.meter, stored=self._record)
             return {"segments": self.meter.segments, "transactions": self.meter.transactions}
         with self._watch.source.turn:

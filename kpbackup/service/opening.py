@@ -115,7 +115,7 @@ def full_request(settings: config.Settings, *, holder: str) -> FullRequest:
         recipients=recipients(settings),
         holder=holder,
         databases=source.databases,
-        workers=source.row_connections,
+        workers=settings.row_connections,
         bytes_per_second=source.bandwidth_limit,
     )
 

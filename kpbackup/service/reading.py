@@ -114,7 +114,8 @@ def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
 
 
 def _recovery(repository: Repository, run: str) -> statuses.Recovery | None:
-    """The finished recovery of this run that restored a database, else None. A damaged journal proves nothing."""
+    """The finished recovery of this run that restored a database, else None. A damaged journal proves nothing, nor does a
+    restore of a selection: neither the set nor the time that everything takes."""
     try:
         entries = journal.open_journal(repository, run)
     except errors.StorageError:
@@ -122,6 +123,8 @@ def _recovery(repository: Repository, run: str) -> statuses.Recovery | None:
     except errors.KpbackupError:
         return None  # `check` reports it
     planned, finished = entries.last("planned"), entries.last("finished")
+    if entries.is_of_selection:
+        return None
     if planned is None or finished is None or entries.last("step_finished", step="database") is None:
         return None
     return statuses.Recovery(

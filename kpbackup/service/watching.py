@@ -122,8 +122,9 @@ class RepositoryWatch:
 class SourceWatch:
     """Keeps `view` of a source; without an endpoint it stays unknown.
 
-    `turn` is held by whoever uses the one connection that a full backup leaves to others (`source.max_connections`). While
-    the archiver has it there is no probe: the pass itself tells when the source is gone.
+    `turn` is held by whoever uses the one connection that a full backup, and the stream of a continuous archive, leave to
+    others (`source.max_connections`). While the archiver has it there is no probe: the pass itself tells when the source is
+    gone.
     """
 
     def __init__(self, endpoint: Endpoint | None) -> None:

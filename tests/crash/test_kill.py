@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kpbackup import errors
 from tests.integration import scenario
 from tests.integration.scenario import Ended, Scene
 from tests.servers.database import Server
@@ -183,6 +184,54 @@ def test_restore_while_loading(scene: Scene, mariadb_pair: tuple[Server, Server]
     assert scenario.databases(target) == ["shop"]
     shown = "SHOW GRANTS FOR app@'%'"
     assert scenario.rows(target, shown) == scenario.rows(source, shown)
+
+
+def _written(target: Server) -> int:
+    """Rows written since the server started, those of its own temporary tables too."""
+    return int(scenario.rows(target, "SHOW GLOBAL STATUS LIKE 'Handler_write'")[0][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["kpbackup", "the target"])
+def test_finished_chunks_are_not_loaded_twice(tmp_path: Path, mariadb_pair: tuple[Server, Server], killed: str) -> None:
+    source, target = mariadb_pair
+    fill = "INSERT INTO shop.t0 (v) SELECT REPEAT(CHAR(97 + seq % 26), 1500) FROM seq_1_to_2000"
+    table = "CREATE TABLE shop.t0 (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(2000))"
+    source.execute("CREATE DATABASE shop", "USE shop", table, fill,
+                   *(f"CREATE TABLE shop.t{n} SELECT * FROM shop.t0" for n in range(1, 16)))  # fmt: skip
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    scene.settings["recovery"]["target"]["max_connections"] = 1  # one after the other, so that a part is done
+    scene.ok("init", "--keys", str(scene.keys))
+    scene.ok("backup", "full")
+    process = scene.start("restore", "database", "--to", "latest", "--yes")
+    marked = "SELECT COUNT(*), COALESCE(SUM(`rows`), 0) FROM kpbackup_restore.progress"
+    run = _await_state(scene, process, "step_started")
+    while "kpbackup_restore" not in scenario.databases(target) or not _progressed(target, marked):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    if killed == "kpbackup":
+        process.kill()
+    else:
+        target.kill()
+    _, err = process.communicate(timeout=120)
+    _await_no_worker(scene)
+    if killed == "the target":
+        assert process.returncode == 12, err
+        scenario.assert_clear(err)
+        target.restart()
+    (chunks, done), before = scenario.rows(target, marked)[0], _written(target)
+    assert 3 <= chunks < 16, "killed too late to tell"
+    _resumed(scene, run)
+    written = _written(target) - before
+    assert 32_000 - done <= written < 32_000 - done + 2_000  # one chunk more would be 2,000
+    assert scenario.truth(target) == scenario.truth(source)
+
+
+def _progressed(target: Server, marked: str) -> bool:
+    try:
+        return bool(scenario.rows(target, marked)[0][0] >= 3)
+    except errors.DatabaseError:  # not made yet
+        return False
 
 
 def _await_state(scene: Scene, process: subprocess.Popen[str], event: str) -> str:

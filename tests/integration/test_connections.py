@@ -23,6 +23,7 @@ SHOP = (
     *(f"CREATE TABLE shop.t{n} AS SELECT * FROM shop.t" for n in range(8)),
 )  # fmt: skip
 PASSWORD = "only-for-this-test"
+NEVER = "0 0 29 2 *"
 
 
 @pytest.fixture(params=["mariadb", "mysql97"])
@@ -99,33 +100,39 @@ def test_a_full_backup_and_incrementals_beside_it(source: Server, tmp_path: Path
     assert min(first.samples, both.samples) > 100
 
 
-def test_both_in_one_daemon_that_also_probes(source: Server, tmp_path: Path) -> None:
+def test_a_full_backup_beside_a_daemon_that_archives_all_the_time_and_probes(source: Server, tmp_path: Path) -> None:
     source.execute("DROP DATABASE shop")
     deployment = deploy(tmp_path / "d", source)
-    source.execute(*SHOP[1:])
     allow(source, 4)
-    deployment.settings["source"] = as_account(deployment.settings["source"], tmp_path, 4, bandwidth_limit="4MiB")
-    deployment.settings["archive"] = {"continuous": True, "interval": "1s"}
+    deployment.settings["source"] = as_account(deployment.settings["source"], tmp_path, 4, bandwidth_limit="8MiB")
+    deployment.settings["archive"] = {"continuous": True, "interval": "1s", "observe_interval": "1s"}
+    deployment.settings["schedule"] = {"full": NEVER}
     deployment.write()
+    deployment.json("backup", "full")
+    source.execute(*SHOP[1:])
     log = tmp_path / "log"
     with counting(source) as count:
         daemon = deployment.start("--log-format", "json", "daemon", log=log)
         try:
 
-            def finished() -> list[str]:
+            def segments() -> int:
                 assert daemon.poll() is None, log.read_text()
                 order(source, "one more")
-                ended = [json.loads(line) for line in log.read_text().splitlines() if '"job_finished"' in line]
-                return [one["kind"] for one in ended]
+                return int(deployment.json("list")["archive"][0]["segments"])
 
-            until(lambda: "full" in finished(), what="a full backup")
-            until(lambda: finished().count("incremental") >= 3, what="three passes")
+            until(lambda: segments() >= 1, what="the stream to be open")
+            before, samples = segments(), count.samples
+            deployment.json("backup", "full")
+            assert count.samples - samples > 100
+            until(lambda: segments() > before, what="segments made beside the full backup")
         finally:
             daemon.terminate()
             daemon.wait(30)
-    text = log.read_text()
-    assert "job_failed" not in text and "source_lost" not in text, text
-    assert count.most <= 4 and count.samples > 100
+        with source.connect() as connection:  # not the stream either
+            assert connection.value("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'kpb'") == 0
+    for wrong in ("job_failed", "source_lost", "archive_interrupted"):
+        assert wrong not in log.read_text(), log.read_text()
+    assert count.most == 4
 
 
 def test_too_few_connections_are_refused(tmp_path: Path, mariadb: Server) -> None:
@@ -133,3 +140,11 @@ def test_too_few_connections_are_refused(tmp_path: Path, mariadb: Server) -> Non
     scene.settings["source"] = {**scenario.login(mariadb), "max_connections": 2}
     said = scene.refused(11, "backup", "full")
     assert "source.max_connections: must be at least 3: one coordinates a full backup" in said
+
+
+def test_a_continuous_archive_needs_one_more(tmp_path: Path, mariadb: Server) -> None:
+    scene = Scene(tmp_path / "scene", source=mariadb)
+    scene.settings["source"] = {**scenario.login(mariadb), "max_connections": 3}
+    scene.settings["archive"] = {"continuous": True}
+    said = scene.refused(11, "backup", "full")
+    assert "kpbackup: source.max_connections: must be at least 4 with archive.continuous: one coordinates a full" in said

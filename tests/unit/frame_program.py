@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, main, progress, verbs
+from kpbackup.cli import context, main, verbs
 from kpbackup.cli.render import Table
+from kpbackup.service import progress
 
 HERE = "tests.unit.frame_program"
 

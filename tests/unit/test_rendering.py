@@ -14,7 +14,8 @@ import pydantic
 import pytest
 
 from kpbackup import logs
-from kpbackup.cli import progress, render
+from kpbackup.cli import render
+from kpbackup.service import progress
 
 MOMENT = datetime(2024, 5, 1, 10, tzinfo=UTC)
 
@@ -123,6 +124,25 @@ def test_a_bar_is_throttled_finished_and_removed() -> None:
     assert drawn == 1 and stream.getvalue().count("work") == 2 and "100%" in stream.getvalue()
     shown.close()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_phases_that_overlap_have_their_own_rates_and_one_bar(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    stream = Terminal()
+    bar = progress.Progress("restore", stream=stream, clock=lambda: now[0])
+    lines = progress.Progress("restore", stream=io.StringIO(), clock=lambda: now[0], log_interval_s=5)
+    with caplog.at_level(logging.INFO, logger="kpbackup"):
+        for second in range(1, 21):
+            now[0] = float(second)
+            for shown in (bar, lines):
+                shown.report(second * 10, 200, "rows", "load")
+                if second > 4:
+                    shown.report((second - 4) * 2, 200, "rows", "read back")
+    drawn = [line.partition("  ")[0] for line in stream.getvalue().split("\r\x1b[K")[1:]]
+    assert drawn == ["restore: load"] * 20 + ["restore: read back"]
+    events = [record.__dict__["fields"] for record in caplog.records if record.message == "progress_reported"]
+    assert {event["phase"]: event["rows_per_second"] for event in events} == {"load": 10, "read back": 2}
+    assert events[-1]["work"] == "restore" and {"done_rows", "total_rows", "eta_seconds"} <= set(events[-1])
 
 
 def test_off_a_terminal_a_line_is_logged_per_interval(caplog: pytest.LogCaptureFixture) -> None:

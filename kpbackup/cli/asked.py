@@ -1,0 +1,98 @@
+"""What the options of `kpbackup restore` mean: the PITR target and the selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kpbackup import errors
+from kpbackup.cli import context
+from kpbackup.model import times
+
+if TYPE_CHECKING:
+    from kpbackup.model.selection import Selection
+    from kpbackup.plan.timeline import Target
+
+To = Annotated[
+    str | None, typer.Option("--to", help="A time (2024-05-01T10:00, with Z or offset, else in `timezone`), or `latest`.")
+]
+ToGtid = Annotated[str | None, typer.Option("--to-gtid", help="Up to and including this transaction.")]
+BeforeGtid = Annotated[str | None, typer.Option("--before-gtid", help="Up to but not including this transaction.")]
+ToPosition = Annotated[str | None, typer.Option("--to-position", help="Up to this place in the source's binlog, FILE:POSITION.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop; nothing is changed.")]
+Overwrite = Annotated[
+    list[str] | None, typer.Option("--overwrite", help="Database on the target that may be dropped; repeat for more.")
+]
+Resume = Annotated[str | None, typer.Option("--resume", help="Continue this run (see `kpbackup recoveries`).")]
+ReplaceUsers = Annotated[
+    bool, typer.Option("--replace-users", help="Replace accounts that exist on the target (never the restore's own).")
+]
+SkipGtid = Annotated[
+    list[str] | None, typer.Option("--skip-gtid", help="Leave this transaction out of the replay; repeat for more.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Restore only this DATABASE or DATABASE.TABLE, with * and ?; repeat for more."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Leave this DATABASE or DATABASE.TABLE out, with * and ?; repeat for more.")
+]
+Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
+
+
+def target(
+    room: context.Context,
+    to: str | None,
+    to_gtid: str | None,
+    before_gtid: str | None,
+    to_position: str | None,
+    resume: str | None,
+) -> Target | None:
+    """The PITR target from the options: exactly one, or none with --resume."""
+    given = [value for value in (to, to_gtid, before_gtid, to_position) if value is not None]
+    if resume is not None:
+        if given:
+            raise errors.UsageError(
+                "--resume continues a run with the target it was planned for", hint="leave the --to options out"
+            )
+        return None
+    if len(given) != 1:
+        raise errors.UsageError(
+            "restore needs exactly one target" if given else "restore needs a target",
+            hint="one of --to TIME, --to latest, --to-gtid, --before-gtid, --to-position",
+        )
+    from kpbackup.plan.timeline import Target
+
+    if to == "latest":
+        return Target(latest=True)
+    if to is not None:
+        return Target(time=times.parse_moment(to, room.settings.zone, now=datetime.now(UTC)))
+    if to_position is not None:
+        return Target(position=_position(to_position))
+    return Target(gtid=to_gtid, before_gtid=before_gtid)
+
+
+def selection(only: Sequence[str] | None, exclude: Sequence[str] | None) -> Selection:
+    """What is chosen."""
+    from kpbackup.model import selection as selections
+
+    for option, patterns in (("--only", only), ("--exclude", exclude)):
+        for pattern in patterns or ():
+            if wrong := selections.fault(pattern):
+                raise errors.UsageError(f"{option} {pattern!r} names no database or table", hint=wrong)
+    return selections.Selection(tuple(only or ()), tuple(exclude or ()))
+
+
+def _position(text: str) -> Any:
+    from kpbackup.model.coordinates import Coordinates
+
+    file, _, position = text.rpartition(":")
+    if not file or not position.isdecimal():
+        raise errors.UsageError(
+            f"{text!r} is not a place in a binlog", hint="write FILE:POSITION, for example binlog.000003:4711"
+        )
+    return Coordinates(file, int(position))

@@ -1,0 +1,67 @@
+"""How far a backup and a restore are: a bar on a real terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+from tests.integration.scenario import Scene
+from tests.integration.test_connections import SHOP
+from tests.servers.database import Server
+
+
+def on_a_terminal(scene: Scene, *words: str) -> str:
+    """What kpbackup draws on the terminal its standard error is."""
+    ours, theirs = os.openpty()
+    drawn: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while data := os.read(ours, 65536):
+                drawn.append(data)
+        except OSError:  # the other end is closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        environ = {**os.environ, "COLUMNS": "200"}
+        done = subprocess.run(
+            scene.argv(*words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, timeout=120, check=False,
+            env=environ,
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+    text = b"".join(drawn).decode()
+    assert done.returncode == 0, text
+    return text
+
+
+def test_bars_and_lines(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = mariadb_pair
+    source.execute(*SHOP)
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    scene.settings["source"]["bandwidth_limit"] = "3MiB"
+    scene.settings["log"] = {"progress_interval": "1s"}
+    scene.ok("init", "--keys", str(scene.keys))
+
+    ended = scene.run("--log-format", "json", "backup", "full")
+    assert ended.code == 0, ended.err
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    told = [line for line in lines if line["event"] == "progress_reported"]
+    assert told and all(line["work"] == "full backup" and line["level"] == "info" for line in told)
+    done = [line["done_rows"] for line in told]
+    assert done == sorted(done) and 0 < done[0] <= told[0]["total_rows"] and told[-1]["rows_per_second"] > 0
+
+    bar = r"full backup  \[[#-]{24}\]  +\d+%  [\d,]+ rows of [\d,]+ rows  [\d,]+ rows/s  ETA \d+s"
+    assert re.search(bar, on_a_terminal(scene, "backup", "full"))
+    drawn = on_a_terminal(scene, "restore", "database", "--to", "latest", "--yes")
+    for phase in ("load", "read back"):
+        assert re.search(rf"restore: {phase}  \[[#-]{{24}}\]  +\d+%  [\d,]+ rows of 13,824 rows", drawn), drawn
+    assert drawn.endswith("\r\x1b[K") or "\r\x1b[K" in drawn.rsplit("restore: ", 1)[1]
