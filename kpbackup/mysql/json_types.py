@@ -25,7 +25,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,12 @@ def unkept(columns: tuple[str, ...], warnings: Iterable[str]) -> Counter[str]:
     """How many values of each column could not be listed, by the texts of the SELECT's warnings."""
     found = (_UNKEPT_WARNING.search(text) for text in warnings)
     return Counter(columns[int(match[1])] for match in found if match)
+
+
+def warnings(counts: Mapping[tuple[str, str, str], int]) -> Iterator[str]:
+    """What a backup does not keep; `counts` are how many values of (schema, table, column) could not be listed."""
+    for (schema, table, column), count in sorted(counts.items()):
+        yield f"table {schema}.{table}: {count} JSON values in {column} are of a type no statement makes, only their text is kept"
 
 
 def typed_values(document: bytes, type_list: bytes, *, large_bytes: int = LARGE_BYTES) -> list[TypedValue]:

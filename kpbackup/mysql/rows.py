@@ -261,7 +261,7 @@ def _unkept(socket: wire.WireSocket, table: Table) -> dict[str, int]:
         number, text = next(one for one in texts if one[0] != json_types.TRUNCATED_VALUE)
         raise errors.ServerUnfit(
             f"cannot read the typed JSON values of {table.schema}.{table.name}: warning {number}: {text}",
-            hint="raise max_allowed_packet on the source, or set source.json_types: false, which leaves the types out",
+            hint="raise max_allowed_packet on the source to more than its largest JSON document, and run the backup again",
         )
     return dict(found)
 
