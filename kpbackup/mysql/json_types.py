@@ -44,7 +44,7 @@ MAX_PRECISION, MAX_SCALE = 65, 30
 _UNKEPT = "kpbackup json "
 _UNKEPT_WARNING = re.compile(rf"'{_UNKEPT}(\d+)'")
 TRUNCATED_VALUE = 1292  # the warning an unkept value makes
-SESSION_SETTINGS = "group_concat_max_len=18446744073709551615, max_error_count=65535"
+SESSION_SETTINGS = "group_concat_max_len=18446744073709551615"
 
 _ITEM = re.compile(rb"(?:([.\[])([1-9]\d*)|\$)([a-z])(\d*)")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|[^\s\[\]{}",:]+')

@@ -218,7 +218,10 @@ class Supervisor:
         request = replace(opening.full_request(self._settings, holder=self.holder), unless_since=since, check=self._stop_point)
         made = run_full(self._stoppable(), request)
         head_file.record(self._head_file, [made], now=datetime.now(UTC))
-        return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
+        held = {"snapshot": made.snapshot.rung, "writes_blocked_ms": made.snapshot.locked_ms}
+        return {
+            "set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock, **held
+        }
 
     def _run_application(self, due: schedule.Due) -> dict[str, object]:
         from kpbackup.backup.application import run_application  # needs the Kubernetes client, which not everybody has
