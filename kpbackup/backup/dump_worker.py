@@ -18,6 +18,7 @@ a half object is never followed by "done". Imports stay few: each worker pays fo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,6 +80,7 @@ class DumpWorker:
     def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
         self._connection: server.Connection | None = None
+        self._has_snapshot = False
 
     def handle(self, message: Message) -> None:
         """Raises whatever KpbackupError the request meets; the channel passes it on."""
@@ -87,11 +89,17 @@ class DumpWorker:
             self._channel.send({"ready": True})
         elif "snapshot" in message:
             self._session().execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            self._session().execute("SAVEPOINT opened")
+            self._has_snapshot = True
             self._channel.send({"snapshot": True})
         elif "cut" in message:
-            self._channel.send({"cut": self._cut(message["cut"])})
+            found = self._cut(message["cut"])
+            self._let_go()
+            self._channel.send({"cut": found})
         elif "dump" in message:
-            self._channel.send({"done": self._dump(message["dump"])})
+            done = self._dump(message["dump"])
+            self._let_go()
+            self._channel.send({"done": done})
         else:
             raise errors.InternalError(f"unknown request to a dump worker: {sorted(message)}")
 
@@ -105,7 +113,17 @@ class DumpWorker:
         is_mariadb = self._connection.row("SHOW GLOBAL VARIABLES LIKE 'gtid_domain_id'") is not None
         self._flavour = "mariadb" if is_mariadb else "mysql"
         rows.open_session(self._connection, self._flavour)
+        if is_mariadb:
+            _leave_binlog(self._connection)
         self._socket = wire.WireSocket(self._connection)
+
+    def _let_go(self) -> None:
+        """Gives back the metadata locks of the tables just read; the snapshot stays.
+
+        Else the application's ALTER of one would wait for the end of the backup, and every write to that table behind it.
+        """
+        if self._has_snapshot:
+            self._session().execute("ROLLBACK TO SAVEPOINT opened")
 
     def _session(self) -> server.Connection:
         if self._connection is None:
@@ -136,6 +154,12 @@ class DumpWorker:
             )
         sealed.finish()
         return {"chunks": done, "raw_bytes": sealed.raw_bytes}
+
+
+def _leave_binlog(connection: server.Connection) -> None:
+    """Else MariaDB keeps metadata locks over ROLLBACK TO SAVEPOINT. It takes BINLOG ADMIN: who lacks that keeps the locks."""
+    with contextlib.suppress(errors.PrivilegeMissing):
+        connection.execute("SET SESSION sql_log_bin = 0")
 
 
 def main() -> None:

@@ -21,7 +21,20 @@ from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Bound, ChunkBounds, ChunkRecord, Inventory, Table
-from kpbackup.mysql import coordinates, cutting, definitions, follow, privileges, rows, schema, scripts, server, snapshot
+from kpbackup.mysql import (
+    changed,
+    coordinates,
+    cutting,
+    definitions,
+    follow,
+    json_types,
+    privileges,
+    rows,
+    schema,
+    scripts,
+    server,
+    snapshot,
+)
 from kpbackup.mysql import facts as server_facts
 from kpbackup.pipeline import encrypt, pace, pool
 from kpbackup.pipeline.process import WorkerProcess
@@ -64,6 +77,7 @@ class _Point:
     clock: datetime
     snapshot: manifest.Snapshot
     file: manifest.FileIdentity
+    warnings: tuple[str, ...]
 
 
 def run_full(repository: Repository, request: FullRequest) -> manifest.BackupSet:
@@ -159,6 +173,7 @@ class _Full:
         self.attempt = writing.new_attempt(repository, timeline.head.timeline, sealing, self.started_at)
         self.stored: dict[int, manifest.StoredObject] = {}
         self.chunks: dict[int, list[ChunkRecord]] = {}
+        self.unkept: Counter[tuple[str, str, str]] = Counter()  # typed JSON values by schema, table and column
         self.numbers = itertools.count()  # of data objects
 
     def run(self) -> manifest.BackupSet:
@@ -167,18 +182,27 @@ class _Full:
                 pace.shared() as line,
                 pool.WorkerPool(DUMP_WORKER, self._start_message(line), workers=self.request.workers) as workers,
             ):
+                start = coordinates.read_coordinates(self.connection, self.facts)
                 inventory = self._read_definitions()
                 point = self._dump(workers, inventory)
             after = self._read_definitions()  # the one to keep: its AUTO_INCREMENT values are not behind the rows
+            end = coordinates.read_coordinates(self.connection, self.facts)
+        except errors.DatabaseError as exc:
+            raise changed.explained(exc) from exc
         finally:
             self.connection.close()
-        changed = definitions.compare(inventory, after, values=False)
-        if changed:
-            raise errors.SnapshotError(
-                f"definitions changed while the backup ran: {'; '.join(changed[:5])}",
-                hint="nothing was stored as a success; run the backup again when the change is done",
-            )
-        return self._commit(after, point)
+        return self._commit(self._unchanged(inventory, after, start=start, point=point.coordinates, end=end), point)
+
+    def _unchanged(
+        self, before: Inventory, after: Inventory, *, start: Coordinates, point: Coordinates, end: Coordinates
+    ) -> Inventory:
+        """What the set holds. Raises SnapshotError when the rows may be of other tables than the definitions."""
+        watch = changed.Watch(self.request.databases, changed.names_in(before))
+        changed.watch_between(self.request.endpoint, watch, flavour=self.facts.flavour, start=start, point=point, until=end)
+        changed.refuse(watch.changes)
+        kept = watch.settled(after)
+        changed.refuse(definitions.compare(before, kept, values=False))
+        return kept
 
     def _read_definitions(self) -> Inventory:
         return schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
@@ -208,7 +232,7 @@ class _Full:
         file = self._file_identity(released.coordinates.file)
         workers.run(free, check=self._check)
         how = manifest.Snapshot(rung=point.rung, locked_ms=round(released.locked_s * 1000))
-        return _Point(released.coordinates, released.clock, how, file)
+        return _Point(released.coordinates, released.clock, how, file, released.warnings)
 
     def _file_identity(self, file: str) -> manifest.FileIdentity:
         """Reads the binlog in place of the coordinator, so that never more than one connection comes on top of the workers'."""
@@ -262,6 +286,8 @@ class _Full:
             codec.decode(ChunkRecord, {**chunk, "object_key": key}, what="dump worker's summary") for chunk in summary["chunks"]
         ]
         self.chunks[number] = records
+        for one in summary["chunks"]:
+            self.unkept.update({(one["schema"], one["table"], column): count for column, count in one["unkept"].items()})
         if self.request.progress:
             done = sum(record.rows for number in list(self.chunks) for record in self.chunks[number])
             self.request.progress(done, max(total_rows, done))
@@ -269,7 +295,8 @@ class _Full:
 
     def _commit(self, inventory: Inventory, point: _Point) -> manifest.BackupSet:
         chunks = tuple(record for number in sorted(self.chunks) for record in self.chunks[number])
-        complete = replace(inventory, chunks=chunks)
+        warnings = (*inventory.warnings, *point.warnings, *json_types.warnings(self.unkept))
+        complete = replace(inventory, chunks=chunks, warnings=warnings)
         definitions = tuple(
             self.attempt.seal(name, (text.encode(),)) for name, text in scripts.definitions_text(complete).items()
         )

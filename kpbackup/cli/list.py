@@ -64,6 +64,8 @@ def _show(room: context.Context, state: State) -> None:
                 "rows": s.totals.rows,
                 "row_bytes": s.totals.row_bytes,
                 "stored_bytes": s.totals.stored_bytes,
+                "snapshot": s.snapshot.rung,
+                "writes_blocked_ms": s.snapshot.locked_ms,
                 "warnings": s.warnings,
             }
             for s in sets
@@ -98,7 +100,7 @@ def _show(room: context.Context, state: State) -> None:
         ),
         "\nbackup sets",
         render.Table(
-            ("set", "state", "of", "rows", "stored", "warnings"),
+            ("set", "state", "of", "rows", "stored", "writes blocked", "warnings"),
             [
                 (
                     s.name,
@@ -106,6 +108,7 @@ def _show(room: context.Context, state: State) -> None:
                     moment(s.clock),
                     s.totals.rows,
                     quantities.format_size(s.totals.stored_bytes),
+                    f"{s.snapshot.rung}, {s.snapshot.locked_ms} ms",
                     s.warnings,
                 )
                 for s in sets

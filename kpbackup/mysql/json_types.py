@@ -25,7 +25,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ MAX_PRECISION, MAX_SCALE = 65, 30
 _UNKEPT = "kpbackup json "
 _UNKEPT_WARNING = re.compile(rf"'{_UNKEPT}(\d+)'")
 TRUNCATED_VALUE = 1292  # the warning an unkept value makes
-SESSION_SETTINGS = "group_concat_max_len=18446744073709551615, max_error_count=65535"
+SESSION_SETTINGS = "group_concat_max_len=18446744073709551615"
 
 _ITEM = re.compile(rb"(?:([.\[])([1-9]\d*)|\$)([a-z])(\d*)")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|[^\s\[\]{}",:]+')
@@ -121,6 +121,12 @@ def unkept(columns: tuple[str, ...], warnings: Iterable[str]) -> Counter[str]:
     """How many values of each column could not be listed, by the texts of the SELECT's warnings."""
     found = (_UNKEPT_WARNING.search(text) for text in warnings)
     return Counter(columns[int(match[1])] for match in found if match)
+
+
+def warnings(counts: Mapping[tuple[str, str, str], int]) -> Iterator[str]:
+    """What a backup does not keep; `counts` are how many values of (schema, table, column) could not be listed."""
+    for (schema, table, column), count in sorted(counts.items()):
+        yield f"table {schema}.{table}: {count} JSON values in {column} are of a type no statement makes, only their text is kept"
 
 
 def typed_values(document: bytes, type_list: bytes, *, large_bytes: int = LARGE_BYTES) -> list[TypedValue]:

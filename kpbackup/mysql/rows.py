@@ -248,20 +248,25 @@ def stream_chunk(socket: wire.WireSocket, table: Table, bounds: ChunkBounds, fla
     sink(frame_header(table, flavour) + _framed(definitions))
     totals = socket.stream_rows(take)
     sink(EOF_PACKET)
-    unkept = _unkept(socket, table) if table.json_types and totals.warnings else {}
+    unkept = _unkept(socket, table, totals.warnings) if table.json_types and totals.warnings else {}
     socket.close_statement(statement)
     return ChunkTotals(rows=totals.rows, row_bytes=totals.row_bytes, sha256=tally.sha256, unkept=unkept)
 
 
-def _unkept(socket: wire.WireSocket, table: Table) -> dict[str, int]:
-    """What the warnings of a chunk's SELECT say; any of another kind may mean that a type list was cut."""
+def _unkept(socket: wire.WireSocket, table: Table, count: int) -> dict[str, int]:
+    """What the warnings of a chunk's SELECT say; any of another kind, or unseen, may mean that a type list was cut."""
     texts = [(int(number or 0), (text or b"").decode()) for _, number, text in socket.text_rows("SHOW WARNINGS")]
     found = json_types.unkept(table.json_types, (text for _, text in texts))
     if sum(found.values()) < len(texts):
         number, text = next(one for one in texts if one[0] != json_types.TRUNCATED_VALUE)
         raise errors.ServerUnfit(
             f"cannot read the typed JSON values of {table.schema}.{table.name}: warning {number}: {text}",
-            hint="raise max_allowed_packet on the source, or set source.json_types: false, which leaves the types out",
+            hint="raise max_allowed_packet on the source to more than its largest JSON document, and run the backup again",
+        )
+    if len(texts) < count:
+        raise errors.ServerUnfit(
+            f"cannot tell what {count} warnings about JSON values of {table.schema}.{table.name} say: {len(texts)} are shown",
+            hint="SET GLOBAL max_error_count = 65535 on the source, and run the backup again",
         )
     return dict(found)
 

@@ -62,7 +62,7 @@ class Rung(enum.StrEnum):
 
 @dataclass(frozen=True)
 class PointTaken:
-    """The point, after its release. `locked_s`: how long writes were held up, the wait for the lock included."""
+    """The point, after its release. `locked_s`: how long writes were held up, waits for locks and earlier attempts included."""
 
     rung: Rung
     coordinates: Coordinates
@@ -111,6 +111,7 @@ class ConsistentPoint:
         tables: Sequence[Table],
         *,
         since: float,
+        blocked_before_s: float = 0.0,
         warnings: tuple[str, ...] = (),
     ) -> None:
         self.rung = rung
@@ -118,7 +119,7 @@ class ConsistentPoint:
         self.has_non_transactional = bool(without_transactions(tables))
         self._coordinator = coordinator
         self._facts = facts
-        self._since = since
+        self._since, self._blocked_before_s = since, blocked_before_s
         self._settled: tuple[Coordinates, datetime] | None = None
         self._taken: PointTaken | None = None
 
@@ -159,7 +160,7 @@ class ConsistentPoint:
             raise errors.InternalError("a consistent point was released before it was settled")
         if self._taken is None:
             _unlock(self._coordinator, self.rung)
-            locked_s = 0.0 if self.rung is Rung.LOCK_FREE else time.monotonic() - self._since
+            locked_s = 0.0 if self.rung is Rung.LOCK_FREE else self._blocked_before_s + time.monotonic() - self._since
             self._taken = PointTaken(self.rung, *self._settled, locked_s, self.warnings)
         return self._taken
 
@@ -212,7 +213,7 @@ def _first_granted(
 
 def _held(coordinator: Connection, facts: ServerFacts, rung: Rung, tables: Sequence[Table], deadline: float) -> ConsistentPoint:
     """Locks, within the deadline, at a moment without prepared XA transactions."""
-    why = ""
+    why, blocked_s = "", 0.0
     while True:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
@@ -222,13 +223,18 @@ def _held(coordinator: Connection, facts: ServerFacts, rung: Rung, tables: Seque
         coordinator.execute(f"SET SESSION lock_wait_timeout = {max(1, min(ATTEMPT_WAIT_S, int(left_s)))}")
         prepared, warning = _prepared_xa(coordinator)  # looked at first: it may hold the very locks that are asked for
         if not prepared:
+            began = time.monotonic()
             since = _lock(coordinator, rung, tables)
             prepared = () if since is None else _prepared_xa(coordinator)[0]
             if since is not None and not prepared:
-                return ConsistentPoint(coordinator, facts, rung, tables, since=since, warnings=(warning,) if warning else ())
+                return ConsistentPoint(
+                    coordinator, facts, rung, tables, since=since, blocked_before_s=blocked_s,
+                    warnings=(warning,) if warning else (),
+                )
             why = "a lock was not granted, time and again"
             if since is not None:
                 _unlock(coordinator, rung)
+            blocked_s += time.monotonic() - began  # who asks for a lock that is not granted holds up those who come after
         if prepared:
             why = f"XA transactions stay prepared: {', '.join(prepared)}"
         time.sleep(max(0.0, min(PAUSE_S, deadline - time.monotonic())))

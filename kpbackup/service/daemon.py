@@ -230,7 +230,10 @@ class Supervisor:
         with progress.show("full backup", stream=sys.stderr, log_interval_s=interval_s) as report:
             made = run_full(self._stoppable(), replace(request, progress=lambda done, total: report(done, total, "rows")))
         head_file.record(self._head_file, [made], now=datetime.now(UTC))
-        return {"set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock}
+        held = {"snapshot": made.snapshot.rung, "writes_blocked_ms": made.snapshot.locked_ms}
+        return {
+            "set": made.name, "rows": made.totals.rows, "stored_bytes": made.totals.stored_bytes, "clock": made.clock, **held
+        }
 
     def _run_application(self, due: schedule.Due) -> dict[str, object]:
         from kpbackup.backup.application import run_application  # needs the Kubernetes client, which not everybody has

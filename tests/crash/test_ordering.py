@@ -1,52 +1,40 @@
 """A run that dies at any of its writes: docs/format.md, 'Ordering', one test per arrow of it.
 
-The store is cut off before the n-th write, or right after it, and stays so: for the repository that is a killed process.
-Whatever n is, what a reader finds is complete, and the next run goes on.
+A process of its own is killed with SIGKILL before its n-th write, or right after it (`points`). Whatever n is, what a reader
+finds is complete, the next run goes on, and prune takes away what was left over.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from kpbackup import errors
-from kpbackup.backup import archiver, full
+from kpbackup.backup import archiver, continuous, full
 from kpbackup.model.catalog import History
 from kpbackup.mysql import coordinates, facts
 from kpbackup.pipeline import encrypt, sign
-from kpbackup.plan import chain
+from kpbackup.plan import chain, retention
 from kpbackup.recovery import cut as cuts
 from kpbackup.recovery.binlog import SegmentReader
-from kpbackup.repository import binding, catalog, check
+from kpbackup.repository import binding, catalog, check, prune
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import open_backend
+from tests.crash import points
 from tests.cut_off import CutOffBackend
 from tests.servers.database import Server
 
 CREATED = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 IDENTITY = encrypt.Identity.generate()
 SIGNING_KEY = sign.SigningKey.generate()
-FIRST_SET = ["lease", "timeline", "key", "rows", "definitions", "definitions", "definitions", "inventory", "set", "lease"]
-OBSERVATION = ["lease", "lease", "observation", "lease"]  # the lease is there already: creating it fails, so it is replaced
-SEGMENTS = ["lease", "key", "segment", "segment", "segment", "segment", "lease"]
-NAMES = {
-    r"leases/.*": "lease", r"timelines/\d+/timeline": "timeline", r"keys/.*": "key", r"data/.*/\d{6}": "rows",
-    r"data/.*\.sql": "definitions", r"data/.*/inventory": "inventory", r"timelines/\d+/sets/.*": "set",
-    r"timelines/\d+/segments/.*": "segment", r"timelines/\d+/observations/.*": "observation",
-}
-
 Run = Callable[[Repository], object]
-
-
-def kinds(keys: list[str]) -> list[str]:
-    return [next(kind for pattern, kind in NAMES.items() if re.fullmatch(pattern, key)) for key in keys]
 
 
 def new_repository(directory: Path) -> Repository:
@@ -57,11 +45,6 @@ def new_repository(directory: Path) -> Repository:
 def copy_of(repository: Repository, directory: Path) -> Repository:
     shutil.copytree(repository.backend.name.removeprefix("file://"), directory)
     return binding.open_repository(open_backend(directory.as_uri()), public_keys=(), signing_key=SIGNING_KEY)
-
-
-def dying(repository: Repository, at: int, how: str) -> tuple[Repository, CutOffBackend]:
-    store = CutOffBackend(repository.backend, refuse=lambda number, key: how if number == at else "before" if number > at else "")
-    return dataclasses.replace(repository, backend=store, verified={}), store
 
 
 def run_full(source: Server) -> Run:
@@ -83,12 +66,14 @@ def found_after(repository: Repository) -> History:
     return current
 
 
-def deaths(writes: list[str]) -> Iterator[tuple[int, str]]:
-    """Before each write; right after it, with the answer lost, where it makes something exist."""
-    for number, kind in enumerate(writes, 1):
-        yield number, "before"
-        if kind in ("timeline", "set", "segment", "observation"):
-            yield number, "after"
+def tidied(repository: Repository) -> None:
+    """What the dead left over goes with a later prune, and nothing else does."""
+    policy, later = retention.Policy(days=300), datetime.now(UTC) + timedelta(days=10)
+    before = catalog.read_catalog(repository)
+    prune.execute(repository, before, retention.plan_prune(before, policy, later), policy, later)
+    named = {one.inventory.key.rpartition("/")[0] for history in before.histories for one in history.sets}
+    assert {info.key.rpartition("/")[0] for info in repository.backend.list("data/")} == named
+    found_after(repository)
 
 
 @pytest.fixture
@@ -124,57 +109,63 @@ def wait_until_quiet(source: Server) -> None:
 
 
 def test_a_full_backup_writes_in_the_order_of_the_format(source: Server, tmp_path: Path) -> None:
-    repository, store = dying(new_repository(tmp_path / "r"), 1_000, "")
+    repository, store = points.noted(new_repository(tmp_path / "r"))
     run_full(source)(repository)
-    assert kinds(store.writes) == FIRST_SET
+    assert points.kinds(store.writes) == points.FULL
 
 
 @pytest.mark.slow
-def test_a_full_backup_that_dies_at_any_write(source: Server, tmp_path: Path) -> None:
+def test_a_full_backup_killed_at_any_write(source: Server, tmp_path: Path) -> None:
     run = run_full(source)
-    committed_at = FIRST_SET.index("set") + 1
-    for number, how in deaths(FIRST_SET):
+    committed_at = points.FULL.index("set") + 1
+    for number, how in points.deaths(points.FULL):
         repository = new_repository(tmp_path / f"{number}-{how}")
-        broken, _ = dying(repository, number, how)
-        is_done = number > committed_at  # only the lease was left to release: no reason to call it a failure
-        if is_done:
-            run(broken)
-        else:
-            with pytest.raises(errors.StorageError, match="cut off"):
-                run(broken)
-        is_there = is_done or (number, how) == (committed_at, "after")
+        assert points.killed(run, repository, number, how)
+        is_there = number > committed_at or (number, how) == (committed_at, "after")
         sets = [one for history in catalog.read_catalog(repository).histories for one in history.sets]
         assert len(sets) == is_there, f"{how} write {number}"
         assert check.check(repository, read_percent=100, identities=(IDENTITY,)).problems == ()
         run(repository)
         history = found_after(repository)
         assert history.id == "0001" and [one.head.seq for one in history.sets] == [1, 2][: 1 + is_there]
+        tidied(repository)
 
 
 def test_a_pass_writes_in_the_order_of_the_format(source: Server, with_a_set: Repository) -> None:
-    repository, store = dying(with_a_set, 1_000, "")
+    repository, store = points.noted(with_a_set)
     run_incremental(source)(repository)
-    assert kinds(store.writes) == SEGMENTS
+    assert points.kinds(store.writes) == points.INCREMENTAL
     store.writes.clear()
     run_incremental(source)(repository)
-    assert kinds(store.writes) == OBSERVATION
+    assert points.kinds(store.writes) == points.OBSERVATION
 
 
 @pytest.mark.slow
-def test_a_pass_that_dies_at_any_write(source: Server, with_a_set: Repository, tmp_path: Path) -> None:
+def test_a_pass_killed_at_any_write(source: Server, with_a_set: Repository, tmp_path: Path) -> None:
     run = run_incremental(source)
-    segments = [number for number, kind in enumerate(SEGMENTS, 1) if kind == "segment"]
-    for number, how in deaths(SEGMENTS):
+    segments = [number for number, kind in enumerate(points.INCREMENTAL, 1) if kind == "segment"]
+    for number, how in points.deaths(points.INCREMENTAL):
         repository = copy_of(with_a_set, tmp_path / f"{number}-{how}")
-        broken, _ = dying(repository, number, how)
-        if number > segments[-1]:
-            run(broken)
-        else:
-            with pytest.raises(errors.StorageError, match="cut off"):
-                run(broken)
+        assert points.killed(run, repository, number, how)
         stored = sum(at < number or (at == number and how == "after") for at in segments)
         assert len(found_after(repository).segments) == stored, f"{how} write {number}"
         run(repository)
+        whole(source, found_after(repository), repository)
+
+
+@pytest.mark.slow
+def test_a_continuous_archive_killed_at_any_write(source: Server, with_a_set: Repository, tmp_path: Path) -> None:
+    def run(repository: Repository) -> None:
+        to = (IDENTITY.recipient,)
+        request = archiver.ArchiveRequest(source.endpoint, to, "the-same-pod", segment_bytes=600, interval_s=0.2)
+        continuous.run_continuous(repository, request, stop=threading.Event(), meter=continuous.Meter())
+
+    for number, how in points.deaths(points.CONTINUOUS):
+        repository = copy_of(with_a_set, tmp_path / f"{number}-{how}")
+        assert points.killed(run, repository, number, how)
+        stored = points.CONTINUOUS[: number if how == "after" else number - 1].count("segment")
+        assert len(found_after(repository).segments) == stored, f"{how} write {number}"
+        run_incremental(source)(repository)
         whole(source, found_after(repository), repository)
 
 
@@ -190,21 +181,17 @@ def whole(source: Server, history: History, repository: Repository) -> None:
     assert [int(gtid.rpartition("-")[2]) for gtid in gtids] == list(range(first + 1, first + 6))
 
 
-@pytest.mark.parametrize(("number", "how"), list(deaths(OBSERVATION)))
-def test_an_observation_that_dies_at_any_write(source: Server, with_a_set: Repository, number: int, how: str) -> None:
+def test_an_observation_killed_at_any_write(source: Server, with_a_set: Repository, tmp_path: Path) -> None:
     run = run_incremental(source)
     run(with_a_set)
-    broken, _ = dying(with_a_set, number, how)
-    if number > 3:
-        run(broken)
-    else:
-        with pytest.raises(errors.StorageError, match="cut off"):
-            run(broken)
-    seen = found_after(with_a_set).observation
-    assert (seen is not None) is (number > 3 or (number, how) == (3, "after"))
-    run(with_a_set)
-    after = found_after(with_a_set).observation
-    assert after is not None and after.head.seq == (1 if seen is None else 2)
+    for number, how in points.deaths(points.OBSERVATION):
+        repository = copy_of(with_a_set, tmp_path / f"{number}-{how}")
+        assert points.killed(run, repository, number, how)
+        seen = found_after(repository).observation
+        assert (seen is not None) is (number > 3 or (number, how) == (3, "after"))
+        run(repository)
+        after = found_after(repository).observation
+        assert after is not None and after.head.seq == (1 if seen is None else 2)
 
 
 def test_a_store_that_gives_back_other_bytes_is_no_success(source: Server, tmp_path: Path) -> None:
