@@ -56,7 +56,7 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
         meter=supervisor.meter,
     )
     with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
-        supervisor.holder = f"{settings.service.instance}:{web.port}"
+        supervisor.name_holder(f"{settings.service.instance}:{web.port}")
         watch.start()
         web.start()
         logs.event(
@@ -123,6 +123,10 @@ class Supervisor:
         self._is_mending = False  # a forced full backup runs
         self._bundle_with_set = False  # a full backup ended since the last bundle
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
+
+    def name_holder(self, holder: str) -> None:
+        """The name under which leases are held."""
+        self.holder = self._side.holder = holder
 
     def failures(self) -> dict[str, int]:
         return {job.kind: job.failures for job in self._jobs}
