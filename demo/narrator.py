@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 WIDTH = 100
 END_TIMEOUT_S = 10.0
@@ -72,6 +73,21 @@ class Narrator:
         started = time.monotonic()
         output = self._run(machine, arguments, expect)
         return Answer(output, time.monotonic() - started)
+
+    def spawn(self, machine: Machine, *arguments: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Starts kpbackup and leaves it running; its output goes to `log`."""
+        self._print(f"   {machine.name}$ {shlex.join(['kpbackup', *arguments])} &")
+        return subprocess.Popen(
+            [self._program, *arguments], cwd=machine.directory, env=dict(machine.environ), stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log,
+        )
+
+    def quietly(self, machine: Machine, *arguments: str) -> str:
+        """What a reading command answers, whatever its exit code says of the state; the audience does not see it."""
+        return subprocess.run(
+            [self._program, *arguments], cwd=machine.directory, env=dict(machine.environ), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, text=True, check=False,
+        ).stdout
 
     def verbs(self, machine: Machine) -> str:
         """The text of `kpbackup --help`."""

@@ -68,13 +68,15 @@ class Stage:
         shutil.move(self.backup.file("keys/identity.txt"), keys)
         shutil.copy(self.backup.file("keys/signing.pub"), keys)
 
-    def write_backup_settings(self) -> None:
+    def write_backup_settings(self, *, listen_port: int) -> None:
         keys, password = self.backup.file("keys"), self.backup.file("password")
         write_settings(self.backup, {
             "source": {"host": "127.0.0.1", "port": self.source.port, "user": "kpbackup", "password_file": str(password)},
             "repository": self._repository(),
             "encryption": {"recipients_file": str(keys / "recipients.txt")},
             "signing": {"key_file": str(keys / "signing.key"), "public_keys_file": str(keys / "signing.pub")},
+            "archive": {"continuous": True},
+            "service": {"listen": f"127.0.0.1:{listen_port}"},
         })
 
     def _recovery_settings(self, port: int) -> Mapping[str, Any]:

@@ -4,8 +4,8 @@ A segment ends at a transaction boundary: when it holds `segment_bytes`, when it
 first event came `interval_s` ago. While the store does not keep up (something waits already) segments are not cut by time, so
 that a backlog is few large segments and not many small ones.
 
-Told to stop, it finishes the segment at hand; a transaction that is half there is left to the next run. A crash leaves nothing:
-what was not stored is fetched again.
+Told to stop, or when the source is lost, it finishes the segment at hand, for the source may never come back; a transaction that
+is half there is left to the next run. A crash leaves nothing: what was not stored is fetched again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kpbackup import errors
@@ -21,7 +21,7 @@ from kpbackup.backup.backlog import Abandoned, Backlog, Sealed, Spool
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.mysql import follow, segmenter, server
 from kpbackup.mysql.binlog_file import FileHead
-from kpbackup.mysql.events import StreamEvent
+from kpbackup.mysql.events import Heartbeat, StreamEvent
 from kpbackup.pipeline import encrypt
 from kpbackup.repository import keys
 
@@ -106,21 +106,29 @@ class Capture:
             opened=self._note_session,
         )
         with contextlib.closing(events):
-            for item in events:
-                self.heard_at, self.is_idle = time.monotonic(), not isinstance(item, StreamEvent)
-                if isinstance(item, StreamEvent):
-                    for found in cutter.feed(item):
-                        self._add(found)
-                if self._leaving.is_set():
-                    raise Abandoned
-                if is_endless and not cutter.is_inside_transaction:
-                    if self._stop.is_set():
-                        break
-                    if self._is_old_enough() and (ready := cutter.finish()):
-                        self._add(ready)
-            else:
-                self.left_session = None
+            try:
+                self._cut(events, cutter, is_endless=is_endless)
+            except errors.ServerUnreachable:
+                if not cutter.is_inside_transaction:
+                    self._end(cutter)
+                raise
         self._end(cutter)
+
+    def _cut(self, events: Iterator[StreamEvent | Heartbeat], cutter: segmenter.Segmenter, *, is_endless: bool) -> None:
+        for item in events:
+            self.heard_at, self.is_idle = time.monotonic(), not isinstance(item, StreamEvent)
+            if isinstance(item, StreamEvent):
+                for found in cutter.feed(item):
+                    self._add(found)
+            if self._leaving.is_set():
+                raise Abandoned
+            if is_endless and not cutter.is_inside_transaction:
+                if self._stop.is_set():
+                    break
+                if self._is_old_enough() and (ready := cutter.finish()):
+                    self._add(ready)
+        else:
+            self.left_session = None
 
     def _note_session(self, session: int) -> None:
         self.left_session = session

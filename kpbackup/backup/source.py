@@ -9,7 +9,7 @@ from datetime import datetime
 from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import History
-from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.coordinates import Coordinates, order
 from kpbackup.mysql import follow, preflight, server
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.privileges import Privileges
@@ -58,8 +58,9 @@ def broken(
 
     `binlogs` are the source's files and their sizes. Takes one connection of its own for a moment.
 
-    'forked': another server, or the same names with other content; 'reset': the file is there but shorter or other;
-    'purged': the file is gone although newer ones are there; 'damaged': the newest stored segment cannot be read.
+    'forked': another server, or the same names with other content; 'reset': the file is there but shorter or other, or has
+    no border between two events where the archive ends; 'purged': the file is gone although newer ones are there; 'damaged':
+    the newest stored segment cannot be read.
     """
     if damaged_end(history):
         return "damaged"
@@ -68,13 +69,22 @@ def broken(
         return "forked"
     stored = dict(binlogs)
     if head.at.file not in stored:
-        return "purged" if stored and max(stored) > head.at.file else "reset"
+        return _gone(head.at, list(stored))
     if stored[head.at.file] < head.at.position:
         return "reset"
     identity = follow.file_identity(endpoint, flavour=facts.flavour, file=head.at.file)
     if identity != head.file:
         return "forked" if identity.server_id != head.file.server_id else "reset"
-    return ""
+    # put back from an older copy of its disk, and grown past this place since
+    return "" if follow.has_border(endpoint, flavour=facts.flavour, at=head.at, size=stored[head.at.file]) else "reset"
+
+
+def _gone(at: Coordinates, stored: Sequence[str]) -> str:
+    """What it means that the source has no such file."""
+    alike = [name for name in stored if name.rpartition(".")[0] == at.file.rpartition(".")[0]]
+    if stored and not alike:
+        return "forked"  # a server that names its files otherwise
+    return "purged" if any(order(Coordinates(name, 0)) > order(Coordinates(at.file, 0)) for name in alike) else "reset"
 
 
 def damaged_end(history: History) -> str:

@@ -116,6 +116,7 @@ def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:
     repository = _writing(room)
     made = run_incremental(repository, opening.archive_request(room.settings, holder=holder()))
     head_file.record(room.settings.need_repository().head_file, made.segments, now=datetime.now(UTC))
+    compacted = _upkeep(room, repository)
     transactions = sum(segment.transactions for segment in made.segments)
     document = {
         "segments": len(made.segments),
@@ -125,6 +126,7 @@ def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:
         "recovery_point": made.observed.clock,
         "coordinates": str(made.observed.position),
         "gtid": made.observed.position.gtid,
+        "compacted_segments": compacted,
     }
     room.printer.show(
         document,
@@ -134,9 +136,32 @@ def incremental(ctx: typer.Context, json: context.JsonOption = False) -> None:
                 ("restorable to", made.observed.clock),
                 ("coordinates", made.observed.position),
                 ("gtid", made.observed.position.gtid or None),
+                ("compacted", f"{compacted} earlier segments joined into larger objects" if compacted else None),
             ]
         ),
     )
+
+
+def _upkeep(room: context.Context, repository: Repository) -> int:
+    """Pages and compaction, where they are due; how many segments were joined.
+
+    Raises:
+        KpbackupError: it could not be done. The pass before it is stored all the same, and the error says so.
+    """
+    from kpbackup.repository import catalog as catalogs
+    from kpbackup.service import upkeep
+
+    timelines = upkeep.due(catalogs.read_catalog(repository), datetime.now(UTC), page_rows=repository.page_rows)
+    if not timelines:
+        return 0
+    head_path = room.settings.need_repository().head_file
+    try:
+        return upkeep.run(repository, timelines, holder=holder(), head_path=head_path).segments
+    except errors.LeaseHeld:
+        return 0  # another process does it now
+    except errors.KpbackupError as exc:
+        message = f"the binlog is archived, but small segments could not be joined: {exc.message}"
+        raise type(exc)(message, hint=exc.hint) from exc
 
 
 def _writing(room: context.Context) -> Repository:
@@ -145,7 +170,7 @@ def _writing(room: context.Context) -> Repository:
 
     repository = opening.writing_repository(room.settings)
     if (path := room.settings.need_repository().head_file) is not None:
-        head_file.expect(path, catalogs.read_catalog(repository))
+        head_file.expect(path, repository, catalogs.read_catalog(repository))
     return repository
 
 

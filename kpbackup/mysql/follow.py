@@ -120,6 +120,19 @@ def file_identity(endpoint: server.Endpoint, *, flavour: str, file: str) -> File
     return read_head(endpoint, flavour=flavour, file=file).identity
 
 
+def has_border(endpoint: server.Endpoint, *, flavour: str, at: Coordinates, size: int) -> bool:
+    """Whether a binlog file of `size` bytes has a border between two events at `at`. Raises as `follow`, but for ChainBroken."""
+    if at.position >= size or at.position <= events.FIRST_POSITION:
+        return True
+    end = Coordinates(at.file, size)
+    with closing(follow(endpoint, flavour=flavour, start=at, until=end)) as stream:
+        try:
+            next(stream, None)
+        except (errors.ChainBroken, errors.IntegrityError):
+            return False
+    return True
+
+
 def _generator(
     endpoint: server.Endpoint, flavour: str, file: str, end: Coordinates, read_timeout_s: float
 ) -> Generator[StreamEvent | Heartbeat, None, None]:

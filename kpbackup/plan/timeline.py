@@ -156,6 +156,8 @@ def _refuse_hidden_end(catalog: Catalog, history: History, chain: chains.Chain, 
     hidden += [one for one in catalog.damaged if one.key.endswith("/timeline") and one.key.split("/")[1] > history.id]
     _refuse_damaged(hidden, Target(latest=True), hint)
     reason = chain.gap.reason if chain.gap is not None else ""
+    if chain.released:  # later segments are there, and this set cannot reach them
+        reason = f"the binlog after set {chain.backup_set.name} is gone"
     if history.observation is not None and history.observation.head_seq > end:
         reason = reason or f"segments {end + 1} to {history.observation.head_seq} are missing"
     if reason:

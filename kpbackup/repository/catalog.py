@@ -171,12 +171,27 @@ def _history(repository: Repository, number: str, *, tail: bool = False) -> Hist
 def _without_released(repository: Repository, history: History) -> History:
     """The page in which the kept archive begins, row by row: what lies before the anchor is not there any more."""
     first_kept = history.anchor.first_seq if history.anchor else 1
-    first = [one for one in history.stretches if one.first_seq < first_kept]
+    first = next((one for one in history.stretches if one.first_seq < first_kept), None)
+    if first is None:
+        return history
     try:
-        return detailed(repository, history, first)
+        return detailed(repository, history, (first,))
     except errors.IntegrityError as exc:
-        rest = tuple(one for one in history.stretches if one not in first)
-        return replace(history, stretches=rest, damaged=(*history.damaged, Damaged(first[0].last_key, exc.message)))
+        damaged = Damaged(layout.page(history.id, 0, (first.first_seq - 1) // repository.page_rows + 1), exc.message)
+        singles = _small(repository, history.id, first_kept, first.last_seq)
+        return replace(
+            history, stretches=tuple(one for one in history.stretches if one != first),
+            segments=(*_good(singles), *history.segments),
+            damaged=(*history.damaged, damaged, *(one for _, one in singles if isinstance(one, Damaged))),
+        )
+
+
+def _small(repository: Repository, timeline: str, first: int, last: int) -> list[tuple[str, manifest.BinlogSegment | Damaged]]:
+    """The segments of these numbers that still have an object of their own."""
+    found = {info.key: info.etag for info in repository.backend.list(layout.log_prefix(timeline, "segments"))}
+    with ThreadPoolExecutor(pages.READERS) as pool:
+        fetch = _Fetcher(repository, pool, found)
+        return fetch([key for key in found if first <= layout.seq_of(key) <= last], manifest.BinlogSegment)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def check(
     problems = [Problem(d.key, d.reason, "what only this manifest gives") for d in catalog.damaged]
     problems += [*_missing_manifests(catalog), *_gaps(catalog), *_reader(repository), *_journals(repository)]
     if expected is not None:
-        problems += [_missing(catalog, one) for one in heads.compare(catalog, expected)]
+        problems += [_missing(catalog, one) for one in heads.compare(repository, catalog, expected)]
     costs = "the application as it was then"
     problems += [Problem(key, what, costs) for key, what in applications.problems(repository, identities)]
     items = _items(repository, catalog)

@@ -30,41 +30,68 @@ WINDOW = 64  # small payloads fetched at once, ahead of the copy
 
 @dataclass(frozen=True)
 class Upkeep:
-    """What was written: pages, compacted objects, and how many segments those hold."""
+    """What was written."""
 
-    pages: int
-    objects: int
-    segments: int
+    written: tuple[Page | Compacted, ...] = ()
+
+    @property
+    def pages(self) -> int:
+        return sum(isinstance(one, Page) for one in self.written)
+
+    @property
+    def objects(self) -> int:
+        """Compacted ones."""
+        return len(self.written) - self.pages
+
+    @property
+    def segments(self) -> int:
+        """How many the compacted objects hold."""
+        return sum(len(one.members) for one in self.written if isinstance(one, Compacted))
+
+    def __add__(self, other: Upkeep) -> Upkeep:
+        return Upkeep(self.written + other.written)
 
 
 def run(repository: Repository, timeline: str, now: datetime, *, check: Callable[[], None] = lambda: None) -> Upkeep:
     """Writes what is due on a timeline. `check` raises when the lease is lost.
 
     Raises:
-        IntegrityError: a stored payload is not the one its manifest was signed for. StorageError.
+        IntegrityError, ObjectMissing: a stored payload is not the one its manifest was signed for, or gone; all else is joined.
+        StorageError.
     """
     history = catalogs.read_history(repository, timeline)
-    made = pages.write_due(repository, history, _topmost(repository, history))
-    if made:
+    written: list[Page | Compacted] = list(pages.write_due(repository, history, _topmost(repository, history)))
+    if written:
         history = catalogs.read_history(repository, timeline)
-    objects = segments = 0
     known = list(history.compacted)
+    damaged: list[errors.KpbackupError] = []
     for day in _days(repository, history):
         for join in compaction.due(day, known, now):
             check()
-            known.append(_join(repository, history, join, now))
-            objects, segments = objects + 1, segments + len(join.segments)
-    return Upkeep(len(made), objects, segments)
+            try:
+                made = _join(repository, history, join, now)
+            except (errors.IntegrityError, errors.ObjectMissing) as exc:
+                damaged.append(exc)
+                continue
+            written.append(made)
+            known.append(CompactedRange(made.head.key, made.level, join.first_seq, join.last_seq))
+    if damaged:
+        raise damaged[0]
+    return Upkeep(tuple(written))
 
 
-def is_due(history: History, now: datetime, *, page_rows: int = layout.PAGE_ROWS) -> bool:
-    """Whether `run` would find something to do, as far as can be said without reading anything."""
-    if len(history.segments) >= page_rows:
+def is_due(history: History, now: datetime, *, page_rows: int) -> bool:
+    """Whether `run` would find something to do; of what is known by pages, as far as can be said without reading them."""
+    if pages.are_due(history, page_rows) or compaction.due(history.segments, history.compacted, now):
         return True
     newest = _newest_compacted(history)
-    hour = now.replace(minute=0, second=0, microsecond=0) - compaction.SETTLE
-    joinable = [unit for unit in history.units if unit.last_seq > newest and unit.created_at < hour]
-    return sum(unit.last_seq - max(unit.first_seq, newest + 1) + 1 for unit in joinable) > 1
+    small = compaction.LARGE_SEGMENT_BYTES
+    joinable = [
+        one.last_seq - max(one.first_seq, newest + 1) + 1 for one in history.stretches
+        if one.last_seq > newest and one.payload_bytes < small * (one.last_seq - one.first_seq + 1)
+        and one.created_at < compaction.hour_of(now) - compaction.SETTLE
+    ]
+    return sum(joinable) > 1
 
 
 def _topmost(repository: Repository, history: History) -> list[Page]:
@@ -110,7 +137,7 @@ def _each(repository: Repository, history: History, units: Sequence[Unit]) -> It
             yield unit
 
 
-def _join(repository: Repository, history: History, join: compaction.Join, now: datetime) -> CompactedRange:
+def _join(repository: Repository, history: History, join: compaction.Join, now: datetime) -> Compacted:
     prefix = layout.attempt(history.id, now, secrets.token_hex(4))
     name = layout.named_object(prefix, f"{join.first_seq:010d}-{join.last_seq:010d}")
     tally = stream.Tally(_copied(repository, join.segments))
@@ -133,7 +160,7 @@ def _join(repository: Repository, history: History, join: compaction.Join, now: 
             f"another process compacted segments {join.first_seq} to {join.last_seq} of {repository.backend.name} meanwhile",
             hint="nothing is lost",
         ) from exc
-    return CompactedRange(key, join.level, join.first_seq, join.last_seq)
+    return compacted
 
 
 def _copied(repository: Repository, segments: Sequence[BinlogSegment]) -> Iterator[bytes]:

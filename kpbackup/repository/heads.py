@@ -1,6 +1,9 @@
 """The head of a repository as it is now, and comparing it with one that was kept outside.
 
 Only entries that verify count: a number that somebody squatted must not end up in a head file, or it would be trusted later.
+Pages and compacted objects are in a head so that a retired signing key is trusted for them; they are not missed, because prune
+replaces them.
+
 Limits: an entry is missed only if its log is named in the kept head; what was never known outside cannot be missed.
 """
 
@@ -12,10 +15,13 @@ from dataclasses import dataclass
 from kpbackup import errors
 from kpbackup.model import heads
 from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.manifest import BinlogSegment
+from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import layout, objects
 from kpbackup.repository.binding import Repository
 
 _SMALL_LOGS = (layout.RECOVERIES, layout.CANARIES)
+_DERIVED = ("pages/", "compacted/")
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,14 @@ def of_catalog(catalog: Catalog) -> heads.Heads:
 
 
 def of_repository(repository: Repository, catalog: Catalog) -> heads.Heads:
-    """The head of the whole repository, journals and canaries included.
+    """The head of the whole repository: pages, compacted objects, journals and canaries included.
 
     Raises:
         StorageError.
     """
     found = of_catalog(catalog)
-    for prefix in _SMALL_LOGS:
+    derived = [layout.timeline_prefix(history.id) + name for history in catalog.histories for name in _DERIVED]
+    for prefix in (*_SMALL_LOGS, *derived):
         logs: dict[str, list[str]] = {}
         for info in repository.backend.list(prefix):
             place = layout.place(info.key)
@@ -57,11 +64,13 @@ def of_repository(repository: Repository, catalog: Catalog) -> heads.Heads:
     return found
 
 
-def compare(catalog: Catalog, known: heads.Heads) -> list[Missing]:
+def compare(repository: Repository, catalog: Catalog, known: heads.Heads) -> list[Missing]:
     """What the store does not show of a head known from outside: removed newest entries, an older state, another history.
 
+    Where a page lists the known segment, its rows are read.
+
     Raises:
-        RepositoryError: the head is another repository's.
+        RepositoryError: the head is another repository's. StorageError.
     """
     own = catalog.repository.head.repository
     if known.repository != own:
@@ -73,15 +82,32 @@ def compare(catalog: Catalog, known: heads.Heads) -> list[Missing]:
     found = [
         Missing(log, now.logs.get(log, 0) + 1, seq, "entries that were there are gone")
         for log, seq in sorted(known.logs.items())
-        if log.startswith(layout.TIMELINES.rstrip("/")) and now.logs.get(log, 0) < seq
+        if log.startswith(layout.TIMELINES.rstrip("/")) and not _is_derived(log) and now.logs.get(log, 0) < seq
     ]
     for history in catalog.histories:
         log = heads.segments_log(history.id)
-        seq = known.logs.get(log, 0)
-        link = next((unit.link for unit in history.units if unit.last_seq == seq), None)
-        if link is not None and link != known.links.get(history.id, link):
-            found.append(Missing(log, seq, seq, "it is another one than was known: the archive has another history"))
+        seq, link = known.logs.get(log, 0), known.links.get(history.id)
+        if link is not None and (what := _difference(repository, history, seq, link)):
+            found.append(Missing(log, seq, seq, what))
     return found
+
+
+def _is_derived(log: str) -> bool:
+    return any(f"/{name}" in log for name in _DERIVED)
+
+
+def _difference(repository: Repository, history: History, seq: int, link: str) -> str:
+    """How segment `seq` differs from the one that was known by its link; '' when it does not, or was released since."""
+    unit = next((one for one in history.units if one.first_seq <= seq <= one.last_seq), None)
+    if unit is not None and unit.last_seq != seq:
+        try:
+            known = catalogs.detailed(repository, history, (unit,)).units
+        except errors.IntegrityError as exc:
+            return f"it cannot be compared with what was known: {exc.message}"
+        unit = next((one for one in known if isinstance(one, BinlogSegment) and one.head.seq == seq), None)
+    if unit is None or unit.link == link:
+        return ""
+    return "it is another one than was known: the archive has another history"
 
 
 def _places(history: History) -> Iterator[tuple[str, int]]:

@@ -11,7 +11,7 @@ A crash leaves a page unwritten; the next run writes it. Two writers write the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -89,16 +89,23 @@ def write_due(repository: Repository, history: History, pages: Sequence[Page]) -
     return written
 
 
-def _write_level_0(repository: Repository, history: History) -> list[Page]:
-    count = repository.page_rows
+def are_due(history: History, page_rows: int) -> bool:
+    """Whether a page of level 0 is to be written."""
+    return len(history.segments) >= page_rows and next(_due_of_level_0(history, page_rows), None) is not None
+
+
+def _due_of_level_0(history: History, page_rows: int) -> Iterator[tuple[int, list[BinlogSegment]]]:
     by_page: dict[int, list[BinlogSegment]] = {}
     for segment in history.segments:
-        by_page.setdefault((segment.head.seq - 1) // count + 1, []).append(segment)
-    written = []
+        by_page.setdefault((segment.head.seq - 1) // page_rows + 1, []).append(segment)
     for number, segments in sorted(by_page.items()):
-        if len(segments) == count and _is_unbroken(history, segments):
-            written.append(_create(repository, history, 0, number, segments))
-    return written
+        if len(segments) == page_rows and _is_unbroken(history, segments):
+            yield number, segments
+
+
+def _write_level_0(repository: Repository, history: History) -> list[Page]:
+    due = _due_of_level_0(history, repository.page_rows)
+    return [_create(repository, history, 0, number, segments) for number, segments in due]
 
 
 def _is_unbroken(history: History, segments: Sequence[BinlogSegment]) -> bool:

@@ -106,7 +106,7 @@ def _replaced(
 ) -> Iterator[str | Compacted]:
     """Small objects, and objects of an hour, that others hold too; each of those is read and compared first."""
     newest = archive.history.newest.get("segments", (0, None))[0]
-    paged = [(one.first_seq, one.last_seq) for one in archive.history.stretches]
+    paged = [_covered(repository, key) for key in archive.page_keys if (layout.parse_page(key) or (1, 0))[0] == 0]
     own = {layout.seq_of(key): key for key in archive.small}
     for one in archive.compacted:
         hours = [hour for hour in archive.compacted if hour.level < one.level and _holds(one, hour)]

@@ -60,7 +60,7 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
         meter=supervisor.meter, notified=told.counted,
     )
     with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
-        supervisor.holder = f"{settings.service.instance}:{web.port}"
+        supervisor.name_holder(f"{settings.service.instance}:{web.port}")
         watch.start()
         web.start()
         logs.event(
@@ -130,6 +130,11 @@ class Supervisor:
         self._is_mending = False  # a forced full backup runs
         self._bundle_with_set = False  # a full backup ended since the last bundle
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
+        self._segments_before = 0  # of the meter, when the continuous archive was last begun
+
+    def name_holder(self, holder: str) -> None:
+        """The name under which leases are held."""
+        self.holder = self._side.holder = holder
 
     def failures(self) -> dict[str, int]:
         return {job.kind: job.failures for job in self._jobs}
@@ -215,13 +220,17 @@ class Supervisor:
         if job is self._incremental and outcome.ending is Ending.DONE:
             self._breaks = 0
         elif job is self._incremental and outcome.ending is Ending.BROKEN:
-            self._breaks += 1
+            self._breaks = 1 if self._has_archived() else self._breaks + 1
             logs.event(
                 logger, "chain_broken", level=logging.ERROR, reason=str(outcome.error), consequence="a full backup starts now"
             )
             self._forced = schedule.Due("full", "the archive cannot be continued", outcome.ended)
         elif job is self._full and outcome.ending is Ending.DONE and self._breaks == 1:
             self._incremental.run_soon()  # once: if that breaks too, the growing delay of a failed job holds
+
+    def _has_archived(self) -> bool:
+        """Whether the continuous archive stored something since it was last begun: then what broke it is new."""
+        return self.meter is not None and self.meter.segments > self._segments_before
 
     def _run_full(self, due: schedule.Due) -> dict[str, object]:
         since = due.since or datetime.min.replace(tzinfo=UTC)
@@ -251,6 +260,7 @@ class Supervisor:
 
     def _run_incremental(self, due: schedule.Due) -> dict[str, object]:
         if self.meter is not None:
+            self._segments_before = self.meter.segments
             # not the stoppable store: told to stop, it stores what is at hand and ends by itself
             request = replace(opening.archive_request(self._settings, holder=self.holder), turn=self._watch.source.turn)
             run_continuous(self._repository, request, stop=self._stopping, meter=self.meter, stored=self._record)

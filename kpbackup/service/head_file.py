@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +18,13 @@ from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.heads import Heads
-from kpbackup.model.manifest import BackupSet, BinlogSegment
+from kpbackup.model.manifest import BackupSet, BinlogSegment, Compacted, Page
 from kpbackup.repository import layout
+from kpbackup.repository.binding import Repository
 from kpbackup.repository.heads import Missing, compare
 
 LARGEST_BYTES = 1 << 20
+_turn = threading.Lock()  # the daemon's jobs record side by side
 
 
 def read(path: str) -> Heads:
@@ -64,7 +67,7 @@ def write(path: str, heads: Heads, *, now: datetime) -> None:
         ) from exc
 
 
-def record(path: str | None, written: Sequence[BackupSet | BinlogSegment], *, now: datetime) -> None:
+def record(path: str | None, written: Sequence[BackupSet | BinlogSegment | Page | Compacted], *, now: datetime) -> None:
     """Adds what a run has just written, oldest first; without a file nothing is kept.
 
     Raises:
@@ -73,14 +76,15 @@ def record(path: str | None, written: Sequence[BackupSet | BinlogSegment], *, no
     if path is None or not written:
         return
     repository = written[0].head.repository
-    before = read(path) if Path(path).exists() else Heads(repository)
-    _refuse_foreign(path, before, repository)
     places = [place for one in written if (place := layout.place(one.head.key)) is not None]
     links = {one.head.timeline: one.link for one in written if isinstance(one, BinlogSegment)}
-    write(path, before.advanced(places, links), now=now)
+    with _turn:
+        before = read(path) if Path(path).exists() else Heads(repository)
+        _refuse_foreign(path, before, repository)
+        write(path, before.advanced(places, links), now=now)
 
 
-def expect(path: str | None, catalog: Catalog) -> None:
+def expect(path: str | None, repository: Repository, catalog: Catalog) -> None:
     """Passes when the store shows everything that the head file knows; without a file it passes.
 
     Raises:
@@ -89,7 +93,7 @@ def expect(path: str | None, catalog: Catalog) -> None:
     """
     if path is None or not Path(path).exists():
         return
-    missing = compare(catalog, read(path))
+    missing = compare(repository, catalog, read(path))
     if missing:
         raise errors.IntegrityError(
             f"the store shows less than {path} knows: {told(missing)}",

@@ -58,7 +58,7 @@ class Reader:
                 self._finished[run] = found
         recoveries = sorted(self._finished.values(), key=lambda one: one.finished_at)
         now = heads.of_catalog(catalog)
-        missing = heads.compare(catalog, self._known) if self._known is not None else []
+        missing = heads.compare(self.repository, catalog, self._known) if self._known is not None else []
         self._known = (self._known or Heads(self.repository.id)).advanced(now.logs.items(), now.links)
         proven = canaries.read_states(self.repository)
         return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, head_file.told(missing))

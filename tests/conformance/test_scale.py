@@ -6,6 +6,8 @@ The archives are real signed objects in a directory. Requests are counted, not s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,9 +18,11 @@ import pytest
 from kpbackup import errors
 from kpbackup.model import manifest as m
 from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.coordinates import order
+from kpbackup.model.heads import Heads
 from kpbackup.pipeline import sign
 from kpbackup.plan import chain, retention, timeline
-from kpbackup.repository import binding, catalog, choosing, compact, layout, pages, payloads, prune
+from kpbackup.repository import binding, catalog, choosing, compact, heads, layout, pages, payloads, prune, trust
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import ObjectInfo, open_backend
 from tests.archives import Growing, payload_of
@@ -59,11 +63,14 @@ def fresh(repository: Repository) -> tuple[Repository, Counting]:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    made = binding.create_repository(
-        open_backend((tmp_path / "r").as_uri()), signing_key=KEY, source="db", flavour="mariadb", created_at=START
-    )
-    return dataclasses.replace(made, page_rows=ROWS)
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    """In memory, where there is such a file system: thousands of small objects, each forced to disk, would take minutes."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
+        made = binding.create_repository(
+            open_backend((Path(directory) / "r").as_uri()), signing_key=KEY, source="db", flavour="mariadb", created_at=START
+        )
+        yield dataclasses.replace(made, page_rows=ROWS)
 
 
 @pytest.fixture
@@ -119,12 +126,18 @@ def test_a_plan_from_pages_is_the_plan_from_segments(grown: Growing, repository:
         assert (found.backup_set, found.target, found.reaches) == (wanted.backup_set, wanted.target, wanted.reaches)
         # all that is needed to find the cut, and no more than the pages it lies in
         assert found.segments == wanted.segments[: len(found.segments)]
-        last = next((s for s in wanted.segments if _is_behind(s, target)), wanted.segments[-1])
-        assert last in found.segments and len(found.segments) <= 72 + 3 * ROWS
+        assert bool(found.segments) == bool(wanted.segments)
+        last = next((s for s in wanted.segments if _is_behind(s, target)), None) or (wanted.segments or (None,))[-1]
+        assert (last is None or last in found.segments) and (target.latest or len(found.segments) <= 72 + 3 * ROWS)
         assert store.asked["get"] < 60 and store.asked["listed"] < 150, store.asked
 
 
 def _is_behind(segment: m.BinlogSegment, target: timeline.Target) -> bool:
+    """Whether the point lies in this segment or before it."""
+    if target.gtid is not None:
+        return int(segment.gtids.rpartition("-")[2]) >= int(target.gtid.rpartition("-")[2])
+    if target.position is not None:
+        return order(segment.end) >= order(target.position)
     return target.time is not None and segment.last_commit_at is not None and segment.last_commit_at >= target.time
 
 
@@ -224,7 +237,7 @@ def test_retention_over_pages(grown: Growing, repository: Repository) -> None:
     released = read(repository)
     assert 0 < len(released.sets) < len(found.histories[0].sets)
     assert released.anchor is not None and released.units[0].first_seq == released.anchor.first_seq
-    pruned(repository, now + timedelta(days=1, hours=1), policy)
+    pruned(repository, now + timedelta(days=1, hours=1), dataclasses.replace(policy, days=2))  # the same horizon
     left = read(repository)
     assert left.units == released.units and chain.runs(left)[1] == ()
     for day, name in wanted.items():
@@ -324,3 +337,124 @@ def test_two_writers_of_a_page_write_it_once(grown: Growing, repository: Reposit
     history = catalog.read_history(one, "0001")
     first = pages.write_due(one, history, [])
     assert pages.write_due(two, history, []) == first
+
+
+def test_upkeep_is_due_until_it_is_done(grown: Growing, repository: Repository) -> None:
+    soon = grown.now + timedelta(hours=2)
+    assert compact.is_due(read(repository), soon, page_rows=ROWS)
+    upkeep(repository, grown)
+    assert not compact.is_due(read(repository), soon, page_rows=ROWS)
+    grown.grow(ROWS)  # a page, and hours that are over
+    assert compact.is_due(read(repository), grown.now, page_rows=ROWS)
+    upkeep(repository, grown, after=timedelta())
+    assert not compact.is_due(read(repository), grown.now, page_rows=ROWS)
+    assert compact.is_due(read(repository), grown.now + DAY, page_rows=ROWS)  # the day that will be over then
+
+
+def test_one_damaged_payload_keeps_nothing_else_from_being_joined(grown: Growing, repository: Repository) -> None:
+    path = Path(repository.backend.name.removeprefix("file://")) / grown.made[40].head.key
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(errors.IntegrityError, match="not the one it was signed for"):
+        upkeep(repository, grown)
+    found = read(repository)
+    assert len(found.stretches) == 27  # of the manifests nothing is damaged
+    joined = {seq for one in found.compacted for seq in range(one.first_seq, one.last_seq + 1)}
+    assert 41 not in joined and len(joined) > 200
+
+
+@pytest.mark.parametrize("kept", ["pinned", "weekly"])
+def test_sets_kept_alone_beside_pages(grown: Growing, repository: Repository, kept: str) -> None:
+    """The set stays and restores its own moment; the segments behind it go, from small and compacted objects alike."""
+    upkeep(repository, grown)
+    if kept == "pinned":
+        key = layout.log_entry("0001", "pins", month_of=START, seq=1)
+        head = repository.head("pin", key=key, created_at=grown.now, timeline="0001", seq=1)
+        repository.create(m.Pin(head, 1, True, "before the migration"))
+    policy = retention.Policy(days=1, complete_chains=1, weekly=2 if kept == "weekly" else 0)
+    before = read(repository)
+    of_last_week = [one for one in before.sets if one.clock.isocalendar()[1] != grown.now.isocalendar()[1]]
+    alone = before.sets[0] if kept == "pinned" else of_last_week[-1]
+    pruned(repository, grown.now + timedelta(hours=3), policy)
+    pruned(repository, grown.now + timedelta(hours=30), policy)
+    found = read(repository)
+    assert found.anchor is not None and found.anchor.first_seq > 64
+    assert alone in found.sets and found.units[0].first_seq == found.anchor.first_seq
+    released = {one.backup_set.name: one.released for one in chain.chains(found)}
+    assert released.pop(alone.name) is True and set(released.values()) == {False}
+    plan = choosing.plan_restore(fresh(repository)[0], timeline.Target(time=alone.clock))
+    assert plan.backup_set == alone and plan.segments == ()
+    with pytest.raises(errors.UnreachableTarget, match="was kept alone|kept set"):
+        choosing.plan_restore(fresh(repository)[0], timeline.Target(time=alone.clock + timedelta(minutes=30)))
+    reader = payloads.Payloads(fresh(repository)[0])
+    every = catalog.detailed(repository, found, found.units).segments
+    assert [one.head.seq for one in every] == list(range(found.anchor.first_seq, 217))
+    for one in every:
+        data = b"".join(reader.read(one))
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (one.payload.bytes, one.payload.sha256)
+    assert pruned(repository, grown.now + timedelta(hours=30), policy) == 0
+
+
+@pytest.fixture
+def begun_inside(grown: Growing, repository: Repository) -> History:
+    """The kept archive begins inside a page: pages were written between a prune's plan and its anchor."""
+    found = catalog.read_catalog(fresh(repository)[0])
+    plan = retention.PrunePlan((), (), (retention.Release("0001", 150, grown.made[148].link, 149),))
+    upkeep(repository, grown)
+    prune.execute(repository, found, plan, retention.Policy(), grown.now)
+    whole = read(repository)
+    assert whole.anchor is not None and whole.anchor.first_seq == 150
+    assert whole.units[0].first_seq == whole.anchor.first_seq and whole.stretches
+    return whole
+
+
+def test_a_page_in_which_the_kept_archive_begins(begun_inside: History, grown: Growing, repository: Repository) -> None:
+    wanted = {s.head.seq: b"".join(payload_of(repository, s)) for s in grown.made}
+    reader = fresh(repository)[0]
+    prune.execute(reader, catalog.read_catalog(reader), retention.NOTHING, retention.Policy(), grown.now + timedelta(hours=30))
+    found = read(repository)
+    assert found.units == begun_inside.units and chain.runs(found)[1] == ()
+    # of that page, too, small objects go once a compacted one holds them
+    small = [layout.seq_of(info.key) for info in repository.backend.list(layout.log_prefix("0001", "segments"))]
+    assert found.units[0].first_seq not in small and small[-1] == 216
+    source = payloads.Payloads(fresh(repository)[0])
+    every = catalog.detailed(repository, found, found.units).segments
+    assert [one.head.seq for one in every] == list(range(found.units[0].first_seq, 217))
+    assert all(b"".join(source.read(one)) == wanted[one.head.seq] for one in every)
+
+
+def test_a_damaged_page_where_the_kept_archive_begins(begun_inside: History, repository: Repository) -> None:
+    key = layout.page("0001", 0, (begun_inside.units[0].first_seq - 1) // ROWS + 1)
+    path = Path(repository.backend.name.removeprefix("file://")) / key
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    found = read(repository)
+    assert (found.units, [one.key for one in found.damaged]) == (begun_inside.units, [key])
+
+
+def test_a_head_is_compared_inside_a_page_too(grown: Growing, repository: Repository) -> None:
+    """A head file of an hour ago names a segment that a page lists now."""
+    upkeep(repository, grown)
+    known = Heads(repository.id, {"timelines/0001/segments": 101}, {"0001": grown.made[100].link})
+    assert heads.compare(repository, catalog.read_catalog(repository), known) == []
+    other = dataclasses.replace(known, links={"0001": grown.made[99].link})
+    (missing,) = heads.compare(repository, catalog.read_catalog(repository), other)
+    assert (missing.first, missing.last) == (101, 101) and "another history" in missing.what
+
+
+def test_a_retired_signing_key_is_believed_for_pages_and_compacted_objects(grown: Growing, repository: Repository) -> None:
+    upkeep(repository, grown)
+    until = heads.of_repository(repository, catalog.read_catalog(repository))
+    retired = trust.RetiredKey.of(KEY.public_key, until)
+    reader = dataclasses.replace(fresh(repository)[0], public_keys=(retired,), signing_key=None)
+    found = catalog.read_history(reader, "0001")
+    assert len(found.stretches) == 27 and not found.damaged
+    for one in found.compacted:
+        reader.read(one.key, m.Compacted)
+    # and for none that came later
+    grown.grow(ROWS * 8)
+    upkeep(repository, grown)
+    found = catalog.read_history(reader, "0001")
+    assert found.damaged and all("retired key" in one.reason for one in found.damaged)

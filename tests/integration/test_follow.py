@@ -310,3 +310,18 @@ def test_mysql_heartbeats(mysql97: Server) -> None:
     stream = follow.follow(mysql97.endpoint, flavour="mysql", start=at, until=None, heartbeat_s=0.2, read_timeout_s=5)
     assert next(stream) == events.Heartbeat(at.file, at.position)
     stream.close()
+
+
+def test_a_place_between_two_events_is_told_from_one_inside(mariadb: Server) -> None:
+    """A source put back from a snapshot of its memory goes on in the same file, with other events at the same places."""
+    mariadb.execute("CREATE DATABASE d", "CREATE TABLE d.t (a INT)", *(f"INSERT INTO d.t VALUES ({n})" for n in range(9)))
+    with mariadb.connect() as connection:
+        file, size = coordinates.list_binlogs(connection)[-1]
+    whole = follow.follow(mariadb.endpoint, flavour="mariadb", start=Coordinates(file, 0), until=Coordinates(file, size))
+    first = next(item for item in list(whole) if isinstance(item, events.StreamEvent) and item.start > 1000)
+
+    def has_border(position: int) -> bool:
+        return follow.has_border(mariadb.endpoint, flavour="mariadb", at=Coordinates(file, position), size=size)
+
+    assert has_border(first.start) and has_border(first.end) and has_border(size) and has_border(0)
+    assert not any(has_border(position) for position in (first.start + 1, first.end - 4, size - 5))

@@ -1,0 +1,277 @@
+"""One daemon and what happens to sources in a year: each time the chain goes on, or the gap is told and a full backup mends it.
+
+The servers are real and so is the daemon; it is never told what happened. The source's address stays the same, as behind a
+service name: whoever takes over listens where the one before did.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kpbackup.mysql import facts
+from tests.conftest import unless_without
+from tests.integration.deployment import Deployment, deploy, order, until
+from tests.integration.test_daemon import NEVER, Running, running
+from tests.servers.database import Server
+from tests.servers.mariadb import mariadb_server
+from tests.servers.mysql97 import mysql97_server
+
+CONTINUOUS = {"continuous": True, "interval": "1s", "observe_interval": "1s"}
+MYSQL_BY_POSITION = ("--gtid-mode=OFF", "--enforce-gtid-consistency=OFF")
+
+
+@dataclass
+class Site:
+    """A source, the machine that makes its backups, and how many timelines there are by now."""
+
+    source: Server
+    made: Deployment
+    daemon: Running
+    orders: int = 1000
+    timelines: int = 1
+
+    def write(self, server: Server | None = None, *, count: int = 5) -> None:
+        server = server or self.source
+        for _ in range(count):
+            order(server, "an order")
+        self.orders += count if server is self.source else 0
+
+    def catch_up(self) -> dict[str, Any]:
+        """The listing once everything that the source has is in the archive or in a set of the newest timeline."""
+
+        def found() -> dict[str, Any] | None:
+            listed = self.made.json("list")
+            newest = listed["archive"][-1]
+            at = newest["last"] or next((s["coordinates"] for s in listed["sets"] if s["timeline"] == newest["timeline"]), None)
+            return listed if newest["timeline"] == f"{self.timelines:04d}" and at == _end(self.source) else None
+
+        listed: dict[str, Any] = until(found, what=f"timeline {self.timelines} to reach the source's end")
+        return listed
+
+    def expect_new_timeline(self, reason: str) -> None:
+        """The break is told by log, `list`, `status` and metrics, and a full backup of its own accord mends it."""
+        self.timelines += 1
+        until(lambda: len(self.daemon.events("chain_broken")) == self.timelines - 1, what="the break to be seen")
+        listed = self.catch_up()
+        assert [one["reason"] for one in listed["archive"]][-1] == reason
+        assert listed["archive"][-1]["parent"] == f"{self.timelines - 1:04d}"
+        # each timeline its own window: nobody can take the time between two of them for recoverable
+        assert [one["timeline"] for one in listed["windows"]] == [f"{n:04d}" for n in range(1, self.timelines + 1)]
+        ends = [(one["start"], one["end"]) for one in listed["windows"]]
+        assert all(before[1] < after[0] for before, after in zip(ends, ends[1:], strict=False))
+        assert self.daemon.metric("kpbackup_job_failures_total", kind="incremental") == self.timelines - 1
+        self.write()
+        self.catch_up()  # and the archive goes on
+
+
+def _end(source: Server) -> str:
+    with source.connect() as connection:
+        modern = not facts.read_facts(connection).mariadb
+        row = connection.row("SHOW BINARY LOG STATUS" if modern else "SHOW MASTER STATUS")
+    assert row is not None
+    return f"{row[0]}:{row[1]}"
+
+
+def _reset(source: Server) -> None:
+    with source.connect() as connection:
+        modern = not facts.read_facts(connection).mariadb
+        connection.execute("RESET BINARY LOGS AND GTIDS" if modern else "RESET MASTER")
+
+
+def _follow(replica: Server, source: Server, flavour: str) -> None:
+    if flavour == "mariadb":
+        gtid = "slave_pos"
+        with source.connect() as connection:
+            replica.execute(f"SET GLOBAL gtid_slave_pos = '{connection.value('SELECT @@gtid_binlog_pos')}'")
+        replica.execute(
+            f"CHANGE MASTER TO master_host='127.0.0.1', master_port={source.port}, master_user='root', master_use_gtid={gtid}",
+            "START SLAVE",
+        )
+        return
+    where = "SOURCE_AUTO_POSITION=1"
+    if flavour == "mysql by position":
+        file, _, position = _end(source).rpartition(":")
+        where = f"SOURCE_LOG_FILE='{file}', SOURCE_LOG_POS={position}"
+    replica.execute(
+        f"CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={source.port}, SOURCE_USER='root',"
+        f" GET_SOURCE_PUBLIC_KEY=1, {where}",
+        "START REPLICA",
+    )
+
+
+def _stop_following(replica: Server, flavour: str) -> None:
+    with replica.connect() as connection:
+        connection.execute("STOP SLAVE" if flavour == "mariadb" else "STOP REPLICA")
+        connection.execute("RESET SLAVE ALL" if flavour == "mariadb" else "RESET REPLICA ALL")
+
+
+def _orders(server: Server) -> int:
+    with server.connect() as connection:
+        return int(connection.value("SELECT COUNT(*) FROM shop.orders"))
+
+
+@contextmanager
+def _server(flavour: str, directory: Path, server_id: int, *options: str) -> Iterator[Server]:
+    own = MYSQL_BY_POSITION if flavour == "mysql by position" else ()
+    start: Callable[..., Any] = mariadb_server if flavour == "mariadb" else mysql97_server
+    with start(directory, server_id=server_id, options=(*own, *options)) as started:
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql with GTID", "mysql by position"])
+def test_a_year_in_the_life_of_a_source(flavour: str, tmp_path: Path) -> None:
+    if flavour != "mariadb":
+        unless_without("mysql97")
+    with ExitStack() as stack:
+        source = stack.enter_context(_server(flavour, tmp_path / "source", 61))
+        replica = stack.enter_context(_server(flavour, tmp_path / "replica", 62, "--log-bin=other-name"))
+        made = deploy(tmp_path / "deployment", source)
+        daemon = stack.enter_context(running(made, schedule={"full": NEVER, "incremental": NEVER}, archive=CONTINUOUS))
+        site = Site(source, made, daemon)
+        until(lambda: daemon.metric("kpbackup_archive_following") == 1, what="the archive to follow", timeout_s=120)
+
+        _goes_on_by_itself(site)
+        site.write()
+        _reset(source)
+        site.expect_new_timeline("reset")
+        if flavour != "mysql by position":  # what these do is the same for both, and a restart takes MySQL long
+            _is_purged_while_the_daemon_stands_still(site)
+            _is_cut_by_a_crash(site)
+            _is_restored_from_an_older_copy(site, tmp_path)
+        _fails_over(site, replica, flavour)
+        status = made.json("status")
+        assert status["chain_intact"] and len(status["windows"]) == site.timelines
+        assert site.daemon.metric("kpbackup_chain_intact") == 1
+        assert site.daemon.stop() < 60
+        assert made.json("check", "--all")["intact"]
+
+
+def _goes_on_by_itself(site: Site) -> None:
+    """A new file, an orderly restart, kill -9: the chain goes on."""
+    site.write()
+    site.source.execute("FLUSH BINARY LOGS")
+    site.write()
+    site.source.restart()
+    site.write()
+    site.catch_up()
+    site.source.kill()
+    site.source.start()
+    site.write()
+    listed = site.catch_up()
+    assert len(listed["windows"]) == 1 and listed["windows"][0]["gap"] is None
+    assert listed["archive"][0]["transactions"] == 20
+    assert not site.daemon.events("chain_broken")
+
+
+def _is_purged_while_the_daemon_stands_still(site: Site) -> None:
+    """It is stopped (its node is paused, say) while the source writes on and purges."""
+    os.kill(site.daemon.process.pid, signal.SIGSTOP)
+    try:
+        site.write()
+        site.source.execute("FLUSH BINARY LOGS")
+        site.write()
+        site.source.kill()  # or the dump thread of the standing daemon would hold the file
+        site.source.start()
+        site.write()
+        site.source.purge_binlogs(before=_end(site.source).rpartition(":")[0])
+    finally:
+        os.kill(site.daemon.process.pid, signal.SIGCONT)
+    site.expect_new_timeline("purged")
+
+
+def _is_cut_by_a_crash(site: Site) -> None:
+    """Power is lost, and the end of the last file, which was archived, never reached the disk."""
+    site.write()
+    site.catch_up()
+    file, _, position = _end(site.source).rpartition(":")
+    site.source.kill()
+    os.truncate(site.source.data_directory / file, int(position) - 70)
+    site.source.start()
+    site.orders = _orders(site.source)
+    site.expect_new_timeline("reset")
+
+
+def _is_restored_from_an_older_copy(site: Site, directory: Path) -> None:
+    """The source is put back from a copy of its disk, and writes on with the same file names, server id and GTIDs."""
+    data, copy = site.source.data_directory, directory / "copy"
+    site.source.stop()
+    shutil.copytree(data, copy, symlinks=True)
+    site.source.start()
+    site.write(count=9)
+    site.catch_up()
+    site.source.stop()
+    shutil.rmtree(data)
+    copy.rename(data)
+    site.source.start()
+    site.orders = _orders(site.source)
+    site.expect_new_timeline("reset")
+
+
+def _fails_over(site: Site, replica: Server, flavour: str) -> None:
+    """A replica with other file names takes over, and then the old primary comes back with a life of its own."""
+    old = site.source
+    old.stop()
+    replica.stop()
+    shutil.rmtree(replica.data_directory)
+    shutil.copytree(old.data_directory, replica.data_directory, symlinks=True)
+    (replica.data_directory / "auto.cnf").unlink(missing_ok=True)
+    for log in replica.data_directory.glob("binlog.*"):
+        log.unlink()
+    old.start()
+    replica.start()
+    _follow(replica, old, flavour)
+    site.write()
+    until(lambda: _orders(replica) == site.orders, what="the replica to follow")
+    site.catch_up()
+    old.kill()
+    _stop_following(replica, flavour)
+    replica.stop()
+    replica.port = old.port
+    replica.start()
+    site.source = replica
+    site.expect_new_timeline("forked")
+    # the old one is back at the address, with transactions that the new one never had
+    replica.stop()
+    old.port = replica.port
+    old.start()
+    site.source = old
+    site.orders = _orders(old)
+    site.write()
+    site.expect_new_timeline("forked")
+
+
+def test_a_source_put_back_while_nobody_looked(tmp_path: Path, mariadb: Server) -> None:
+    """It has a file of the same name again, longer than what is archived, but it is another one."""
+    made = deploy(tmp_path / "deployment", mariadb)
+    made.json("backup", "full")
+    mariadb.stop()
+    shutil.copytree(mariadb.data_directory, tmp_path / "copy", symlinks=True)
+    mariadb.start()
+    for count in range(5):
+        order(mariadb, "x" * count)
+    made.json("backup", "incremental")
+    mariadb.stop()
+    shutil.rmtree(mariadb.data_directory)
+    (tmp_path / "copy").rename(mariadb.data_directory)
+    mariadb.start()
+    for count in range(9):
+        order(mariadb, "y" * (90 - count))
+    ended = made.run("backup", "incremental")
+    assert ended.returncode == 24 and "were reset or the server was restored" in ended.stderr, ended.stderr
+    assert made.json("backup", "full")["set"] == "0002-1"
+    order(mariadb, "on the new timeline")
+    made.json("backup", "incremental")
+    listed = made.json("list")
+    assert [one["reason"] for one in listed["archive"]] == ["first", "reset"]
+    before, after = listed["windows"]
+    assert before["gap"] is None and after["gap"] is None and before["end"] < after["start"]
