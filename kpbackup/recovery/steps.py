@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from kpbackup.kubernetes import client
-from kpbackup.mysql import server
+from kpbackup.mysql import replay, server
 from kpbackup.pipeline import encrypt
 from kpbackup.plan.timeline import Target
 from kpbackup.recovery.profile import Profile
@@ -85,6 +85,14 @@ class Objectives:
 
 
 @dataclass(frozen=True)
+class Replaying:
+    """By which path transactions come into the target: `auto`, `served` or `direct`; and where it reaches us for `served`."""
+
+    path: str = "auto"
+    listening: replay.Listening = replay.Listening(tls=True)
+
+
+@dataclass(frozen=True)
 class RecoveryRequest:
     """What to recover and with what. `ask_manual(step, instructions)` returns when a person has done a manual step;
     None means that nobody is there. `progress(phase, done, total)` is called from threads. `warn` takes what the restored server
@@ -99,6 +107,7 @@ class RecoveryRequest:
     replace_users: bool = False
     skip_gtids: tuple[str, ...] = ()
     workers: int = 4
+    replaying: Replaying = Replaying()
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None
     progress: Callable[[str, int, int], None] | None = None
