@@ -22,7 +22,7 @@ from kpbackup.mysql.privileges import Privileges, read_privileges
 from kpbackup.recovery.steps import RecoveryRequest
 
 SERVED, DIRECT = "served", "direct"
-TRIAL_CONNECT_S = 15.0  # a replica retries every second
+TRIAL_CONNECT_S = 10.0  # a replica retries every second
 
 _TABLE = "trial"
 _PROVIDERS = (  # their procedures take a real server as the source, so kpbackup cannot use them itself
