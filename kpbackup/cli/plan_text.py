@@ -16,6 +16,19 @@ def into(plan: RecoveryPlan, request: RecoveryRequest) -> str:
     return f"{request.endpoint.name}, {f'{facts.flavour} {facts.version_string}' if facts else 'which step 1 starts'}"
 
 
+def changes(plan: RecoveryPlan) -> str | None:
+    """What a restore changes beside the data; not known before the target is there."""
+    if plan.target.replay_paths == ("direct",):
+        return "its own binlog grows by the restore; where the account may set it, its GTID state becomes the source's"
+    return "its own binlog and GTID state are reset; its replicas must be seeded again"
+
+
+def replay(plan: RecoveryPlan) -> str | None:
+    if not plan.cut.segments or not plan.target.replay_paths:
+        return None
+    return f"{' or else '.join(plan.target.replay_paths)}, tried in step 1 before anything is loaded"
+
+
 def warnings(plan: RecoveryPlan) -> list[str]:
     return [*plan.target.warnings, *plan.notes, *(plan.application.warnings if plan.application else ())]
 

@@ -176,6 +176,26 @@ class SwitchSettings(StepSettings):
         return self
 
 
+class ReplaySettings(Group):
+    """How archived transactions come into the target."""
+
+    path: Literal["auto", "served", "direct"] = "auto"
+    """`served`: the target replicates from kpbackup, with its own parallel appliers. `direct`: kpbackup sends them over an
+    ordinary connection, for targets that may not replicate (managed services) or cannot reach this machine. `auto`: the
+    first of the two that the target proves in step 1 to be possible."""
+
+    host: values.Text = ""
+    """Name or address of this machine as the target knows it, for a target in another network. Empty: the address that
+    this machine connects to the target from."""
+
+    port: int = pydantic.Field(default=0, ge=0, le=65535)
+    """Port the target connects to. 0: any free one; give one where a firewall or a Service stands in between."""
+
+    tls: bool = True
+    """Serve with TLS, by a certificate made for the one run. It keeps out whoever listens on the network; the target cannot
+    verify it."""
+
+
 class RecoverySettings(Group):
     """How a recovery is done."""
 
@@ -184,6 +204,8 @@ class RecoverySettings(Group):
     application: TargetApplicationSettings = TargetApplicationSettings()
 
     prepare: PrepareSettings = PrepareSettings()
+
+    replay: ReplaySettings = ReplaySettings()
 
     deploy: DeploySettings = DeploySettings()
 

@@ -62,6 +62,7 @@ def replay(
     target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int = 4,
     set_gtid_state: bool = True, keep_channel: bool = False, watch: event_states.EventWatch | None = None,
     on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S, listening: Listening = Listening(),
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> ReplayResult:
     """Everything `read_from(start.file, start.position)` gives, executed on the target; `start.gtid` is the state before.
 
@@ -90,8 +91,8 @@ def replay(
         return ReplayResult(0, 0, start, watch.settle(target))
     done = _run(
         target, facts, read_from=_watched(read_from, watch), start=start,
-        workers=workers, gtid_mode=gtid_mode, keep_channel=keep_channel, waiting=_Waiting(on_progress, stall_timeout_s),
-        listening=listening,
+        workers=workers, gtid_mode=gtid_mode, keep_channel=keep_channel, listening=listening,
+        waiting=_Waiting(on_progress, stall_timeout_s, connect_timeout_s),
     )
     enabled = watch.settle(target)
     end = Coordinates(done.file or start.file, done.position or start.position, gtid_state.read_state(target, facts))
@@ -128,6 +129,7 @@ def check_privileges(target: server.Connection, facts: ServerFacts, *, set_gtid_
 class _Waiting:
     on_progress: OnProgress | None
     stall_timeout_s: float
+    connect_timeout_s: float
 
 
 def _run(
@@ -197,7 +199,7 @@ def _wait(
         now = time.monotonic()
         if progress.is_streaming:
             streaming_at = now
-        if now - streaming_at > CONNECT_TIMEOUT_S:
+        if now - streaming_at > waiting.connect_timeout_s:
             raise errors.StepFailed(
                 f"{target.endpoint.name} does not connect to {where}: {status.io_error or 'no connection came'}",
                 hint="the target must be able to open a TCP connection to where kpbackup runs: set recovery.replay.host and port"

@@ -9,10 +9,11 @@ import time
 
 from kpbackup import errors
 from kpbackup.model import gtid
+from kpbackup.mysql import direct, gtid_state, load, replica_channel, schema, server
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import gtid_state, load, replica_channel, schema, server
-from kpbackup.recovery import loading, replaying
+from kpbackup.recovery import loading, paths, replaying
 from kpbackup.recovery.journal import Journal
+from kpbackup.recovery.paths import Path
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import RecoveryRequest
 
@@ -30,10 +31,13 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[
         figures |= _load(plan, request, journal)
     if journal.last("replayed") is None:
         figures |= _replay(plan, request, journal, facts)
-    with server.connect(request.endpoint) as connection:
-        replica_channel.remove(connection, facts)  # after the entry: while it may be resumed, the channel knows how far it came
+    path = replaying.chosen(journal)
+    if path.name == paths.SERVED:
+        with server.connect(request.endpoint) as connection:
+            # after the entry: while it may be resumed, the channel knows how far it came
+            replica_channel.remove(connection, facts)
     if journal.last("checked") is None:
-        _check_end(plan, request, facts)
+        _check_end(plan, request, facts, path)
         journal.write("checked")  # before the scratch schema goes, whose absence would otherwise fail the check of a resumed run
     loading.drop_scratch(request.endpoint)
     return figures
@@ -66,11 +70,14 @@ def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, fact
     return figures
 
 
-def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts.ServerFacts) -> None:
-    """The target's GTID state must hold the last included transaction and not the first excluded one."""
+def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts.ServerFacts, path: Path) -> None:
+    """The target's GTID state must hold the last included transaction and not the first excluded one; where GTIDs were not
+    kept, the progress in the scratch schema must be the cut."""
     with server.connect(request.endpoint) as target:
-        state = gtid_state.read_state(target, facts)
         there = schema.database_names(target)
+        if not path.keeps_gtids and load.SCRATCH_SCHEMA in there:
+            return _check_grouped(plan, request, target)
+        state = gtid_state.read_state(target, facts)
     last, first = plan.cut.last_included, plan.cut.first_excluded
     if last is not None and last.gtid and not gtid.contains(facts.flavour, state, last.gtid):
         raise errors.RestoreMismatch(
@@ -86,4 +93,13 @@ def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts
         raise errors.RestoreMismatch(
             f"{load.SCRATCH_SCHEMA} vanished from {request.endpoint.name} during the replay",
             hint="is somebody else working on the target? restore again",
+        )
+
+
+def _check_grouped(plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection) -> None:
+    file, position = target.row(f"SELECT CONVERT(file USING utf8mb4), position FROM {direct.PROGRESS_TABLE}") or ("", 0)
+    if (file, int(position)) != (plan.cut.at.file, plan.cut.at.position):
+        raise errors.RestoreMismatch(
+            f"{request.endpoint.name} stands at {file}:{position} of the source's binlog after the replay, not at {plan.cut.at}",
+            hint="the target is not to be used; restore again",
         )

@@ -15,12 +15,12 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import ChunkRecord, Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, selecting, server, versioned
+from kpbackup.mysql import load, needs, preflight, privileges, schema, selecting, server, versioned
 from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
-from kpbackup.recovery import environment, journal, loading, precheck, selected_replay
+from kpbackup.recovery import environment, journal, loading, paths, precheck, selected_replay
 from kpbackup.recovery import preview as previews
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest, Step
@@ -43,6 +43,7 @@ class TargetState:
     databases: tuple[str, ...]
     overwritten: tuple[str, ...]
     warnings: tuple[str, ...]
+    replay_paths: tuple[str, ...] = ()  # those the account's grants allow; step 1 tries them in this order
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,13 @@ def _target_state(
                 f"cannot restore set {backup_set.name} into {request.endpoint.name}: {finding.what}: {finding.why}",
                 hint=finding.mend,
             )
-    replay.check_privileges(connection, facts)
-    replica_channel.refuse_other_replication(connection, facts)
+    replay_paths = paths.possible(connection, facts, request)
     overwritten: tuple[str, ...] = ()
     if target is Found.FRESH:
         overwritten = tuple(sorted(set(there) & set(request.overwrite)))
         _refuse_others(request, there)
-    return TargetState(facts, there, overwritten, tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning"))
+    warnings = tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning")
+    return TargetState(facts, there, overwritten, warnings, replay_paths)
 
 
 def _refuse_others(request: RecoveryRequest, there: tuple[str, ...]) -> None:

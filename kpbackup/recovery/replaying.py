@@ -1,7 +1,8 @@
 """The replay of step 2: the archived events of a plan, up to its cut, into the loaded target.
 
-Resumable: a replay that was cut off goes on after the last transaction the target has executed, found by its GTID state,
-or for servers without GTIDs by the channel it still has. What a resumed one must know and nobody else may read
+By the path that step 1 proved (`paths`). Resumable: a replay that was cut off goes on after the last transaction the target
+has executed, found by its GTID state, for servers without GTIDs by the channel it still has, on the direct path without kept
+GTIDs by the table that is written in the same transactions. What a resumed one must know and nobody else may read
 (states of scheduled events, names of accounts) lies in the scratch schema on the target.
 """
 
@@ -11,20 +12,23 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import BinlogSegment
-from kpbackup.mysql import accounts, event_states, gtid_state, load, quoting, replay, replica_channel, server
+from kpbackup.mysql import accounts, direct, event_states, events, gtid_state, load, quoting, replay, replica_channel, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.account_statements import AccountRule
 from kpbackup.mysql.events import StreamEvent
 from kpbackup.mysql.left_out import LeftOut, Omission
 from kpbackup.mysql.serve import Progress
 from kpbackup.recovery import cut as cuts
+from kpbackup.recovery import paths
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.journal import Journal
+from kpbackup.recovery.paths import Path
 from kpbackup.recovery.planning import RecoveryPlan
-from kpbackup.recovery.steps import RecoveryRequest
+from kpbackup.recovery.steps import RecoveryRequest, Step
 
 REPLAY_THREADS = 4
 _EVENT_STATES = f"{load.SCRATCH_SCHEMA}.event_states"  # as they were before the replay: a resumed one needs them
@@ -37,13 +41,16 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: s
     Raises:
         StepFailed, PrivilegeMissing, TargetRefused, IntegrityError, DatabaseError, ServerUnreachable.
     """
+    path = chosen(journal)
     with server.connect(request.endpoint) as target:
         is_begun = journal.last("replay_started") is not None
         if not is_begun:
             _prepare_scratch(plan, request, target, facts)
         stream = _Stream(plan, SegmentReader(request.repository, request.identities), _left_out(plan, request, target, facts))
+        if path.name == paths.DIRECT:
+            return _figures(plan, stream, path, *_direct(plan, request, journal, target, facts, path, stream))
         if not is_begun:
-            start = _begin(plan, journal, target, facts)
+            start = _begin(plan, journal, target, facts, path)
             watch = event_states.EventWatch(target)
         else:
             start = _executed(plan, request, journal, target, facts)
@@ -54,24 +61,73 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: s
             journal.write("replay_resumed", {"file": start.file, "position": start.position})
         done = replay.replay(
             target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(plan, request),
-            set_gtid_state=False, keep_channel=True, watch=watch,
+            set_gtid_state=False, keep_channel=True, watch=watch, listening=request.replaying.listening,
         )
+    return _figures(plan, stream, path, done.transactions, done.sent_bytes, done.end)
+
+
+def chosen(journal: Journal) -> Path:
+    """The path that step 1 proved; `served` when there was nothing to try it with."""
+    prepared = journal.last("step_finished", step=Step.PREPARE)
+    return Path.parse(prepared.fields.get("replay_path", paths.SERVED)) if prepared is not None else Path(paths.SERVED)
+
+
+def _figures(
+    plan: RecoveryPlan, stream: _Stream, path: Path, transactions: int, sent_bytes: int, end: Coordinates
+) -> dict[str, str]:
     return {
-        "transactions": str(done.transactions),
-        "replayed_bytes": str(done.sent_bytes),
-        "gtid": done.end.gtid,
+        "transactions": str(transactions),
+        "replayed_bytes": str(sent_bytes),
+        "replay_path": str(path),
+        "gtid": end.gtid,
+        "reached": f"{end.file}:{end.position}",
         "skipped": ",".join(sorted(one.gtid for one in plan.skipped)),
         "account_statements_left_out": str(len(stream.left_out.tally.account_statements)),
     }
 
 
+def _direct(
+    plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts,
+    path: Path, stream: _Stream,
+) -> tuple[int, int, Coordinates]:
+    """(transactions, bytes, end) of a replay over an ordinary connection."""
+    with direct.opened(request.endpoint, facts, direct.Manner(path.keeps_gtids)) as applier:
+        if journal.last("replay_started") is None:
+            applier.begin(plan.backup_set.coordinates)
+            start = _begin(plan, journal, target, facts, path)
+        else:
+            _refuse_non_transactional(target)
+            state = direct.executed(target, facts) if path.keeps_gtids else ""
+            start = _executed_by_gtid(plan, request, state, facts) if path.keeps_gtids else applier.reached()
+            journal.write("replay_resumed", {"file": start.file, "position": start.position})
+        report = _report(plan, request)
+        done = applier.run(stream.from_transaction(start), report)
+    if path.keeps_gtids:
+        direct.settle_gtids(target, facts, plan.cut.last_included.gtid if plan.cut.last_included else "")
+    gtid_now = gtid_state.read_state(target, facts) if path.keeps_gtids else ""
+    return done.transactions, done.sent_bytes, Coordinates(done.file or start.file, done.position or start.position, gtid_now)
+
+
+def _refuse_non_transactional(target: server.Connection) -> None:
+    """Raises StepFailed: what a killed replay wrote into such tables was neither committed nor rolled back with the rest."""
+    found = target.rows(
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE engine <> 'InnoDB' AND table_type = 'BASE TABLE'"
+        " AND table_schema NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY 1, 2 LIMIT 5"
+    )
+    if found:
+        names = ", ".join(f"{schema}.{table}" for schema, table in found)
+        raise errors.StepFailed(
+            f"the replay was interrupted, and tables that have no transactions may hold a part of one: {names}",
+            hint="restore again, with --overwrite for the databases that are there",
+        )
+
+
 def _begin(
-    plan: RecoveryPlan, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts
+    plan: RecoveryPlan, journal: Journal, target: server.Connection, facts: server_facts.ServerFacts, path: Path
 ) -> Coordinates:
     start = plan.backup_set.coordinates
-    replica_channel.remove(target, facts)
     # set before the entry: a resumed run believes this state, so it must not be one from before this restore
-    gtid_state.set_state(target, facts, start.gtid)
+    paths.reset(target, facts, start, path)
     journal.write("replay_started", {"from": start, "to": plan.cut.at})
     return start
 
@@ -161,6 +217,13 @@ class _Stream:
                 described = segment.start.file
                 if self._order.is_at_or_after(event.file, event.start, self._plan.cut.at):
                     return
+                yield event
+
+    def from_transaction(self, start: Coordinates) -> Iterator[StreamEvent]:
+        """From `start` on, which lies between two transactions, without what comes before it in its segment."""
+        for event in self.left_out.apply(self._stored(start.file, start.position)):
+            is_description = event.type == events.FORMAT_DESCRIPTION
+            if is_description or self._order.is_at_or_after(event.file, event.start, start):
                 yield event
 
     def before(self, end: Coordinates) -> Iterator[StreamEvent]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kpbackup.kubernetes import client
 from kpbackup.model.selection import Selection
-from kpbackup.mysql import server
+from kpbackup.mysql import replay, server
 from kpbackup.pipeline import encrypt
 from kpbackup.plan.timeline import Target
 from kpbackup.recovery.profile import Profile
@@ -86,6 +86,14 @@ class Objectives:
 
 
 @dataclass(frozen=True)
+class Replaying:
+    """By which path transactions come into the target: `auto`, `served` or `direct`; and where it reaches us for `served`."""
+
+    path: str = "auto"
+    listening: replay.Listening = replay.Listening(tls=True)
+
+
+@dataclass(frozen=True)
 class RecoveryRequest:
     """What to recover and with what. `ask_manual(step, instructions)` returns when a person has done a manual step;
     None means that nobody is there. `progress(phase, done, total)` is called from threads. `warn` takes what the restored server
@@ -101,6 +109,7 @@ class RecoveryRequest:
     skip_gtids: tuple[str, ...] = ()
     selection: Selection = Selection()
     workers: int = 4
+    replaying: Replaying = Replaying()
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None
     progress: Callable[[str, int, int], None] | None = None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kpbackup.backup.archiver import ArchiveRequest
     from kpbackup.backup.full import FullRequest
     from kpbackup.mysql.server import Endpoint
-    from kpbackup.recovery.steps import Environment, Verification
+    from kpbackup.recovery.steps import Environment, Replaying, Verification
     from kpbackup.repository.binding import Repository
     from kpbackup.storage.backend import Backend
 
@@ -209,6 +209,15 @@ def verification(settings: config.Settings) -> Verification | None:
         ca_file=str(wanted.ca_file or ""),
         public_timeout_s=switch.public_timeout.total_seconds(),
     )
+
+
+def replaying(settings: config.Settings) -> Replaying:
+    """By which path archived transactions come into the target."""
+    from kpbackup.mysql.replay import Listening
+    from kpbackup.recovery.steps import Replaying
+
+    found = settings.recovery.replay
+    return Replaying(found.path, Listening(found.host, found.port, tls=found.tls))
 
 
 def _values(path: str | None) -> dict[str, Any]:

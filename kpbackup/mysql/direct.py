@@ -1,0 +1,389 @@
+"""Replay over an ordinary connection: rows as BINLOG statements, statements in the session they ran in on the source.
+
+For targets that may not replicate or cannot reach us. Same result as the target's own appliers give, in one of two manners:
+
+- *GTIDs kept*: each transaction commits by itself under its own GTID; the target's GTID state says how far it came.
+- *grouped*: several transactions commit together under GTIDs of the target's own, faster; how far it came stands in a table
+  of the scratch schema, written in the same transaction.
+
+Commands are pipelined, so that no round trip is waited for. When one fails the server goes on with those behind it, so each
+packet begins with ROLLBACK and, before its COMMIT, counts in a session variable: a packet whose predecessor did not commit
+meets another number and ends in an error of its own. Nothing is ever committed behind a failure.
+
+A statement that commits by itself (DDL) is waited for. Grouped, its place is written down before: a run that was killed
+between the two cannot know whether it was executed, and refuses to go on. A lock of the session keeps a run away from a
+target on which the server is still busy with what a killed one had sent.
+
+Limits: one connection; an event must fit into the target's max_allowed_packet as base64; see `direct_steps` for what is
+refused.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kpbackup import errors
+from kpbackup.model import gtid
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.mysql import direct_session, direct_steps, load, row_events, server, wire
+from kpbackup.mysql import events as binlog_events
+from kpbackup.mysql.direct_steps import Begin, Description, End, Rows, Statement
+from kpbackup.mysql.facts import ServerFacts
+from kpbackup.mysql.replay import OnProgress
+from kpbackup.mysql.serve import Progress
+
+GROUP = 20  # transactions that commit together: 100 were measured 10 % faster, and make a row lock last longer
+PIPELINE_PACKETS, PIPELINE_BYTES = 64, 4 << 20
+PACKET_BYTES = 1 << 20
+LOCK_WAIT_S = 600  # what a killed run had sent is at most PIPELINE_BYTES
+PROGRESS_TABLE = f"{load.SCRATCH_SCHEMA}.replayed"
+
+_LOCK = "kpbackup_replay"
+_MORE_RESULTS = 0x0008
+_STATEMENT_ENDS_AT = binlog_events.HEADER_BYTES + 6
+
+
+@dataclass(frozen=True)
+class Manner:
+    """`group`: how many transactions commit together; without kept GTIDs alone."""
+
+    keeps_gtids: bool
+    group: int = GROUP
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A packet whose answer is not read yet, up to which place it leads."""
+
+    size: int
+    end: End | None
+    transactions: int
+
+
+@contextmanager
+def opened(target: server.Endpoint, facts: ServerFacts, manner: Manner) -> Iterator[Applier]:
+    """A session that replays; nobody else does so on this target meanwhile.
+
+    Raises:
+        StepFailed: another session is still replaying.
+        PrivilegeMissing, DatabaseError, ServerUnreachable.
+    """
+    with server.connect(target) as connection:
+        if int(connection.value(f"SELECT GET_LOCK('{_LOCK}', {LOCK_WAIT_S})") or 0) != 1:
+            raise errors.StepFailed(
+                f"another session is replaying on {target.name}", hint="wait for it, or end it on the target (SHOW PROCESSLIST)"
+            )
+        yield Applier(connection, facts, manner)
+
+
+def executed(target: server.Connection, facts: ServerFacts) -> str:
+    """The GTIDs that a replay with kept GTIDs has executed."""
+    variable = "gtid_binlog_pos" if facts.mariadb else "gtid_executed"
+    return "".join(str(target.value(f"SELECT @@GLOBAL.{variable}") or "").split())
+
+
+def settle_gtids(target: server.Connection, facts: ServerFacts, last: str) -> None:
+    """After a replay with kept GTIDs: MariaDB knows them from its binlog alone, and empty transactions (`last` may be one) not
+    at all; as a replica it would know them from its position too."""
+    if not facts.mariadb:
+        return
+    state = executed(target, facts)
+    if last and not gtid.contains("mariadb", state, last):
+        state = gtid.add("mariadb", state, last)
+    target.execute("SET GLOBAL gtid_slave_pos=%s", (state,))
+
+
+class Applier:
+    """One session's replay: `begin` once for a whole recovery, `reached` to go on, then `run`."""
+
+    def __init__(self, connection: server.Connection, facts: ServerFacts, manner: Manner) -> None:
+        self._connection = connection
+        self._manner = manner
+        self._mariadb = facts.mariadb
+        self._has_gtid_next = not facts.mariadb and facts.gtid_mode != "OFF"
+        self._session = direct_session.Session(connection, facts)
+        self._wire = wire.WireSocket(connection, timeout_s=direct_session.TIMEOUT_S)
+        packet = int(connection.value("SELECT @@max_allowed_packet"))
+        self._largest_event = (packet - 8192) * 3 // 4
+        self._piece_bytes = min(PACKET_BYTES * 3 // 4, self._largest_event)
+        self._rows = _RowPieces(self._piece_bytes)
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._sent: deque[_Sent] = deque()
+        self._sent_bytes = 0
+        self._count = 0  # of packets that commit
+        self._opening: Begin | None = None
+        self._in_group = 0
+        self._last: End | None = None
+        self._is_alone = False
+        self._progress = Progress()
+        self._total = 0  # transactions sent, those of an interrupted replay included
+
+    def begin(self, start: Coordinates) -> None:
+        """Makes the table of the progress; replay starts at `start`."""
+        if self._manner.keeps_gtids:
+            return
+        self._connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {PROGRESS_TABLE} (id TINYINT PRIMARY KEY, file VARBINARY(512) NOT NULL,"
+            " position BIGINT UNSIGNED NOT NULL, transactions BIGINT UNSIGNED NOT NULL, intent VARBINARY(600) NOT NULL)"
+            " ENGINE=InnoDB"
+        )
+        self._connection.execute(
+            f"REPLACE INTO {PROGRESS_TABLE} VALUES (1, {_hex(start.file)}, {start.position}, 0, '')"
+        )
+
+    def reached(self) -> Coordinates:
+        """How far an interrupted grouped replay came, and the transactions it replayed are counted on.
+
+        Raises:
+            StepFailed: it was interrupted at a statement of which it cannot be known whether it was executed.
+        """
+        found = self._connection.row(
+            f"SELECT CONVERT(file USING utf8mb4), position, transactions, CONVERT(intent USING utf8mb4) FROM {PROGRESS_TABLE}"
+        )
+        if found is None:
+            raise errors.StepFailed("the progress of the replay is gone from the target", hint="restore again")
+        file, position, transactions, intent = found
+        if intent:
+            raise errors.StepFailed(
+                f"the replay was interrupted at the statement at {intent}: whether it was executed cannot be known",
+                hint="restore again, with --overwrite for the databases that are there",
+            )
+        self._total = int(transactions)
+        self._progress = Progress(str(file), int(position), self._total, 0)
+        return Coordinates(str(file), int(position))
+
+    def run(self, stream: Iterable[binlog_events.StreamEvent], on_progress: OnProgress | None = None) -> Progress:
+        """Executes whole transactions to the end of the stream; what was executed in all.
+
+        Raises:
+            StepFailed: the server refused something, told with its words; or something cannot be done by this path.
+            Also what the stream raises, ServerUnreachable.
+        """
+        self._session.prepare()
+        self._wire.send(b"\x1b\0\0")  # COM_SET_OPTION: several statements in one packet
+        self._wire.packet()
+        for step in direct_steps.steps(stream):
+            if isinstance(step, Rows):
+                self._add_rows(step)
+            elif isinstance(step, Begin):
+                self._opening = step
+            elif isinstance(step, End):
+                self._end(step)
+                if on_progress is not None:
+                    on_progress(self._progress)
+            elif isinstance(step, Statement):
+                self._statement(step)
+            else:
+                self._describe(step)
+        self._commit()
+        self._drain()
+        if self._has_gtid_next:
+            self._do(b"SET gtid_next='AUTOMATIC'")
+        return self._progress
+
+    # --- one step each
+
+    def _describe(self, step: Description) -> None:
+        """Between transactions; on MySQL it spoils gtid_next."""
+        self._commit()
+        self._drain()
+        around = [b"SET gtid_next='AUTOMATIC'"] if self._has_gtid_next else []
+        self._do(b"COMMIT", *around, _binlog([step.data]), *around)
+
+    def _add_rows(self, step: Rows) -> None:
+        if len(step.data) > self._largest_event:
+            name = self._connection.endpoint.name
+            raise errors.StepFailed(
+                f"an event of {len(step.data)} bytes does not fit into the max_allowed_packet of {name}",
+                hint="raise max_allowed_packet on the target (1073741824 is the most), or set recovery.replay.path to served",
+            )
+        self._open()
+        for piece in self._rows.add(step):
+            self._add(_binlog(piece))
+            if self._parts_bytes > PACKET_BYTES:
+                self._send_unfinished()
+
+    def _open(self) -> None:
+        """The begin of a transaction that was held back until it was known to be an ordinary one."""
+        begin, self._opening = self._opening, None
+        if begin is None:
+            return
+        if not self._parts and not self._in_group:
+            self._add(b"ROLLBACK")
+        if self._manner.keeps_gtids:
+            self._add(*self._session.identity(begin))
+            self._add(b"BEGIN")
+
+    def _statement(self, step: Statement) -> None:
+        """Waited for: what it needs of the session is set and put back around it."""
+        if not step.alone:
+            self._open()
+            self._flush_rows()
+            self._send_unfinished()
+            self._do(*self._session.context(step), step.query.text, *self._session.plain())
+            return
+        begin, self._opening = self._opening, None
+        self._commit()
+        self._drain()
+        self._is_alone = True
+        if not self._manner.keeps_gtids:
+            where = self._last or End(self._progress.file, self._progress.position, "")
+            self._do(f"UPDATE {PROGRESS_TABLE} SET intent={_hex(f'{where.file}:{where.position}')}".encode(), b"COMMIT")
+        identity = self._session.identity(begin) if self._manner.keeps_gtids and begin else ()
+        context = self._session.context(step)
+        if not step.in_block:
+            self._do(b"SET autocommit=1", *context, *identity, step.query.text)
+        elif self._mariadb and self._manner.keeps_gtids:  # its GTID is for the rows that follow
+            self._do(*context, b"SET sql_log_bin=0", step.query.text, b"SET sql_log_bin=1", *identity)
+        else:
+            self._do(*context, *identity, step.query.text)
+
+    def _end(self, step: End) -> None:
+        if not self._is_alone:
+            self._open()
+        self._last = step
+        self._in_group += 1
+        self._total += 1
+        if self._is_alone:
+            self._end_alone(step)
+        elif self._manner.keeps_gtids or self._in_group >= self._manner.group or self._parts_bytes > PACKET_BYTES:
+            self._commit()
+
+    def _end_alone(self, step: End) -> None:
+        self._flush_rows()
+        self._add(b"COMMIT")
+        self._send_unfinished()
+        if not self._manner.keeps_gtids:
+            self._do(*self._session.plain(), self._progress_update(step), b"COMMIT")
+        self._do(*self._session.plain(), b"SET autocommit=0")
+        self._is_alone = False
+        self._note(step, self._in_group)
+        self._in_group = 0
+
+    # --- packets
+
+    def _commit(self) -> None:
+        """Ends the group that is open, if one is: nothing of another transaction may have been added to it."""
+        end, count = self._last, self._in_group
+        if not count or end is None:
+            return
+        self._flush_rows()
+        if not self._manner.keeps_gtids:
+            self._add(self._progress_update(end))
+        number = self._count
+        self._add(f"SET @kpbackup_n=IF(@kpbackup_n={number},{number + 1},EXP(1000+@kpbackup_n))".encode(), b"COMMIT")
+        self._count += 1
+        self._in_group = 0
+        self._send(end, count)
+
+    def _progress_update(self, end: End) -> bytes:
+        return (
+            f"UPDATE {PROGRESS_TABLE} SET file={_hex(end.file)},position={end.position},transactions={self._total},intent=''"
+        ).encode()
+
+    def _flush_rows(self) -> None:
+        for piece in self._rows.flush():
+            self._add(_binlog(piece))
+
+    def _add(self, *parts: bytes) -> None:
+        for part in parts:
+            self._parts.append(part)
+            self._parts_bytes += len(part)
+
+    def _send(self, end: End | None, transactions: int) -> None:
+        packet = b";".join(self._parts)
+        self._wire.send(wire.COM_QUERY, packet)
+        self._sent.append(_Sent(len(packet), end, transactions))
+        self._sent_bytes += len(packet)
+        self._parts, self._parts_bytes = [], 0
+        while len(self._sent) > PIPELINE_PACKETS or self._sent_bytes > PIPELINE_BYTES:
+            self._answer()
+
+    def _send_unfinished(self) -> None:
+        """What has no COMMIT yet is waited for: behind it nothing may be under way."""
+        if self._parts:
+            self._send(None, 0)
+        self._drain()
+
+    def _drain(self) -> None:
+        while self._sent:
+            self._answer()
+
+    def _do(self, *statements: bytes) -> None:
+        """Each by itself, waited for."""
+        for statement in statements:
+            self._wire.send(wire.COM_QUERY, statement)
+            self._sent.append(_Sent(0, None, 0))
+            self._answer()
+
+    def _answer(self) -> None:
+        sent = self._sent.popleft()
+        self._sent_bytes -= sent.size
+        try:
+            while self._wire.read_ok().status & _MORE_RESULTS:
+                pass
+        except (errors.DatabaseError, errors.PrivilegeMissing) as exc:
+            behind = f"{self._progress.file}:{self._progress.position}" if self._progress.file else "its start"
+            raise errors.StepFailed(
+                f"replay on {self._connection.endpoint.name} stopped behind {behind}: {exc.message}",
+                hint="does the target hold exactly the backup set's data? restore again into an empty target",
+            ) from exc
+        if sent.end is not None:
+            self._note(sent.end, sent.transactions)
+
+    def _note(self, end: End, transactions: int) -> None:
+        now = self._progress
+        more = end.position - (now.position if now.file == end.file else 0)
+        self._progress = Progress(end.file, end.position, now.transactions + transactions, now.sent_bytes + more)
+
+
+class _RowPieces:
+    """Row events gathered for BINLOG statements: whole statements, or parts of a large one, each with its table maps."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._maps: list[bytes] = []
+        self._piece: list[bytes] = []
+        self._size = 0
+        self._has_rows = False
+
+    def add(self, step: Rows) -> Iterator[list[bytes]]:
+        is_map = step.data[4] == row_events.TABLE_MAP
+        if self._has_rows and self._size + len(step.data) > self._limit:
+            if self._maps:
+                self._piece[-1] = _ending(self._piece[-1])
+            yield from self.flush()
+            self._piece = list(self._maps)
+            self._size = sum(map(len, self._maps))
+        if is_map:
+            self._maps.append(step.data)
+        self._piece.append(step.data)
+        self._size += len(step.data)
+        self._has_rows = self._has_rows or not is_map
+        if step.ends_statement:
+            self._maps = []
+
+    def flush(self) -> Iterator[list[bytes]]:
+        if self._piece:
+            yield self._piece
+        self._piece, self._size, self._has_rows = [], 0, False
+
+
+def _ending(data: bytes) -> bytes:
+    """The row event as the last one of its statement."""
+    body = bytearray(data[: -binlog_events.CRC_BYTES])
+    body[_STATEMENT_ENDS_AT] |= row_events.STATEMENT_ENDS
+    return binlog_events.seal_event(bytes(body))
+
+
+def _binlog(events: list[bytes]) -> bytes:
+    return b"BINLOG '" + binascii.b2a_base64(b"".join(events), newline=False) + b"'"
+
+
+def _hex(text: str) -> str:
+    return f"X'{text.encode('utf-8', 'surrogateescape').hex()}'"
