@@ -59,6 +59,8 @@ VERBS: dict[str, Verb] = {
     "keys rewrap": Verb("kpbackup.cli.keys", "rewrap", "Seal every data key to today's recipients; no data is touched."),
     "keys canary": Verb("kpbackup.cli.keys", "canary", "Make canaries, or prove with --check that a key still opens them."),
     "keys signing": Verb("kpbackup.cli.recipients", "signing", "Make a new signing key, to rotate to."),
+    "pin": Verb("kpbackup.cli.pin", "pin", "Hold a backup set against retention."),
+    "unpin": Verb("kpbackup.cli.pin", "unpin", "Hold a backup set no longer."),
     "prune": Verb("kpbackup.cli.prune", "prune", "Release and delete what retention no longer needs."),
     "doctor": Verb("kpbackup.cli.doctor", "doctor", "Examine source, store, keys and clock; say how to mend."),
     "version": Verb("kpbackup.cli.version", "version", "Print the version of kpbackup."),

@@ -257,6 +257,16 @@ class RetentionSettings(Group):
     complete_chains: values.Whole = pydantic.Field(default=2, ge=1, le=1000)
     """Complete chains kept whatever their age, so that a stopped schedule never ends in an empty repository."""
 
+    weekly: values.Whole = pydantic.Field(default=0, le=10_000)
+    """Of so many of the newest weeks that have a set, the last set of each, restorable to its own moment. Weeks begin on
+    Monday, in `timezone`. None by default: what is kept longer than `days` is for you to say."""
+
+    monthly: values.Whole = pydantic.Field(default=0, le=10_000)
+    """The same by months."""
+
+    yearly: values.Whole = pydantic.Field(default=0, le=1000)
+    """The same by years."""
+
     grace_period: values.Duration = timedelta(days=1)
     """Wait between dropping a manifest and deleting its data, so that a restore already running can finish."""
 

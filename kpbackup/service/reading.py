@@ -99,7 +99,15 @@ def trust_of(settings: config.Settings, state: State) -> trusts.Trust:
 
 def policy(settings: config.Settings) -> retention.Policy:
     kept = settings.retention
-    return retention.Policy(kept.days, kept.complete_chains, kept.grace_period)
+    return retention.Policy(
+        days=kept.days,
+        complete_chains=kept.complete_chains,
+        grace_period=kept.grace_period,
+        weekly=kept.weekly,
+        monthly=kept.monthly,
+        yearly=kept.yearly,
+        zone=settings.zone,
+    )
 
 
 def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
