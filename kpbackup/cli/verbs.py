@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
     "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),
+    "copy": Verb("kpbackup.cli.copy", "copy", "Bring the second copies of the repository up to date."),
     "keys list": Verb("kpbackup.cli.keys", "list_", "List recipients, data keys, canaries and trusted signing keys."),
     "keys add": Verb("kpbackup.cli.recipients", "add", "Add a recipient, or make a new identity."),
     "keys remove": Verb("kpbackup.cli.recipients", "remove", "Remove a recipient from future key objects."),

@@ -107,8 +107,8 @@ class SourceSettings(Login):
         return self.name or f"{self.host}:{self.port}"
 
 
-class RepositorySettings(Group):
-    """Where backups are kept. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
+class StoreSettings(Group):
+    """A store of objects. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
 
     url: values.RepositoryUrl
     """`s3://bucket/prefix` or `file:///absolute/path`. One repository holds one source: several sources take several prefixes."""
@@ -119,15 +119,39 @@ class RepositorySettings(Group):
     region: values.Text | None = None
     """S3 region. Unset, the AWS configuration of the machine decides; servers that are not Amazon's rarely care."""
 
+    profile: values.Text | None = None
+    """Profile of the machine's AWS configuration that holds the credentials. Unset, the usual order of AWS decides."""
+
+    ca_file: values.Path | None = None
+    """PEM file of the authority that signed the S3 server's certificate, for an https:// endpoint_url of your own."""
+
+    @pydantic.model_validator(mode="after")
+    def _s3_keys_need_s3(self) -> Self:
+        if not self.url.startswith("s3://") and (self.endpoint_url or self.region or self.profile or self.ca_file):
+            raise ValueError("endpoint_url, region, profile and ca_file go with an s3:// url only")
+        return self
+
+
+class RepositorySettings(StoreSettings):
+    """Where backups are kept. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
+
     head_file: values.Path | None = None
     """File on this machine into which each backup writes the newest number of every log. Kept where the store cannot reach it,
     it shows removed newest entries and a store that serves an older state (`kpbackup check --expect-head`)."""
 
-    @pydantic.model_validator(mode="after")
-    def _s3_keys_need_s3(self) -> Self:
-        if not self.url.startswith("s3://") and (self.endpoint_url or self.region):
-            raise ValueError("endpoint_url and region go with an s3:// url only")
-        return self
+
+class CopySettings(StoreSettings):
+    """One second copy of the repository, on a store of its own."""
+
+    name: values.Text = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    """What the copy is called, in `kpbackup --copy NAME` and as label `repository` of its metrics: small letters, digits, `-`."""
+
+    max_age: values.Duration = pydantic.Field(default=timedelta(days=1), gt=timedelta())
+    """How far the copy's recovery point may be behind; `status` warns after it. A day forgives one night without a network."""
+
+    grace_period: values.Duration = timedelta(days=7)
+    """How long the copy keeps what the origin has released, counted from then; `kpbackup --copy NAME prune` deletes it after
+    that. A week leaves time to notice a prune that should not have been."""
 
 
 class EncryptionSettings(Group):
@@ -200,6 +224,10 @@ class ScheduleSettings(Group):
 
     incremental: values.Cron | None = "0 * * * *"
     """Cron expression of incremental backups; null switches them off. Every hour, which meets the RPO of one hour."""
+
+    copies: values.Cron | None = "15 * * * *"
+    """Cron expression of copying to `copies`, where there are some; null switches it off. A quarter past every hour, when the
+    hour's incremental backup has ended."""
 
     canary: values.Cron | None = None
     """Cron expression of new canaries, one small object per recipient, which `kpbackup keys canary --check` opens where the

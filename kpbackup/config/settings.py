@@ -7,7 +7,7 @@ A group that a command does not need may be missing: a machine that restores has
 from __future__ import annotations
 
 from datetime import tzinfo
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 
@@ -52,15 +52,58 @@ class Settings(groups.Group):
 
     notify: NotifySettings = NotifySettings()
 
-    copies: tuple[Any, ...] = ()
-    """Reserved for further repositories; empty in this version."""
+    copies: tuple[groups.CopySettings, ...] = ()
+    """Second copies of the repository, on other stores: a list of {name, url, endpoint_url, region, profile, ca_file, max_age,
+    grace_period}. `kpbackup copy` and the daemon keep them up to date."""
+
+    _copy: str = pydantic.PrivateAttr(default="")
 
     @pydantic.field_validator("copies", mode="after")
     @classmethod
-    def _copies_come_later(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if value:
-            raise ValueError("further repositories come with a later version; leave it empty")
+    def _copies_differ(cls, value: tuple[groups.CopySettings, ...]) -> tuple[groups.CopySettings, ...]:
+        if len({one.name for one in value}) != len(value):
+            raise ValueError("two copies have the same name")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _copies_lie_elsewhere(self) -> Self:
+        places = [one.url for one in self.copies] + ([self.repository.url] if self.repository else [])
+        ends = [one.endpoint_url for one in self.copies] + ([self.repository.endpoint_url] if self.repository else [])
+        if len(set(zip(places, ends, strict=True))) != len(places):
+            raise ValueError("a copy lies where the repository or another copy lies; give each a store of its own")
+        return self
+
+    @property
+    def copy_name(self) -> str:
+        """The copy these settings look at instead of the repository itself; "" when at none."""
+        return self._copy
+
+    def need_copy(self, name: str) -> groups.CopySettings:
+        """The copy of this name.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        for one in self.copies:
+            if one.name == name:
+                return one
+        known = ", ".join(one.name for one in self.copies)
+        raise errors.SettingsError(
+            f"no copy is called {name!r}", hint=f"copies in the settings: {known}" if known else "the settings name no copies"
+        )
+
+    def of_copy(self, name: str) -> Settings:
+        """These settings with a copy in the place of the repository: to read it, restore from it and prune it.
+
+        Raises:
+            SettingsError: there is no such copy.
+        """
+        found = self.need_copy(name)
+        store = {field: getattr(found, field) for field in groups.StoreSettings.model_fields}
+        retention = self.retention.model_copy(update={"grace_period": found.grace_period})
+        changed = self.model_copy(update={"repository": groups.RepositorySettings(**store), "retention": retention})
+        changed._copy = name
+        return changed
 
     @property
     def zone(self) -> tzinfo:

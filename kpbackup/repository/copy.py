@@ -66,7 +66,7 @@ def copy(
                 held.check()
                 run.copy_manifest(key, data, pool)
                 progress(done, len(keys), "manifests")
-    return Copied(run.manifests, run.objects, run.bytes, tuple(run.problems))
+    return Copied(run.manifests, run.objects, run.size_bytes, tuple(run.problems))
 
 
 def _open(origin: Repository, target: Backend) -> Repository:
@@ -114,7 +114,7 @@ class _Run:
     problems: list[tuple[str, str]] = field(default_factory=list)
     manifests: int = 0
     objects: int = 0
-    bytes: int = 0
+    size_bytes: int = 0
 
     def new_manifests(self) -> list[str]:
         """Keys of the manifests that the copy lacks, in the order of copying. Manifests are listed before what they name."""
@@ -177,7 +177,7 @@ class _Run:
 
     def _count(self, size: int) -> None:
         self.objects += 1
-        self.bytes += size
+        self.size_bytes += size
 
     def _named(self, key: str, data: bytes) -> Iterator[manifest.StoredObject]:
         """The data objects a manifest names; judged on the way: the manifest's signature and place, its payload's hash."""

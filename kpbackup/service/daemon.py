@@ -31,6 +31,7 @@ from kpbackup.service.stopping import StoppableBackend, Stopped
 
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
+    from kpbackup.storage.backend import Backend
 
 TICK_S = 0.25  # how soon a signal, a finished job or a due one is seen
 STOP_BOUND_S = 20.0  # below the 30 s that Kubernetes and systemd allow
@@ -56,7 +57,7 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
         meter=supervisor.meter,
     )
     with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
-        supervisor.holder = f"{settings.service.instance}:{web.port}"
+        supervisor.name(f"{settings.service.instance}:{web.port}")
         watch.start()
         web.start()
         logs.event(
@@ -115,7 +116,7 @@ class Supervisor:
         self._full = Job("full", timings["full"], self._run_full)
         self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
         self.meter = Meter() if settings.archive.continuous else None
-        self._side = side_jobs.SideJobs(settings, self._stoppable)
+        self._side = side_jobs.SideJobs(settings, self._stoppable, self._stoppable_backend)
         self._application = Job("application", timings["application"], self._run_application)
         own = (self._application,) if settings.application is not None else ()
         self._jobs = (self._full, self._incremental, *own, *self._side.jobs)
@@ -123,6 +124,10 @@ class Supervisor:
         self._is_mending = False  # a forced full backup runs
         self._bundle_with_set = False  # a full backup ended since the last bundle
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
+
+    def name(self, holder: str) -> None:
+        """Names this process in leases."""
+        self.holder = self._side.holder = holder
 
     def failures(self) -> dict[str, int]:
         return {job.kind: job.failures for job in self._jobs}
@@ -252,7 +257,10 @@ class Supervisor:
         head_file.record(self._head_file, segments, now=datetime.now(UTC))
 
     def _stoppable(self) -> Repository:
-        return replace(self._repository, backend=StoppableBackend(self._repository.backend, self._stopping))
+        return replace(self._repository, backend=self._stoppable_backend(self._repository.backend))
+
+    def _stoppable_backend(self, backend: Backend) -> Backend:
+        return StoppableBackend(backend, self._stopping)
 
 
 def last_success(catalog: Catalog) -> dict[str, datetime | None]:

@@ -71,6 +71,10 @@ METRICS: dict[str, Metric] = {
     "kpbackup_canary_last_success_timestamp_seconds": Metric(
         "When the newest canary was made that this recipient's key has opened", ("recipient",)
     ),
+    "kpbackup_copy_recovery_point_timestamp_seconds": Metric(
+        "Newest moment that can be restored from this copy, read from the copy", ("repository",)
+    ),
+    "kpbackup_copy_up": Metric("1 when this copy was read at the last try, else 0", ("repository",)),
     "kpbackup_head_sequence": Metric("Number of the newest entry of a log: a head kept outside the store", ("timeline", "log")),
     "kpbackup_head_regressed": Metric("1 when the store shows less than the head file or this process knows, else 0"),
     "kpbackup_certificate_expiry_timestamp_seconds": Metric("When an endpoint's certificate expires, where known", ("endpoint",)),

@@ -22,10 +22,20 @@ if TYPE_CHECKING:
 
 def backend(settings: config.Settings) -> Backend:
     """The store that holds the repository."""
+    return _store(settings.need_repository())
+
+
+def copy_backend(settings: config.Settings, name: str) -> Backend:
+    """The store that holds this copy."""
+    return _store(settings.need_copy(name))
+
+
+def _store(wanted: config.StoreSettings) -> Backend:
     from kpbackup import storage
 
-    wanted = settings.need_repository()
-    return storage.open_backend(wanted.url, endpoint_url=wanted.endpoint_url, region=wanted.region)
+    return storage.open_backend(
+        wanted.url, endpoint_url=wanted.endpoint_url, region=wanted.region, profile=wanted.profile, ca_file=wanted.ca_file
+    )
 
 
 def reading_repository(settings: config.Settings) -> Repository:
@@ -53,9 +63,23 @@ def _with_retired(settings: config.Settings, public: tuple[sign.PublicKey, ...])
 
 
 def writing_repository(settings: config.Settings) -> Repository:
-    """The repository, with the signing key that writing needs."""
+    """The repository, with the signing key that writing needs.
+
+    Raises:
+        UsageError: the settings look at a copy.
+    """
+    refuse_copy(settings)
     settings.need_signing_key()
     return reading_repository(settings)
+
+
+def refuse_copy(settings: config.Settings) -> None:
+    """Raises UsageError when the settings look at a copy: what was written there alone, no copying could ever join."""
+    if settings.copy_name:
+        raise errors.UsageError(
+            f"--copy {settings.copy_name}: a copy is read, checked, restored from and pruned; `kpbackup copy` alone writes to it",
+            hint="leave --copy out to write into the repository",
+        )
 
 
 def signing_key(settings: config.Settings) -> sign.SigningKey:

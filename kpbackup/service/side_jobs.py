@@ -1,6 +1,7 @@
-"""The daemon's jobs beside backups: canaries. Each runs by its own schedule, off unless that is set.
+"""The daemon's jobs beside backups: copying, canaries. Each runs by its own schedule, off unless there is something to do.
 
-What was done last is read from the repository, so a restarted daemon does not do it again.
+What was done last is read from the repository, so a restarted daemon does not do it again; only copying, which costs nothing
+when there is nothing new, it does once at its start.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kpbackup import config
+from kpbackup import config, errors
 from kpbackup.repository import canary
-from kpbackup.service import opening, reading
+from kpbackup.service import copies, opening, reading
 from kpbackup.service.jobs import Job
 
 if TYPE_CHECKING:
@@ -24,19 +25,21 @@ Open = Callable[[], "Repository"]
 
 
 class SideJobs:
-    """`repository` gives the repository to work on, stoppable at safe points."""
+    """`repository` gives the repository to work on, stoppable at safe points; `wrap` makes another store stoppable."""
 
-    def __init__(self, settings: config.Settings, repository: Open) -> None:
-        self._settings, self._repository = settings, repository
+    def __init__(self, settings: config.Settings, repository: Open, wrap: copies.Wrap) -> None:
+        self._settings, self._repository, self._wrap = settings, repository, wrap
+        self.holder = settings.service.instance
         timings = reading.timings(settings)
         self._canary = Job("canary", timings["canary"], self._make_canaries)
-        self.jobs = (self._canary,)
+        self._copy = Job("copy", timings["copy"], self._bring_up_copies)
+        self.jobs = (self._canary, *((self._copy,) if settings.copies else ()))
 
     def start_due(self, state: reading.State, now: datetime) -> None:
         """Starts what is due and does not run yet."""
         last = {"canary": max((one.newest_at for one in state.canaries), default=None)}
         for job in self.jobs:
-            if not job.is_running and (due := job.due(now, last[job.kind])) is not None:
+            if not job.is_running and (due := job.due(now, last.get(job.kind))) is not None:
                 job.start(due)
 
     def _make_canaries(self, due: schedule.Due) -> dict[str, Any]:
@@ -44,3 +47,21 @@ class SideJobs:
             self._repository(), opening.recipients(self._settings), now=datetime.now(UTC), older_than=CANARY_APART
         )
         return {"canaries": len(made)}
+
+    def _bring_up_copies(self, due: schedule.Due) -> dict[str, Any]:
+        """Every copy, each by itself; the first failure ends the job as failed when all were tried."""
+        facts: dict[str, Any] = {}
+        failed: list[errors.KpbackupError] = []
+        for one in self._settings.copies:
+            try:
+                done = copies.bring_up(self._settings, self._repository(), one.name, holder=self.holder, wrap=self._wrap)
+            except errors.KpbackupError as exc:
+                failed.append(exc)
+                continue
+            facts[one.name] = f"{done.manifests} manifests, {done.bytes} bytes"
+            if done.problems:
+                key, what = done.problems[0]
+                failed.append(errors.IntegrityError(f"{len(done.problems)} objects not copied to {one.name}: {key}: {what}"))
+        if failed:
+            raise failed[0]
+        return facts

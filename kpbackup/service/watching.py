@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kpbackup import config, errors, logs
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import server
-from kpbackup.service import reading
+from kpbackup.service import copies, reading, trust
 
 if TYPE_CHECKING:
     from kpbackup.mysql.server import Endpoint
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kpbackup.service.status import Status
 
 REFRESH_S = 15.0  # a scrape interval: more often only costs requests
+COPIES_S = 60.0  # copies are brought up every hour or so; each reading costs requests to another store
 PROBE_S = 10.0  # how late a source that went away is noticed
 PROBE_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 2.0  # a reading that hangs in the network is left behind
@@ -167,14 +168,33 @@ def clock_skew(endpoint: Endpoint) -> timedelta:
     return there - (asked + (answered - asked) / 2)
 
 
+class CopiesWatch:
+    """Keeps `view` of the second copies: a slow or absent one holds nobody else up."""
+
+    def __init__(self, reader: copies.Reader) -> None:
+        self._reader = reader
+        self.view: tuple[trust.Copy, ...] = ()
+        self.task = Task("copies", self._refresh, every_s=COPIES_S)
+
+    def _refresh(self) -> None:
+        before = {one.name: one.problem for one in self.view}
+        self.view = self._reader.read()
+        for one in self.view:
+            if one.problem and not before.get(one.name):
+                logs.event(logger, "copy_lost", level=logging.WARNING, copy=one.name, problem=one.problem)
+            elif before.get(one.name) and not one.problem:
+                logs.event(logger, "copy_found_again", copy=one.name)
+
+
 class Watch:
-    """Both views together, and the status they give."""
+    """All views together, and the status they give."""
 
     def __init__(self, settings: config.Settings, repository: Repository, endpoint: Endpoint | None) -> None:
         self._settings = settings
         self.source_label = repository.binding.source
         self.repository, self.source = RepositoryWatch(reading.reader(settings, repository)), SourceWatch(endpoint)
-        self.tasks = (self.repository.task, self.source.task)
+        self.copies = CopiesWatch(copies.Reader(settings, repository))
+        self.tasks = (self.repository.task, self.source.task, *((self.copies.task,) if settings.copies else ()))
 
     def start(self) -> None:
         for task in self.tasks:
@@ -202,4 +222,6 @@ class Watch:
         view = self.repository.view
         if view.state is None:
             return None
-        return reading.assess(self._settings, view.state, now=now, clock_skew=self.source.view.clock_skew)
+        return reading.assess(
+            self._settings, view.state, now=now, clock_skew=self.source.view.clock_skew, copies=self.copies.view
+        )

@@ -52,12 +52,21 @@ class Bucket:
     """The calls of one bucket: one client, created at the first call and shared by all threads."""
 
     def __init__(
-        self, bucket: str, *, endpoint_url: str | None, region: str | None, retry: RetryPolicy, timeout_s: float
+        self,
+        bucket: str,
+        *,
+        endpoint_url: str | None,
+        region: str | None,
+        profile: str | None,
+        ca_file: str | None,
+        retry: RetryPolicy,
+        timeout_s: float,
     ) -> None:
         self.bucket = bucket
         self.retry = retry
         self.store = endpoint_url or "Amazon S3"
         self._endpoint_url, self._region, self._timeout_s = endpoint_url, region, timeout_s
+        self._profile, self._ca_file = profile, ca_file
         self._creating = threading.Lock()
         self._client: Any = None
 
@@ -69,7 +78,7 @@ class Bucket:
             return self._client
 
     def _create(self) -> Any:
-        session = boto3.session.Session()
+        session = boto3.session.Session(profile_name=self._profile)
         settings = botocore.config.Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=self._timeout_s,
@@ -81,7 +90,9 @@ class Bucket:
             response_checksum_validation="when_required",
         )
         region = self._region or session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=self._endpoint_url, region_name=region, config=settings)
+        return session.client(
+            "s3", endpoint_url=self._endpoint_url, region_name=region, config=settings, verify=self._ca_file
+        )
 
     def once(self, method: str, key: str, **parameters: object) -> Json:
         """One request, not retried; raises botocore's own exceptions. `key` "" for calls about the bucket."""
@@ -130,12 +141,22 @@ class S3Backend:
         *,
         endpoint_url: str | None = None,
         region: str | None = None,
+        profile: str | None = None,
+        ca_file: str | None = None,
         retry: RetryPolicy = RETRY,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket = Bucket(bucket, endpoint_url=endpoint_url, region=region, retry=retry, timeout_s=read_timeout_s)
+        self._bucket = Bucket(
+            bucket,
+            endpoint_url=endpoint_url,
+            region=region,
+            profile=profile,
+            ca_file=ca_file,
+            retry=retry,
+            timeout_s=read_timeout_s,
+        )
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_hint: int = 0) -> ObjectInfo:
         full_key = self._full(key)
