@@ -68,9 +68,11 @@ def _show(room: context.Context, decisions: Sequence[Decision], done: Pruned | N
         "released_sets": done.sets if done else None,
         "released_segments": done.segments if done else None,
         "deleted_objects": done.deleted if done else None,
+        "kept_by_lock": done.kept_by_lock if done else None,
     }
     told = (
         f"released {done.sets} sets and {done.segments} segments; deleted {done.deleted} objects whose grace period is over"
+        + (f"; {done.kept_by_lock} more are kept by lock" if done.kept_by_lock else "")
         if done
         else "dry run: nothing was changed"
     )

@@ -107,6 +107,18 @@ class SourceSettings(Login):
         return self.name or f"{self.host}:{self.port}"
 
 
+class LockSettings(Group):
+    """Object Lock: the bucket refuses to delete objects for some time, whoever asks. The bucket must have been made with it."""
+
+    mode: Literal["off", "governance", "compliance"] = "off"
+    """`governance` can be lifted by an account with that right, `compliance` by nobody, not even by the owner of the bucket:
+    what is stored is paid for until its lock is over. Off by default, as most buckets cannot."""
+
+    days: values.Whole | None = pydantic.Field(default=None, ge=1, le=36_500)
+    """For how long. Unset, retention.days and the grace period: until then nothing is to be pruned anyway. Leases and probes
+    are never locked."""
+
+
 class StoreSettings(Group):
     """A store of objects. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
 
@@ -125,10 +137,13 @@ class StoreSettings(Group):
     ca_file: values.Path | None = None
     """PEM file of the authority that signed the S3 server's certificate, for an https:// endpoint_url of your own."""
 
+    lock: LockSettings = LockSettings()
+
     @pydantic.model_validator(mode="after")
     def _s3_keys_need_s3(self) -> Self:
-        if not self.url.startswith("s3://") and (self.endpoint_url or self.region or self.profile or self.ca_file):
-            raise ValueError("endpoint_url, region, profile and ca_file go with an s3:// url only")
+        given = self.endpoint_url or self.region or self.profile or self.ca_file or self.lock.mode != "off"
+        if not self.url.startswith("s3://") and given:
+            raise ValueError("endpoint_url, region, profile, ca_file and lock go with an s3:// url only")
         return self
 
 

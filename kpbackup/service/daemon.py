@@ -197,6 +197,8 @@ class Supervisor:
 
     def _follow_up(self, job: Job, outcome: Outcome) -> None:
         self._watch.repository.task.wake()
+        if job.kind == "copy":
+            self._watch.copies.task.wake()
         if outcome.ending is Ending.DIED:
             raise errors.InternalError(
                 f"the {job.kind} job died: {type(outcome.error).__name__}: {outcome.error}",

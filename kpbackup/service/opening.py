@@ -5,6 +5,7 @@ Each function asks for what it needs and raises SettingsError naming the missing
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kpbackup import config, errors
@@ -18,24 +19,43 @@ if TYPE_CHECKING:
     from kpbackup.recovery.steps import Environment, Verification
     from kpbackup.repository.binding import Repository
     from kpbackup.storage.backend import Backend
+    from kpbackup.storage.locks import Lock
 
 
 def backend(settings: config.Settings) -> Backend:
     """The store that holds the repository."""
-    return _store(settings.need_repository())
+    return _store(settings, settings.need_repository())
 
 
 def copy_backend(settings: config.Settings, name: str) -> Backend:
     """The store that holds this copy."""
-    return _store(settings.need_copy(name))
+    wanted = settings.need_copy(name)
+    return _store(settings, wanted)
 
 
-def _store(wanted: config.StoreSettings) -> Backend:
+def _store(settings: config.Settings, wanted: config.StoreSettings) -> Backend:
     from kpbackup import storage
 
     return storage.open_backend(
-        wanted.url, endpoint_url=wanted.endpoint_url, region=wanted.region, profile=wanted.profile, ca_file=wanted.ca_file
+        wanted.url,
+        endpoint_url=wanted.endpoint_url,
+        region=wanted.region,
+        profile=wanted.profile,
+        ca_file=wanted.ca_file,
+        lock=_lock(settings, wanted),
     )
+
+
+def _lock(settings: config.Settings, wanted: config.StoreSettings) -> Lock | None:
+    """What is put on every object: by default until retention would release it."""
+    from kpbackup.repository import layout
+    from kpbackup.storage import locks, probe
+
+    if wanted.lock.mode == "off":
+        return None
+    kept = settings.retention
+    period = timedelta(days=wanted.lock.days) if wanted.lock.days else timedelta(days=kept.days) + kept.grace_period
+    return locks.Lock(wanted.lock.mode, period, (layout.LEASES, probe.PREFIX))
 
 
 def reading_repository(settings: config.Settings) -> Repository:

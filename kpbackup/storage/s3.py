@@ -17,6 +17,7 @@ import itertools
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3.session
@@ -24,8 +25,9 @@ import botocore.config
 import botocore.exceptions
 
 from kpbackup import errors
-from kpbackup.storage import backend, parts, s3_download, s3_errors, s3_upload
+from kpbackup.storage import backend, locks, parts, s3_download, s3_errors, s3_upload
 from kpbackup.storage.backend import Capabilities, ObjectInfo, validate_key, validate_prefix
+from kpbackup.storage.locks import Lock
 from kpbackup.storage.retry import RetryPolicy
 
 CONNECT_TIMEOUT_S = 10.0
@@ -44,6 +46,8 @@ _ALWAYS_ANSWERED = {
     "get_object": ("ETag", "ContentLength"),
     "list_objects_v2": ("IsTruncated",),
 }
+
+_WITHOUT_LOCK = ("ObjectLockConfigurationNotFoundError", "NotImplemented", "InvalidRequest", "NoSuchObjectLockConfiguration")
 
 Json = dict[str, Any]
 
@@ -143,10 +147,12 @@ class S3Backend:
         region: str | None = None,
         profile: str | None = None,
         ca_file: str | None = None,
+        lock: Lock | None = None,
         retry: RetryPolicy = RETRY,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.lock = lock
         self._prefix = f"{prefix}/" if prefix else ""
         self._bucket = Bucket(
             bucket,
@@ -165,9 +171,14 @@ class S3Backend:
         if not first.last:
             again = _chained(first, stream)
             del first  # or the first part would stay in memory to the end
-            return self._confirm(key, s3_upload.MultipartUpload(self._bucket, full_key).run(again))
-        self._bucket.call("store", "put_object", full_key, Body=first.data, **s3_upload.integrity(first.data))
+            return self._confirm(key, s3_upload.MultipartUpload(self._bucket, full_key, **self._locking(key)).run(again))
+        self._bucket.call(
+            "store", "put_object", full_key, Body=first.data, **s3_upload.integrity(first.data), **self._locking(key)
+        )
         return self._confirm(key, s3_upload.Sent(len(first.data), zlib.crc32(first.data)))
+
+    def _locking(self, key: str) -> Json:
+        return self.lock.parameters(key, datetime.now(UTC)) if self.lock is not None else {}
 
     def _confirm(self, key: str, sent: s3_upload.Sent) -> ObjectInfo:
         """What the store says it holds now, compared with what was sent."""
@@ -197,9 +208,10 @@ class S3Backend:
     def _conditional(self, key: str, data: bytes, **condition: str) -> ObjectInfo:
         """A conditional PutObject; when an answer was lost, what is stored says whether it was carried out."""
         doubtful = False
+        parameters = {**condition, **self._locking(key)}
         for last in self._bucket.retry.pace():
             try:
-                answer = self._bucket.once("put_object", self._full(key), Body=data, **s3_upload.integrity(data), **condition)
+                answer = self._bucket.once("put_object", self._full(key), Body=data, **s3_upload.integrity(data), **parameters)
                 return ObjectInfo(key, len(data), answer["ETag"])
             except s3_errors.FAILURES as exc:
                 doubtful = doubtful or s3_errors.is_ambiguous(exc)
@@ -294,6 +306,31 @@ class S3Backend:
                 return True
             raise self._bucket.error(exc, "store", self._full(key)) from exc
         return False
+
+    def locked_until(self, key: str) -> datetime | None:
+        until: datetime | None = self._head(self._full(key), "read the lock of").get("ObjectLockRetainUntilDate")
+        return until
+
+    def can_lock(self) -> bool:
+        try:
+            answer = self._bucket.call("read the lock of", "get_object_lock_configuration", "")
+        except errors.StorageError as exc:
+            if s3_errors.code_of(exc.__cause__) in _WITHOUT_LOCK:
+                return False
+            raise
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+    def keeps_versions(self) -> bool:
+        return bool(self._bucket.call("read the versioning of", "get_bucket_versioning", "").get("Status") == "Enabled")
+
+    def put_locked(self, key: str, data: bytes, *, mode: locks.Mode, until: datetime) -> str:
+        lock = locks.fixed(mode, until)
+        answer = self._bucket.call("store", "put_object", self._full(key), Body=data, **s3_upload.integrity(data), **lock)
+        return str(answer.get("VersionId", ""))
+
+    def delete_version(self, key: str, version: str, *, bypass: bool) -> None:
+        extra: Json = {"BypassGovernanceRetention": True} if bypass else {}
+        self._bucket.call("delete a version of", "delete_object", self._full(key), VersionId=version, **extra)
 
     def close(self) -> None:
         self._bucket.close()

@@ -1,4 +1,4 @@
-"""Second copies: whole at every moment, resumable, nothing lost by the origin's prune, and an origin that lost something is found."""
+"""Second copies: whole at every moment, resumable, deaf to the origin's prune; an origin that lost something is found."""
 
 from __future__ import annotations
 

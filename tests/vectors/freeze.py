@@ -46,7 +46,10 @@ def fill(server: Server) -> None:
 
 
 def freeze(directory: Path) -> None:
-    with mariadb_server(directory / "source", server_id=11) as source, mariadb_server(directory / "target", server_id=12) as target:
+    with (
+        mariadb_server(directory / "source", server_id=11) as source,
+        mariadb_server(directory / "target", server_id=12) as target,
+    ):
         scene = Scene(directory / "scene", source=source, target=target)
         scene.settings["source"]["name"] = "vector"
         scene.ok("init", "--keys", str(scene.keys))
