@@ -30,12 +30,28 @@ class TlsSettings(Group):
     """Encryption of the connection to a database server."""
 
     required: bool = False
-    """Refuse a connection without TLS. Off by default because many servers inside one network offer none; without it
-    TLS is used when the server offers it, but the server's certificate is not verified."""
+    """Refuse a connection without TLS, and verify the server (`verify`). Off by default because many servers inside one network
+    offer none; without it TLS is used when the server offers it, but the server's certificate is not verified."""
 
     ca_file: values.Path | None = None
-    """PEM file of the authority that signed the server's certificate. Set, it makes TLS required and verifies
-    certificate and host name."""
+    """PEM file of the authority that signed the server's certificate. Set, it makes TLS required. Without it, and with
+    `required`, the authorities this machine trusts decide."""
+
+    verify: Literal["identity", "ca", "none"] = "identity"
+    """What of the server is verified when TLS is asked for: `identity`, its certificate and that it names the host; `ca`, the
+    certificate alone; `none`. `identity`, because a certificate for another host may be anybody's."""
+
+    certificate_file: values.Path | None = None
+    """PEM file of the certificate this client shows, for accounts that REQUIRE X509. Set, it makes TLS required."""
+
+    key_file: values.Path | None = None
+    """PEM file of the private key of `certificate_file`."""
+
+    @pydantic.model_validator(mode="after")
+    def _key_and_certificate(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
 
 
 class Login(Group):
@@ -305,10 +321,10 @@ class RetentionSettings(Group):
     Monday, in `timezone`. None by default: what is kept longer than `days` is for you to say."""
 
     monthly: values.Whole = pydantic.Field(default=0, le=10_000)
-    """The same by months."""
+    """The same by months. None by default."""
 
     yearly: values.Whole = pydantic.Field(default=0, le=1000)
-    """The same by years."""
+    """The same by years. None by default."""
 
     grace_period: values.Duration = timedelta(days=1)
     """Wait between dropping a manifest and deleting its data, so that a restore already running can finish."""
@@ -338,6 +354,41 @@ class RequiredFile(Group):
     """What provides it, in the words of whoever reads the log, such as `Secret kpbackup-source, key password`."""
 
 
+class ServiceTlsSettings(Group):
+    """TLS of our own port; both files, or neither."""
+
+    certificate_file: values.Path | None = None
+    """PEM file of the certificate, with those of its authorities behind it. Read again when it changes."""
+
+    key_file: values.Path | None = None
+    """PEM file of its private key."""
+
+    @pydantic.model_validator(mode="after")
+    def _key_and_certificate(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
+class ServiceAuthSettings(Group):
+    """Who may read /metrics and the page: everybody, unless one of these is set. Health stays open, for probes."""
+
+    user: values.Text = ""
+    """User name of basic authentication."""
+
+    password_file: values.Path | None = None
+    """File that holds its password."""
+
+    token_file: values.Path | None = None
+    """File that holds a bearer token; one of both ways is enough for a client."""
+
+    @pydantic.model_validator(mode="after")
+    def _user_and_password(self) -> Self:
+        if bool(self.user) != (self.password_file is not None):
+            raise ValueError("user and password_file go together")
+        return self
+
+
 class ServiceSettings(Group):
     """What the daemon and the exporter listen on, and what they wait for."""
 
@@ -348,6 +399,10 @@ class ServiceSettings(Group):
     instance: values.Text = pydantic.Field(default_factory=_this_host, min_length=1, max_length=200)
     """Name of this process in leases. A restarted process with the same name takes its lease back at once. Default: the
     host name."""
+
+    tls: ServiceTlsSettings = ServiceTlsSettings()
+
+    auth: ServiceAuthSettings = ServiceAuthSettings()
 
     required_files: tuple[RequiredFile, ...] = ()
     """Files that must be there before work begins: a list of {path, origin}. The daemon and the exporter wait for them and

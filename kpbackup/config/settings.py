@@ -7,7 +7,7 @@ A group that a command does not need may be missing: a machine that restores has
 from __future__ import annotations
 
 from datetime import tzinfo
-from typing import Any, Self
+from typing import Any
 
 import pydantic
 
@@ -60,18 +60,15 @@ class Settings(groups.Group):
 
     @pydantic.field_validator("copies", mode="after")
     @classmethod
-    def _copies_differ(cls, value: tuple[groups.CopySettings, ...]) -> tuple[groups.CopySettings, ...]:
+    def _copies_differ(
+        cls, value: tuple[groups.CopySettings, ...], info: pydantic.ValidationInfo
+    ) -> tuple[groups.CopySettings, ...]:
         if len({one.name for one in value}) != len(value):
             raise ValueError("two copies have the same name")
-        return value
-
-    @pydantic.model_validator(mode="after")
-    def _copies_lie_elsewhere(self) -> Self:
-        places = [one.url for one in self.copies] + ([self.repository.url] if self.repository else [])
-        ends = [one.endpoint_url for one in self.copies] + ([self.repository.endpoint_url] if self.repository else [])
-        if len(set(zip(places, ends, strict=True))) != len(places):
+        stores: list[groups.StoreSettings] = [*value, *([own] if (own := info.data.get("repository")) else [])]
+        if len({(one.url, one.endpoint_url) for one in stores}) != len(stores):
             raise ValueError("a copy lies where the repository or another copy lies; give each a store of its own")
-        return self
+        return value
 
     @property
     def copy_name(self) -> str:
@@ -237,6 +234,11 @@ class Settings(groups.Group):
             "recovery.target.password_file": target.password_file if target else None,
             "recovery.verify.password_file": self.recovery.verify.password_file,
             "recovery.deploy.values_file": self.recovery.deploy.values_file,
+            "source.tls.key_file": self.source.tls.key_file if self.source else None,
+            "recovery.target.tls.key_file": target.tls.key_file if target else None,
+            "service.tls.key_file": self.service.tls.key_file,
+            "service.auth.password_file": self.service.auth.password_file,
+            "service.auth.token_file": self.service.auth.token_file,
             "encryption.identity_file": self.encryption.identity_file,
             "encryption.passphrase_file": self.encryption.passphrase_file,
             "signing.key_file": self.signing.key_file,

@@ -25,7 +25,7 @@ from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.manifest import BinlogSegment
 from kpbackup.plan import schedule
-from kpbackup.service import head_file, http, opening, pages, reading, side_jobs, status, watching
+from kpbackup.service import guard, head_file, http, opening, pages, reading, side_jobs, status, watching
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
@@ -56,7 +56,7 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
         watch, failures=supervisor.failures, in_a_row=supervisor.failures_in_a_row, running=supervisor.running,
         meter=supervisor.meter,
     )
-    with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
+    with _web_server(settings, shown) as web:
         supervisor.name(f"{settings.service.instance}:{web.port}")
         watch.start()
         web.start()
@@ -88,7 +88,7 @@ def run_exporter(settings: config.Settings, stop: threading.Event) -> bool:
     endpoint = opening.source_endpoint(settings) if settings.source is not None else None
     watch = watching.Watch(settings, repository, endpoint)
     shown = pages.Pages(watch)
-    with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
+    with _web_server(settings, shown) as web:
         watch.start()
         web.start()
         logs.event(
@@ -273,6 +273,15 @@ def last_success(catalog: Catalog) -> dict[str, datetime | None]:
         "full": max((one.head.created_at for one in current.sets), default=None) if current else None,
         "incremental": found["incremental"],
     }
+
+
+def _web_server(settings: config.Settings, shown: pages.Pages) -> http.WebServer:
+    tls, auth = settings.service.tls, settings.service.auth
+    certificate = guard.Certificate(tls.certificate_file, tls.key_file) if tls.certificate_file and tls.key_file else None
+    access = guard.Access(auth.user, auth.password_file, auth.token_file) if auth.password_file or auth.token_file else None
+    return http.WebServer(
+        settings.service.address, shown.routes(), latency=shown.latency, certificate=certificate, access=access
+    )
 
 
 def _check_web(web: http.WebServer) -> None:

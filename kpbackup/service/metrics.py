@@ -132,7 +132,7 @@ class _Once(Collector):
         values = samples(self._observed)
         for name, metric in METRICS.items():
             found = values.get(name)
-            if found is None:
+            if not found:
                 continue
             kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
             family = kind(name, metric.help, labels=("source", *metric.labels))

@@ -275,5 +275,11 @@ def _values(path: str | None) -> dict[str, Any]:
 def _endpoint(login: config.Login, password: str) -> Endpoint:
     from kpbackup.mysql.server import Endpoint, Tls
 
-    tls = Tls(required=login.tls.required, ca_file=str(login.tls.ca_file) if login.tls.ca_file else None)
+    tls = Tls(
+        required=login.tls.required,
+        ca_file=login.tls.ca_file,
+        verify=login.tls.verify,
+        certificate_file=login.tls.certificate_file,
+        key_file=login.tls.key_file,
+    )
     return Endpoint(host=login.host, port=login.port, user=login.user, password=password, tls=tls)

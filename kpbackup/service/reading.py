@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,8 +82,10 @@ def assess(
     now: datetime,
     clock_skew: timedelta | None = None,
     copies: tuple[trusts.Copy, ...] = (),
+    certificates: Mapping[str, datetime] | None = None,
 ) -> statuses.Status:
-    """The status of a state by the promises and schedules of the settings; `copies` are what second copies say."""
+    """The status of a state by the promises and schedules of the settings; `copies` are what second copies say, `certificates`
+    when those of endpoints expire."""
     return statuses.assess(
         state.catalog,
         state.recoveries,
@@ -90,7 +93,7 @@ def assess(
         now=now,
         clock_skew=clock_skew,
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
-        trust=trust_of(settings, state, copies),
+        trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
     )
 
 

@@ -20,6 +20,7 @@ class Limits:
     """From which age on `status` complains."""
 
     canary: timedelta = timedelta(days=40)
+    certificate: timedelta = timedelta(days=30)  # before it expires: time for whoever renews by hand
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Trust:
     heads: tuple[tuple[str, int], ...] = ()  # ("0001/segments", 120)
     regressed: str = ""
     copies: tuple[Copy, ...] = ()
+    certificates: tuple[tuple[str, datetime], ...] = ()  # endpoint, when it expires
 
 
 def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
@@ -71,6 +73,10 @@ def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
             )
     for copy in trust.copies:
         yield from _judge_copy(copy, now)
+    for endpoint, expires in trust.certificates:
+        if expires - now < trust.limits.certificate:
+            told = f"expires in {quantities.format_duration(expires - now)}" if expires > now else "has expired"
+            yield "warning", f"the certificate of the {endpoint} {told} ({expires:%Y-%m-%d})"
 
 
 def _judge_copy(copy: Copy, now: datetime) -> Iterator[Judgement]:
@@ -90,6 +96,10 @@ def samples(trust: Trust) -> Iterator[tuple[str, list[tuple[tuple[str, ...], flo
     yield (
         "kpbackup_canary_last_success_timestamp_seconds",
         [((one.recipient,), one.proven_at.timestamp()) for one in trust.canaries if one.proven_at is not None],
+    )
+    yield (
+        "kpbackup_certificate_expiry_timestamp_seconds",
+        [((endpoint,), expires.timestamp()) for endpoint, expires in trust.certificates],
     )
     yield "kpbackup_copy_up", [((one.name,), float(not one.problem)) for one in trust.copies]
     yield (

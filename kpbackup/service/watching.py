@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kpbackup import config, errors, logs
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import server
-from kpbackup.service import copies, reading, trust
+from kpbackup.service import certificates, copies, reading, trust
 
 if TYPE_CHECKING:
     from kpbackup.mysql.server import Endpoint
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 15.0  # a scrape interval: more often only costs requests
 COPIES_S = 60.0  # copies are brought up every hour or so; each reading costs requests to another store
+CERTIFICATES_S = 3600.0  # they change a few times a year
 PROBE_S = 10.0  # how late a source that went away is noticed
 PROBE_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 2.0  # a reading that hangs in the network is left behind
@@ -92,6 +93,7 @@ class SourceView:
     up: bool | None = None
     clock_skew: timedelta | None = None
     problem: str = ""
+    certificate: datetime | None = None  # when the source's expires
 
 
 class RepositoryWatch:
@@ -145,7 +147,8 @@ class SourceWatch:
     def _ask(self, endpoint: Endpoint) -> None:
         before = self.view
         try:
-            self.view = SourceView(True, clock_skew(endpoint))
+            skew, expires = _asked(endpoint)
+            self.view = SourceView(True, skew, certificate=expires)
         except errors.KpbackupError as exc:
             self.view = SourceView(False, None, exc.message)
             if before.up is not False:
@@ -161,11 +164,17 @@ def clock_skew(endpoint: Endpoint) -> timedelta:
     Raises:
         ServerUnreachable: no answer.
     """
+    return _asked(endpoint)[0]
+
+
+def _asked(endpoint: Endpoint) -> tuple[timedelta, datetime | None]:
+    """(clock skew, when the server's certificate expires)."""
     with server.connect(endpoint, read_timeout_s=PROBE_TIMEOUT_S) as connection:
         asked = datetime.now(UTC)
         there = server_facts.clock(connection)
         answered = datetime.now(UTC)
-    return there - (asked + (answered - asked) / 2)
+        expires = connection.certificate_expiry()
+    return there - (asked + (answered - asked) / 2), expires
 
 
 class CopiesWatch:
@@ -186,6 +195,18 @@ class CopiesWatch:
                 logs.event(logger, "copy_found_again", copy=one.name)
 
 
+class CertificatesWatch:
+    """Keeps `view` of when certificates expire, by endpoint."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        self._settings = settings
+        self.view: dict[str, datetime] = {}
+        self.task = Task("certificates", self._refresh, every_s=CERTIFICATES_S)
+
+    def _refresh(self) -> None:
+        self.view = certificates.read(self._settings)
+
+
 class Watch:
     """All views together, and the status they give."""
 
@@ -194,7 +215,9 @@ class Watch:
         self.source_label = repository.binding.source
         self.repository, self.source = RepositoryWatch(reading.reader(settings, repository)), SourceWatch(endpoint)
         self.copies = CopiesWatch(copies.Reader(settings, repository))
-        self.tasks = (self.repository.task, self.source.task, *((self.copies.task,) if settings.copies else ()))
+        self.certificates = CertificatesWatch(settings)
+        own = (self.copies.task,) if settings.copies else ()
+        self.tasks = (self.repository.task, self.source.task, self.certificates.task, *own)
 
     def start(self) -> None:
         for task in self.tasks:
@@ -222,6 +245,13 @@ class Watch:
         view = self.repository.view
         if view.state is None:
             return None
+        source = self.source.view
+        expiries = dict(self.certificates.view) | ({"source": source.certificate} if source.certificate else {})
         return reading.assess(
-            self._settings, view.state, now=now, clock_skew=self.source.view.clock_skew, copies=self.copies.view
+            self._settings,
+            view.state,
+            now=now,
+            clock_skew=source.clock_skew,
+            copies=self.copies.view,
+            certificates=expiries,
         )

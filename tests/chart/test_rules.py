@@ -28,7 +28,6 @@ PROMISED = {
     "kpbackup_archive_stalled",
     "kpbackup_check_last_result",
     "kpbackup_check_last_success_timestamp_seconds",
-    "kpbackup_copy_recovery_point_timestamp_seconds",
     "kpbackup_drill_last_result",
     "kpbackup_forecast_rto_seconds",
     "kpbackup_lease_held",

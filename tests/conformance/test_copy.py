@@ -16,7 +16,7 @@ from kpbackup.repository import binding, catalog, check, compact, copy, layout, 
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import Backend, open_backend
 from tests.archives import Growing
-from tests.cut_off import CutOffBackend
+from tests.cut_off import CutOffBackend, Refuse
 from tests.vectors.vector import Vector
 
 START = datetime(2025, 11, 29, 12, 0, tzinfo=UTC)
@@ -29,6 +29,11 @@ def content(store: Backend) -> dict[str, bytes]:
 
 def copied(origin: Repository, store: Backend) -> copy.Copied:
     return copy.copy(origin, store, holder="test")
+
+
+def after(cut: int) -> Refuse:
+    """Every write behind the first `cut` reaches the store, and its answer is lost."""
+    return lambda number, key: "after" if number > cut else ""
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def test_a_copy_cut_off_at_any_write_is_whole_and_is_finished_by_the_next_run(tm
     copied(origin, writes)
     for cut in range(0, len(writes.writes) - 1, 4):  # the last write gives the lease back
         place = tmp_path / f"cut-{cut}"
-        store = CutOffBackend(open_backend(place.as_uri()), refuse=lambda number, key, cut=cut: "after" if number > cut else "")
+        store = CutOffBackend(open_backend(place.as_uri()), refuse=after(cut))
         with pytest.raises(errors.StorageError):
             copied(origin, store)
         if (place / layout.BINDING).exists():  # before that there is no repository
