@@ -3,10 +3,11 @@
 PYTHON := .venv/bin/python
 SIZE ?= small
 KEEP ?=
+EXAMPLES ?= 20000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test fuzz audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -14,7 +15,7 @@ help: ## this list
 setup: ## kpbackup in .venv/bin/kpbackup
 	@scripts/setup.sh base
 
-setup-demo setup-check setup-test setup-bench:
+setup-demo setup-check setup-test setup-audit setup-bench:
 	@scripts/setup.sh $(@:setup-%=%)
 
 demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1 leaves it running, SIZE=medium takes 1.6 GB)
@@ -23,14 +24,27 @@ demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1
 bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
 	@$(PYTHON) -m bench --write $(ARGS)
 
-check: setup-check ## lint, types, layers
+check: setup-check ## lint, types, layers, insecure habits
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m mypy -p kpbackup
 	$(PYTHON) -m mypy tests $(wildcard demo bench)
 	.venv/bin/lint-imports --no-logo
+	$(PYTHON) -m bandit --quiet --recursive --severity-level medium --configfile pyproject.toml kpbackup
 
 test: setup-test ## all tests, on real servers (ARGS="-k wire -x" goes to pytest)
 	$(PYTHON) -m pytest $(ARGS)
+
+fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 inputs each
+	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)
+
+audit: setup-audit ## known vulnerabilities in what is locked (asks the public service)
+	$(PYTHON) -m pip_audit --disable-pip --require-hashes --requirement requirements.lock
+	$(PYTHON) -m pip_audit --disable-pip --require-hashes --requirement requirements-kubernetes.lock
+
+sbom: setup-audit ## dist/kpbackup.cdx.json: the bill of materials, CycloneDX
+	mkdir -p dist
+	$(PYTHON) -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-format JSON --output-file dist/kpbackup.cdx.json requirements-kubernetes.lock
 
 lock: ## new lock files from pyproject.toml (UPGRADE=1 takes the newest versions); needs uv
 	@scripts/lock.sh

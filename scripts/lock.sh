@@ -22,6 +22,7 @@ constraint=(--constraint requirements-dev.lock)
 lock requirements.lock
 lock requirements-kubernetes.lock kubernetes
 lock requirements-demo.lock demo
+lock requirements-audit.lock audit
 if grep -nE '://|--(extra-)?index|--find-links|@ ' requirements*.lock; then
   echo "lock.sh: a lock file names a host" >&2
   exit 1

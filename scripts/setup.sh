@@ -1,9 +1,11 @@
 #!/bin/bash
-# setup.sh base|demo|check|test|bench - brings what one make target needs, and nothing else:
+# setup.sh base|demo|check|test|audit|bench - brings what one make target needs, and nothing else:
 #   base   .venv with kpbackup and its locked dependencies
 #   demo   base + MariaDB's programs (no service), age, minisign, zstd, the S3 server
 #   check  base + the checkers
 #   test   demo + check + chromium, which the status page is tried in
+#   test   demo + check
+#   audit  base + pip-audit, and what writes the bill of materials
 #   bench  demo + mydumper
 # A second run finds everything in place in a moment and needs no root. Stopped half-way it is simply run again.
 set -euo pipefail
@@ -95,11 +97,12 @@ main() {
       install_python requirements-dev.lock
       ;;
     check) install_python requirements-dev.lock ;;
+    audit) install_python requirements-audit.lock ;;
     bench)
       need_programs "${demo_programs[@]}" mydumper:mydumper
       install_python requirements-demo.lock
       ;;
-    *) fail "usage: scripts/setup.sh base|demo|check|test|bench" ;;
+    *) fail "usage: scripts/setup.sh base|demo|check|test|audit|bench" ;;
   esac
 }
 

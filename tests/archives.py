@@ -37,6 +37,7 @@ class Growing:
     sets: int = 0
     seed: int = 1
     keep: bool = True
+    with_data: bool = False  # sets name a data object that is there
     made: list[m.BinlogSegment] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,11 +59,13 @@ class Growing:
         self.sets += 1
         key = layout.log_entry(self.timeline, "sets", month_of=self._set_month_of, seq=self.sets)
         self._set_month_of = self.now
-        nothing = m.StoredObject("data/x/y", 1, "00" * 32)
+        inventory = m.StoredObject("data/x/y", 1, "00" * 32)
+        if self.with_data:
+            inventory = self._data_object(self._random.randbytes(self.payload_bytes))
         made = m.BackupSet(
             self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets), self.now, self.now,
             self._here(), self._identity(), m.Source("mariadb", "10.11.19", SERVER), m.Snapshot("backup_stage", 1),
-            self._sealing(), nothing, (), (), m.Totals(1, 1, 1, 1, 1),
+            self._sealing(), inventory, (), (), m.Totals(1, 1, 1, 1, 1),
         )
         self._write(made)
         return made
@@ -117,6 +120,13 @@ class Growing:
             self._file, self._position = self._file + 1, 0
         if self.keep:
             self.made.append(made)
+
+    def _data_object(self, data: bytes) -> m.StoredObject:
+        key = layout.named_object(layout.attempt(self.timeline, self.now, f"{self.sets:06x}"), "inventory")
+        path = self._directory / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return m.StoredObject(key, len(data), hashlib.sha256(data).hexdigest())
 
     def _write(self, value: Any, payload: bytes = b"") -> None:
         path = self._directory / value.head.key

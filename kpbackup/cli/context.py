@@ -36,6 +36,7 @@ class Context:
     config_path: str | None = None
     overrides: dict[str, object] = field(default_factory=dict)
     printer: render.Printer = field(default_factory=render.Printer)
+    copy: str | None = None  # the copy to work on instead of the repository itself
     may_wait: bool = False  # the verb itself waits for service.required_files
 
     @functools.cached_property
@@ -48,6 +49,7 @@ class Context:
         from kpbackup import config  # pydantic and yaml: not for --help and version
 
         settings = config.load(self.config_path, os.environ, overrides=self.overrides)
+        settings = settings.of_copy(self.copy) if self.copy is not None else settings
         logs.setup(format=settings.log.format, level=settings.log.level)
         missing = settings.missing_files()
         for file in missing:

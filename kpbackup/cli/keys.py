@@ -81,6 +81,7 @@ def rewrap(ctx: typer.Context, json: context.JsonOption = False) -> None:
 
     room = context.of(ctx, json=json)
     settings = room.settings
+    opening.refuse_copy(settings)
     recipients, identities = opening.recipients(settings), opening.identities(settings)
     _keep_a_way_in(recipients, identities)
     repository = opening.reading_repository(settings)

@@ -44,6 +44,7 @@ def _show(room: context.Context, state: State) -> None:
 
     catalog, zone = state.catalog, room.settings.zone
     proven = {one.backup_set: one.run for one in state.recoveries}
+    pinned = {s.name for history in catalog.histories for s in history.sets if s.head.seq in history.pinned}
     windows = timeline.windows(catalog)
     sets = [one for history in catalog.histories for one in history.sets]
     events = [(s.clock, "set", s.name) for s in sets] + [(one.finished_at, "recovery", one.run) for one in state.recoveries]
@@ -67,6 +68,7 @@ def _show(room: context.Context, state: State) -> None:
                 "snapshot": s.snapshot.rung,
                 "writes_blocked_ms": s.snapshot.locked_ms,
                 "warnings": s.warnings,
+                "pinned": s.name in pinned,
             }
             for s in sets
         ],
@@ -104,7 +106,7 @@ def _show(room: context.Context, state: State) -> None:
             [
                 (
                     s.name,
-                    "proven" if s.name in proven else "stored",
+                    ("proven" if s.name in proven else "stored") + (", pinned" if s.name in pinned else ""),
                     moment(s.clock),
                     s.totals.rows,
                     quantities.format_size(s.totals.stored_bytes),

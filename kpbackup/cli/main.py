@@ -60,6 +60,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one setting, such as --set retention.days=7; repeatable."),
 ]
+CopyOption = Annotated[
+    str | None, typer.Option("--copy", metavar="NAME", help="Read, check, restore from or prune this copy of the repository.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text, errors included.")]
 LogFormatOption = Annotated[LogFormat | None, typer.Option("--log-format", help="Form of the log on standard error.")]
 LogLevelOption = Annotated[LogLevel | None, typer.Option("--log-level", help="Least level that is logged.")]
@@ -69,6 +72,7 @@ def _options(
     ctx: typer.Context,
     config: ConfigOption = None,
     settings: SetOption = None,
+    copy: CopyOption = None,
     json: JsonOption = False,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
@@ -79,6 +83,7 @@ def _options(
     """
     room: context.Context = ctx.obj
     room.config_path = config
+    room.copy = copy
     room.printer.json = room.printer.json or json
     for setting in settings or ():
         key, equals, value = setting.partition("=")

@@ -13,7 +13,9 @@ from kpbackup.cli import context, render
 from kpbackup.cli.backup import holder
 
 if TYPE_CHECKING:
-    from kpbackup.plan.retention import Decision
+    from kpbackup.config import Settings
+    from kpbackup.model.catalog import Catalog
+    from kpbackup.plan.retention import Decision, Policy, PrunePlan
     from kpbackup.repository.prune import Pruned
 
 
@@ -24,7 +26,8 @@ def prune(
 ) -> None:
     """Release sets and segments that no kept recovery point needs, and delete what was released a grace period ago.
 
-    Needs the signing key, and credentials that may delete.
+    Needs the signing key, and credentials that may delete. On a copy (`kpbackup --copy NAME prune`) nothing is released: what
+    the origin released is deleted after the copy's own grace period, and no signing key is needed.
     """
     from kpbackup.plan import retention
     from kpbackup.repository import applications, lease
@@ -37,18 +40,25 @@ def prune(
     if dry_run:
         repository = opening.reading_repository(room.settings)
         catalog = catalogs.read_catalog(repository)
-        plan = retention.plan_prune(catalog, policy, datetime.now(UTC))
+        plan = _plan(room.settings, catalog, policy, datetime.now(UTC))
         bundles = retention.plan_bundles(applications.all_manifests(repository), catalog, plan, policy)
         _show(room, (*plan.decisions, *bundles.decisions), None)
         return
-    repository = opening.writing_repository(room.settings)
+    repository = (opening.reading_repository if room.settings.copy_name else opening.writing_repository)(room.settings)
     with lease.acquire(repository, "prune", holder=holder()) as held:
         catalog, now = catalogs.read_catalog(repository), datetime.now(UTC)
-        plan = retention.plan_prune(catalog, policy, now)
+        plan = _plan(room.settings, catalog, policy, now)
         bundles = retention.plan_bundles(applications.all_manifests(repository), catalog, plan, policy)
         done = pruning.execute(repository, catalog, plan, policy, now, check=held.check)
         done = replace(done, deleted=done.deleted + applications.delete(repository, bundles.release))
     _show(room, (*plan.decisions, *bundles.decisions), done)
+
+
+def _plan(settings: Settings, catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
+    """What to release: on a copy nothing, for the origin's marks are copied."""
+    from kpbackup.plan import retention
+
+    return retention.NOTHING if settings.copy_name else retention.plan_prune(catalog, policy, now)
 
 
 def _show(room: context.Context, decisions: Sequence[Decision], done: Pruned | None) -> None:
@@ -58,9 +68,11 @@ def _show(room: context.Context, decisions: Sequence[Decision], done: Pruned | N
         "released_sets": done.sets if done else None,
         "released_segments": done.segments if done else None,
         "deleted_objects": done.deleted if done else None,
+        "kept_by_lock": done.kept_by_lock if done else None,
     }
     told = (
         f"released {done.sets} sets and {done.segments} segments; deleted {done.deleted} objects whose grace period is over"
+        + (f"; {done.kept_by_lock} more are kept by lock" if done.kept_by_lock else "")
         if done
         else "dry run: nothing was changed"
     )

@@ -21,18 +21,20 @@ def status(ctx: typer.Context, json: context.JsonOption = False) -> int:
     Exits 0 when everything is as promised, 1 with a warning, 2 when it is critical, 3 when the store cannot be asked.
     It reads the repository alone: the source may be gone.
     """
-    from kpbackup.service import opening, reading
+    from kpbackup.service import copies, opening, reading
     from kpbackup.service.status import Level, Reason
 
     room = context.of(ctx, json=json)
     settings = room.settings
     try:
-        state = reading.reader(settings, opening.reading_repository(settings)).read()
+        repository = opening.reading_repository(settings)
+        state = reading.reader(settings, repository).read()
     except errors.StorageError as exc:
         unknown = Reason(Level.UNKNOWN, f"{exc.message}; {exc.hint}" if exc.hint else exc.message)
         room.printer.show({"level": "unknown", "reasons": [_reason(unknown)]}, f"unknown: {unknown.text}")
         return Level.UNKNOWN
-    found = reading.assess(settings, state, now=datetime.now(UTC))
+    seen = copies.Reader(settings, repository).read() if not settings.copy_name else ()
+    found = reading.assess(settings, state, now=datetime.now(UTC), copies=seen)
     _show(room, found)
     return found.level
 
@@ -81,6 +83,9 @@ def document(found: Status) -> dict[str, Any]:
             kind: {"run": one.run, "set": one.backup_set, "seconds": one.measured_rto_s, "finished_at": one.finished_at}
             for kind, one in found.measured_rto.items()
         },
+        "copies": [
+            {"copy": one.name, "recovery_point": one.recovery_point, "problem": one.problem} for one in found.trust.copies
+        ],
     }
 
 
@@ -115,6 +120,7 @@ def _show(room: context.Context, found: Status) -> None:
                 *((f"next {kind}", moment(at)) for kind, at in found.next_runs.items()),
                 ("chains", "intact" if found.chain_intact else "NOT intact: see above"),
                 ("stored", f"{len(found.sets)} sets, {found.segments} segments, {quantities.format_size(found.total_bytes)}"),
+                *((f"copy {one.name}", one.problem or moment(one.recovery_point)) for one in found.trust.copies),
                 ("proven", ", ".join(proven[-3:]) or "no stored set was restored yet"),
                 (
                     "newest set",

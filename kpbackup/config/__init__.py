@@ -8,6 +8,7 @@ files or the environment, when needed, and never shown. A crash leaves nothing b
 
 from kpbackup.config.groups import (
     ArchiveSettings,
+    CopySettings,
     EncryptionSettings,
     Group,
     Login,
@@ -21,6 +22,7 @@ from kpbackup.config.groups import (
     ServiceSettings,
     SigningSettings,
     SourceSettings,
+    StoreSettings,
     TlsSettings,
 )
 from kpbackup.config.layers import DEFAULT_PATH
@@ -30,8 +32,8 @@ from kpbackup.config.recovery import RecoverySettings, SqlCheck, StepSettings, T
 from kpbackup.config.settings import Settings
 
 __all__ = [
-    "DEFAULT_PATH", "ArchiveSettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",
+    "DEFAULT_PATH", "ArchiveSettings", "CopySettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",
     "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile", "RetentionSettings", "RetiredKey",
     "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings",
-    "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
-]
+    "StoreSettings", "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
+]  # fmt: skip

@@ -30,12 +30,28 @@ class TlsSettings(Group):
     """Encryption of the connection to a database server."""
 
     required: bool = False
-    """Refuse a connection without TLS. Off by default because many servers inside one network offer none; without it
-    TLS is used when the server offers it, but the server's certificate is not verified."""
+    """Refuse a connection without TLS, and verify the server (`verify`). Off by default because many servers inside one network
+    offer none; without it TLS is used when the server offers it, but the server's certificate is not verified."""
 
     ca_file: values.Path | None = None
-    """PEM file of the authority that signed the server's certificate. Set, it makes TLS required and verifies
-    certificate and host name."""
+    """PEM file of the authority that signed the server's certificate. Set, it makes TLS required. Without it, and with
+    `required`, the authorities this machine trusts decide."""
+
+    verify: Literal["identity", "ca", "none"] = "identity"
+    """What of the server is verified when TLS is asked for: `identity`, its certificate and that it names the host; `ca`, the
+    certificate alone; `none`. `identity`, because a certificate for another host may be anybody's."""
+
+    certificate_file: values.Path | None = None
+    """PEM file of the certificate this client shows, for accounts that REQUIRE X509. Set, it makes TLS required."""
+
+    key_file: values.Path | None = None
+    """PEM file of the private key of `certificate_file`."""
+
+    @pydantic.model_validator(mode="after")
+    def _key_and_certificate(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
 
 
 class Login(Group):
@@ -103,8 +119,20 @@ class SourceSettings(Login):
         return self.name or f"{self.host}:{self.port}"
 
 
-class RepositorySettings(Group):
-    """Where backups are kept. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
+class LockSettings(Group):
+    """Object Lock: the bucket refuses to delete objects for some time, whoever asks. The bucket must have been made with it."""
+
+    mode: Literal["off", "governance", "compliance"] = "off"
+    """`governance` can be lifted by an account with that right, `compliance` by nobody, not even by the owner of the bucket:
+    what is stored is paid for until its lock is over. Off by default, as most buckets cannot."""
+
+    days: values.Whole | None = pydantic.Field(default=None, ge=1, le=36_500)
+    """For how long. Unset, retention.days and the grace period: until then nothing is to be pruned anyway. Leases and probes
+    are never locked."""
+
+
+class StoreSettings(Group):
+    """A store of objects. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
 
     url: values.RepositoryUrl
     """`s3://bucket/prefix` or `file:///absolute/path`. One repository holds one source: several sources take several prefixes."""
@@ -115,15 +143,42 @@ class RepositorySettings(Group):
     region: values.Text | None = None
     """S3 region. Unset, the AWS configuration of the machine decides; servers that are not Amazon's rarely care."""
 
+    profile: values.Text | None = None
+    """Profile of the machine's AWS configuration that holds the credentials. Unset, the usual order of AWS decides."""
+
+    ca_file: values.Path | None = None
+    """PEM file of the authority that signed the S3 server's certificate, for an https:// endpoint_url of your own."""
+
+    lock: LockSettings = LockSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _s3_keys_need_s3(self) -> Self:
+        given = self.endpoint_url or self.region or self.profile or self.ca_file or self.lock.mode != "off"
+        if not self.url.startswith("s3://") and given:
+            raise ValueError("endpoint_url, region, profile, ca_file and lock go with an s3:// url only")
+        return self
+
+
+class RepositorySettings(StoreSettings):
+    """Where backups are kept. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
+
     head_file: values.Path | None = None
     """File on this machine into which each backup writes the newest number of every log. Kept where the store cannot reach it,
     it shows removed newest entries and a store that serves an older state (`kpbackup check --expect-head`)."""
 
-    @pydantic.model_validator(mode="after")
-    def _s3_keys_need_s3(self) -> Self:
-        if not self.url.startswith("s3://") and (self.endpoint_url or self.region):
-            raise ValueError("endpoint_url and region go with an s3:// url only")
-        return self
+
+class CopySettings(StoreSettings):
+    """One second copy of the repository, on a store of its own."""
+
+    name: values.Text = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    """What the copy is called, in `kpbackup --copy NAME` and as label `repository` of its metrics: small letters, digits, `-`."""
+
+    max_age: values.Duration = pydantic.Field(default=timedelta(days=1), gt=timedelta())
+    """How far the copy's recovery point may be behind; `status` warns after it. A day forgives one night without a network."""
+
+    grace_period: values.Duration = timedelta(days=7)
+    """How long the copy keeps what the origin has released, counted from then; `kpbackup --copy NAME prune` deletes it after
+    that. A week leaves time to notice a prune that should not have been."""
 
 
 class EncryptionSettings(Group):
@@ -197,6 +252,10 @@ class ScheduleSettings(Group):
     incremental: values.Cron | None = "0 * * * *"
     """Cron expression of incremental backups; null switches them off. Every hour, which meets the RPO of one hour."""
 
+    copies: values.Cron | None = "15 * * * *"
+    """Cron expression of copying to `copies`, where there are some; null switches it off. A quarter past every hour, when the
+    hour's incremental backup has ended."""
+
     canary: values.Cron | None = None
     """Cron expression of new canaries, one small object per recipient, which `kpbackup keys canary --check` opens where the
     identity is. Off by default, as nothing is proven before somebody opens them; `0 3 * * 1` makes them every Monday."""
@@ -253,6 +312,16 @@ class RetentionSettings(Group):
     complete_chains: values.Whole = pydantic.Field(default=2, ge=1, le=1000)
     """Complete chains kept whatever their age, so that a stopped schedule never ends in an empty repository."""
 
+    weekly: values.Whole = pydantic.Field(default=0, le=10_000)
+    """Of so many of the newest weeks that have a set, the last set of each, restorable to its own moment. Weeks begin on
+    Monday, in `timezone`. None by default: what is kept longer than `days` is for you to say."""
+
+    monthly: values.Whole = pydantic.Field(default=0, le=10_000)
+    """The same by months. None by default."""
+
+    yearly: values.Whole = pydantic.Field(default=0, le=1000)
+    """The same by years. None by default."""
+
     grace_period: values.Duration = timedelta(days=1)
     """Wait between dropping a manifest and deleting its data, so that a restore already running can finish."""
 
@@ -292,6 +361,41 @@ class RequiredFile(Group):
     """What provides it, in the words of whoever reads the log, such as `Secret kpbackup-source, key password`."""
 
 
+class ServiceTlsSettings(Group):
+    """TLS of our own port; both files, or neither."""
+
+    certificate_file: values.Path | None = None
+    """PEM file of the certificate, with those of its authorities behind it. Read again when it changes."""
+
+    key_file: values.Path | None = None
+    """PEM file of its private key."""
+
+    @pydantic.model_validator(mode="after")
+    def _key_and_certificate(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
+class ServiceAuthSettings(Group):
+    """Who may read /metrics and the page: everybody, unless one of these is set. Health stays open, for probes."""
+
+    user: values.Text = ""
+    """User name of basic authentication."""
+
+    password_file: values.Path | None = None
+    """File that holds its password."""
+
+    token_file: values.Path | None = None
+    """File that holds a bearer token; one of both ways is enough for a client."""
+
+    @pydantic.model_validator(mode="after")
+    def _user_and_password(self) -> Self:
+        if bool(self.user) != (self.password_file is not None):
+            raise ValueError("user and password_file go together")
+        return self
+
+
 class ServiceSettings(Group):
     """What the daemon and the exporter listen on, and what they wait for."""
 
@@ -302,6 +406,10 @@ class ServiceSettings(Group):
     instance: values.Text = pydantic.Field(default_factory=_this_host, min_length=1, max_length=200)
     """Name of this process in leases. A restarted process with the same name takes its lease back at once. Default: the
     host name."""
+
+    tls: ServiceTlsSettings = ServiceTlsSettings()
+
+    auth: ServiceAuthSettings = ServiceAuthSettings()
 
     required_files: tuple[RequiredFile, ...] = ()
     """Files that must be there before work begins: a list of {path, origin}. The daemon and the exporter wait for them and

@@ -92,7 +92,7 @@ def _read_file(path: Path) -> dict[Any, Any]:
             content = file.read(_LARGEST_FILE_BYTES + 1)
         if len(content) > _LARGEST_FILE_BYTES:
             raise errors.SettingsError(f"settings file {path}: larger than 1 MiB, so not a settings file", hint=REFERENCE)
-        document = yaml.load(content.decode(), Loader=_Loader)
+        document = yaml.load(content.decode(), Loader=_Loader)  # nosec B506
     except OSError as exc:
         raise errors.SettingsError(f"settings file {path}: {exc.strerror}", hint="check --config and KPBACKUP_CONFIG") from exc
     except UnicodeDecodeError as exc:
@@ -199,7 +199,7 @@ def from_text(key: keys.Key, text: str, *, origin: str) -> object:
     if not text.lstrip().startswith(("[", "-")):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
-        found = yaml.load(text, Loader=_Loader)
+        found = yaml.load(text, Loader=_Loader)  # nosec B506
     except yaml.YAMLError:
         raise errors.SettingsError(f"{origin}: {key.path}: not a valid list", hint="write a,b or [a, b]") from None
     element = keys.element_group(key.info)

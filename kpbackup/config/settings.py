@@ -54,14 +54,22 @@ class Settings(groups.Group):
 
     notify: NotifySettings = NotifySettings()
 
-    copies: tuple[Any, ...] = ()
-    """Reserved for further repositories; empty in this version."""
+    copies: tuple[groups.CopySettings, ...] = ()
+    """Second copies of the repository, on other stores: a list of {name, url, endpoint_url, region, profile, ca_file, max_age,
+    grace_period}. `kpbackup copy` and the daemon keep them up to date."""
+
+    _copy: str = pydantic.PrivateAttr(default="")
 
     @pydantic.field_validator("copies", mode="after")
     @classmethod
-    def _copies_come_later(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if value:
-            raise ValueError("further repositories come with a later version; leave it empty")
+    def _copies_differ(
+        cls, value: tuple[groups.CopySettings, ...], info: pydantic.ValidationInfo
+    ) -> tuple[groups.CopySettings, ...]:
+        if len({one.name for one in value}) != len(value):
+            raise ValueError("two copies have the same name")
+        stores: list[groups.StoreSettings] = [*value, *([own] if (own := info.data.get("repository")) else [])]
+        if len({(one.url, one.endpoint_url) for one in stores}) != len(stores):
+            raise ValueError("a copy lies where the repository or another copy lies; give each a store of its own")
         return value
 
     @pydantic.model_validator(mode="after")
@@ -78,6 +86,38 @@ class Settings(groups.Group):
         """How many connections of a full backup read rows: all but its coordinator's and those of the archiver and the probe."""
         others = LEAST_CONTINUOUS if self.archive.continuous else groups.LEAST_CONNECTIONS
         return self.need_source().max_connections - others + 1
+
+    @property
+    def copy_name(self) -> str:
+        """The copy these settings look at instead of the repository itself; "" when at none."""
+        return self._copy
+
+    def need_copy(self, name: str) -> groups.CopySettings:
+        """The copy of this name.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        for one in self.copies:
+            if one.name == name:
+                return one
+        known = ", ".join(one.name for one in self.copies)
+        raise errors.SettingsError(
+            f"no copy is called {name!r}", hint=f"copies in the settings: {known}" if known else "the settings name no copies"
+        )
+
+    def of_copy(self, name: str) -> Settings:
+        """These settings with a copy in the place of the repository: to read it, restore from it and prune it.
+
+        Raises:
+            SettingsError: there is no such copy.
+        """
+        found = self.need_copy(name)
+        store = {field: getattr(found, field) for field in groups.StoreSettings.model_fields}
+        retention = self.retention.model_copy(update={"grace_period": found.grace_period})
+        changed = self.model_copy(update={"repository": groups.RepositorySettings(**store), "retention": retention})
+        changed._copy = name
+        return changed
 
     @property
     def zone(self) -> tzinfo:
@@ -211,6 +251,11 @@ class Settings(groups.Group):
             "recovery.target.password_file": target.password_file if target else None,
             "recovery.verify.password_file": self.recovery.verify.password_file,
             "recovery.deploy.values_file": self.recovery.deploy.values_file,
+            "source.tls.key_file": self.source.tls.key_file if self.source else None,
+            "recovery.target.tls.key_file": target.tls.key_file if target else None,
+            "service.tls.key_file": self.service.tls.key_file,
+            "service.auth.password_file": self.service.auth.password_file,
+            "service.auth.token_file": self.service.auth.token_file,
             "encryption.identity_file": self.encryption.identity_file,
             "encryption.passphrase_file": self.encryption.passphrase_file,
             "signing.key_file": self.signing.key_file,

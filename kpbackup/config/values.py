@@ -143,7 +143,7 @@ def split_listen(value: str) -> tuple[str, int]:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or (":" in bare and bare == host) or ":" not in value:
         raise ValueError(f"{value!r} is not an address to listen on; write host:port, such as 0.0.0.0:8080 or [::]:8080")
-    return bare or "0.0.0.0", int(port)
+    return bare or "0.0.0.0", int(port)  # nosec B104
 
 
 def _listen(value: str) -> str:

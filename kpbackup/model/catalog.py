@@ -47,6 +47,7 @@ class History:
     newest: dict[str, tuple[int, datetime]]
     stretches: tuple[manifest.Stretch, ...] = ()
     compacted: tuple[CompactedRange, ...] = ()
+    pins: tuple[manifest.Pin, ...] = ()
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -58,7 +59,6 @@ class History:
     @property
     def segment_count(self) -> int:
         return sum(unit.last_seq - unit.first_seq + 1 for unit in self.units)
-    pins: tuple[manifest.Pin, ...] = ()
 
     @property
     def pinned(self) -> dict[int, manifest.Pin]:

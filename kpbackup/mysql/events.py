@@ -195,10 +195,12 @@ def rotate_target(data: bytes) -> tuple[str, int]:
 def heartbeat_position(data: bytes) -> tuple[str, int]:
     """(file, position) of a heartbeat, kind 27 or 41. The position of kind 27 is 32 bits wide."""
     body = event_body(data, has_valid_crc(data))
+    if len(data) < HEADER_BYTES:
+        raise errors.IntegrityError("heartbeat event is cut")
     if data[4] == HEARTBEAT:
         return body.decode("utf-8", "surrogateescape"), _U32.unpack_from(data, 13)[0]
     name, position, at = "", 0, 0
-    while at < len(body) and body[at]:
+    while at + 1 < len(body) and body[at]:
         field, length = body[at], body[at + 1]
         value = body[at + 2 : at + 2 + length]
         if field == 1:
@@ -225,7 +227,10 @@ def query_text(data: bytes, limit: int = 64) -> bytes:
 
 def query_database(data: bytes) -> str:
     """The default database of a QUERY event's session, '' for none."""
-    _, _, database_bytes, _, status_bytes = _QUERY_HEAD.unpack_from(data, HEADER_BYTES)
+    try:
+        _, _, database_bytes, _, status_bytes = _QUERY_HEAD.unpack_from(data, HEADER_BYTES)
+    except struct.error as exc:
+        raise errors.IntegrityError("query event is cut") from exc
     start = HEADER_BYTES + _QUERY_HEAD.size + status_bytes
     return data[start : start + database_bytes].decode("utf-8", "surrogateescape")
 

@@ -229,8 +229,13 @@ def _parse_login(packet: bytes) -> tuple[str, bytes]:
 
 
 def _native_answer(password: bytes, nonce: bytes) -> bytes:
-    once = hashlib.sha1(password).digest()
-    return _xor(once, hashlib.sha1(nonce + hashlib.sha1(once).digest()).digest())
+    """As mysql_native_password demands it; the secret is random and used once."""
+    once = _sha1(password)
+    return _xor(once, _sha1(nonce + _sha1(once)))
+
+
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 def _sha2_answer(password: bytes, nonce: bytes) -> bytes:

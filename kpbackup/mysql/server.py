@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pymysql
@@ -30,10 +31,15 @@ _QUIT = b"\x01\x00\x00\x00\x01"  # COM_QUIT
 
 @dataclass(frozen=True)
 class Tls:
-    """`ca_file` switches verification of chain and host name on; without it TLS is used when offered, unverified."""
+    """Asked for (any of the first two), TLS is required, and `verify` says what of the server is verified: its name and chain
+    (`identity`), the chain (`ca`), nothing (`none`); without a `ca_file` against the authorities this machine trusts. Not asked
+    for, TLS is used when offered, unverified. The certificate is the client's own."""
 
     required: bool = False
     ca_file: str | None = None
+    verify: str = "identity"
+    certificate_file: str | None = None
+    key_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,15 @@ class Connection:
         except pymysql.MySQLError as exc:
             raise translate(exc, f"running {sql.split()[0]!r} on {self.endpoint.name}", sql=sql) from exc
 
+    def certificate_expiry(self) -> datetime | None:
+        """When the server's certificate expires; None without TLS."""
+        connected = getattr(self.raw, "_sock", None)
+        if not isinstance(connected, ssl.SSLSocket) or not (found := connected.getpeercert(binary_form=True)):
+            return None
+        from cryptography import x509  # the driver loads it only for some logins
+
+        return x509.load_der_x509_certificate(found).not_valid_after_utc
+
     def row(self, sql: str, args: Sequence[object] | None = None) -> tuple[Any, ...] | None:
         """The first row, or None."""
         found = self.rows(sql, args)
@@ -85,12 +100,6 @@ class Connection:
     def execute(self, sql: str, args: Sequence[object] | None = None) -> None:
         """Runs a statement whose result does not matter."""
         self.rows(sql, args)
-
-    @property
-    def certificate(self) -> bytes | None:
-        """The server's certificate (DER) where the session is encrypted."""
-        stream = self.raw._sock
-        return stream.getpeercert(binary_form=True) if isinstance(stream, ssl.SSLSocket) else None
 
     def close(self) -> None:
         """Ends the session and waits a moment for the server to have ended it too: until then it counts among the account's
@@ -182,10 +191,10 @@ def connect(endpoint: Endpoint, *, database: str | None = None, read_timeout_s: 
         )
     except (pymysql.MySQLError, OSError) as exc:
         detail = exc.args[-1] if exc.args else exc
-        raise errors.ServerUnreachable(
-            f"cannot connect to {endpoint.name}: {detail}",
-            hint="check host, port, user and password_file, and that the server accepts connections from here",
-        ) from exc
+        hint = "check host, port, user and password_file, and that the server accepts connections from here"
+        if "CERTIFICATE_VERIFY_FAILED" in str(detail):
+            hint = "name the authority of its certificate in tls.ca_file, and the host as the certificate does (tls.verify)"
+        raise errors.ServerUnreachable(f"cannot connect to {endpoint.name}: {detail}", hint=hint) from exc
     raw.encoding = _LOSSLESS
     return Connection(endpoint, raw)
 
@@ -207,12 +216,20 @@ codecs.register(_lossless)
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext | None:
-    if tls.ca_file:
-        try:
-            return ssl.create_default_context(cafile=tls.ca_file)
-        except (OSError, ssl.SSLError) as exc:
-            raise errors.SettingsError(f"cannot read tls.ca_file {tls.ca_file}: {exc}") from exc
-    return _unverified() if tls.required else None
+    if not (tls.required or tls.ca_file or tls.certificate_file):
+        return None
+    file = tls.ca_file
+    try:
+        context = _unverified() if tls.verify == "none" else ssl.create_default_context(cafile=file)
+        context.check_hostname = tls.verify == "identity"
+        if tls.certificate_file:
+            file = tls.certificate_file
+            context.load_cert_chain(tls.certificate_file, tls.key_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise errors.SettingsError(
+            f"cannot use the TLS file {file}: {exc}", hint="tls.ca_file, certificate_file and key_file are PEM files"
+        ) from exc
+    return context
 
 
 def _unverified() -> ssl.SSLContext:

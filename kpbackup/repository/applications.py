@@ -18,6 +18,7 @@ from kpbackup.model.application import Bundle
 from kpbackup.pipeline import encrypt, stream
 from kpbackup.repository import keys, layout
 from kpbackup.repository.binding import Repository
+from kpbackup.storage import locks
 
 LARGEST_BYTES = 64 << 20
 FENCE_TRIES = 5
@@ -100,7 +101,8 @@ def read_bundle(repository: Repository, found: manifest.ApplicationManifest, ide
 def delete(repository: Repository, released: Sequence[manifest.ApplicationManifest]) -> int:
     """Deletes bundles; the manifest first, so that a crash leaves nothing that looks whole. How many objects went."""
     deleted = 0
-    for one in released:
+    held = locks.locked(repository.backend, [one.head.key for one in released], datetime.now(UTC))  # they wait for a later prune
+    for one in (one for one in released if one.head.key not in held):
         for key in (one.head.key, *(info.key for info in repository.backend.list(layout.key_objects(one.sealing.key_id)))):
             repository.backend.delete(key)
             deleted += 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -126,6 +126,22 @@ def read_states(repository: Repository) -> tuple[CanaryState, ...]:
     proofs = set(stored)
     states = [_state(repository, log, proofs) for log in logs.values()]
     return tuple(sorted((one for one in states if one is not None), key=lambda one: one.recipient))
+
+
+def problems(repository: Repository) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong) of each canary, and each answer, that is not as it was signed."""
+    for info in repository.backend.list(layout.CANARIES):
+        key = info.key.removesuffix(layout.canary_proof(""))
+        try:
+            value, offset = repository.read(key, manifest.Canary)
+            sealed = b"".join(repository.backend.get(key, offset=offset, length=CANARY_LIMIT_BYTES))
+        except (errors.IntegrityError, errors.KeyProblem, errors.ObjectMissing) as exc:
+            yield info.key, exc.message
+            continue
+        if info.key != key and not _is_proof(repository, key, value):
+            yield info.key, "it is not the answer that was signed for"
+        elif info.key == key and (len(sealed), hashlib.sha256(sealed).hexdigest()) != (value.payload.bytes, value.payload.sha256):
+            yield key, "its bytes are not those that were signed for"
 
 
 def _state(repository: Repository, log: Sequence[str], stored: set[str]) -> CanaryState | None:

@@ -60,11 +60,13 @@ def read_catalog(repository: Repository) -> Catalog:
 def read_current(repository: Repository) -> History | None:
     """The newest timeline without its older segments: what an archiver needs to go on. None when there is no timeline.
 
-    Raises:
-        IntegrityError: its own manifest is missing or damaged.
+    One whose own manifest does not verify is passed over, as read_catalog does: whoever may put can take a number with rubbish.
     """
-    timelines = list(repository.backend.list_prefixes(layout.TIMELINES))
-    return read_history(repository, timelines[-1].split("/")[1], tail=True) if timelines else None
+    for prefix in reversed(list(repository.backend.list_prefixes(layout.TIMELINES))):
+        found = _history(repository, prefix.split("/")[1], tail=True)
+        if isinstance(found, History):
+            return found
+    return None
 
 
 def read_history(repository: Repository, timeline: str, *, tail: bool = False) -> History:

@@ -18,12 +18,12 @@ from kpbackup import errors
 from kpbackup.model import canonical
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.heads import Heads
-from kpbackup.model.manifest import BinlogSegment, Sealing, StoredObject
 from kpbackup.pipeline import encrypt, sign, stream
 from kpbackup.plan import chain, timeline
-from kpbackup.repository import applications, heads, keys, layout, objects, pages
+from kpbackup.repository import applications, canary, check_archive, heads, keys, layout, objects, pages
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import READER_VERSION, Repository
+from kpbackup.repository.check_archive import Item
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,6 @@ class Report:
     head: Heads
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A stored object to judge: where its bytes begin (None: behind a manifest that could not be read) and what they must be."""
-
-    key: str
-    offset: int | None
-    bytes: int
-    sha256: str
-    costs: str
-    sealing: Sealing
-
-
 def check(
     repository: Repository,
     *,
@@ -88,16 +76,25 @@ def check(
         problems += [_missing(catalog, one) for one in heads.compare(repository, catalog, expected)]
     costs = "the application as it was then"
     problems += [Problem(key, what, costs) for key, what in applications.problems(repository, identities)]
-    items = _items(repository, catalog)
+    problems += _surplus(repository, {p.key for p in problems})
+    proof = "knowing that this key still opens backups"
+    problems += [Problem(key, what, proof) for key, what in canary.problems(repository)]
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
+    items = list(_of_sets(catalog))
+    for history in catalog.histories:
+        found = check_archive.look(repository, history, sizes)
+        items += found.items
+        problems += [Problem(key, what, "the recoverable points of the segments it stands for") for key, what in found.problems]
     picked = choose or _evenly
-    read: list[_Item] = []
+    read: list[Item] = []
+    told: set[tuple[str, str]] = set()
     for index, item in enumerate(items):
         problem = _size_problem(item, sizes)
         if problem is None and read_percent and picked(index, read_percent):
             problem = _content_problem(repository, item, identities)
             read.append(item)
-        if problem is not None:
+        if problem is not None and (problem.key, problem.what) not in told:  # a compacted object is judged member by member
+            told.add((problem.key, problem.what))
             problems.append(problem)
     problems += _key_problems(repository, items, identities)
     manifests = sum(1 for key in sizes if key.startswith(layout.TIMELINES))
@@ -111,6 +108,13 @@ def check(
         timeline.windows(catalog),
         heads.of_repository(repository, catalog),
     )
+
+
+_HOLE_COSTS = {
+    "sets": "the points restored from this set",
+    "tombstones": "knowing why a set is gone",
+    "pins": "a set that may have been held against retention",
+}
 
 
 def _missing(catalog: Catalog, missing: heads.Missing) -> Problem:
@@ -136,6 +140,7 @@ def _missing_manifests(catalog: Catalog) -> Iterator[Problem]:
         there = {
             "sets": {s.head.seq for s in history.sets} | {t.set_seq for t in history.tombstones},
             "tombstones": {t.head.seq for t in history.tombstones},
+            "pins": {p.head.seq for p in history.pins},
         }
         for log, seqs in there.items():
             yield from _holes(
@@ -148,7 +153,7 @@ def _missing_manifests(catalog: Catalog) -> Iterator[Problem]:
 def _holes(history: History, log: str, seqs: set[int]) -> Iterator[Problem]:
     for seq in range(1, history.newest.get(log, (0, None))[0]):
         if seq not in seqs:
-            costs = "the points restored from this set" if log == "sets" else "knowing why a set is gone"
+            costs = _HOLE_COSTS[log]
             yield Problem(layout.log_prefix(history.id, log), f"entry {seq} is missing", costs)
 
 
@@ -176,6 +181,27 @@ def _reader(repository: Repository) -> Iterator[Problem]:
         yield Problem(key, exc.message, "restoring without kpbackup: do not run it")
 
 
+def _surplus(repository: Repository, known: set[str]) -> Iterator[Problem]:
+    """Manifests that carry no payload, with something behind them all the same: harmless to readers, and not what was written."""
+    listed = [info for prefix in (layout.BINDING, layout.TIMELINES) for info in repository.backend.list(prefix)]
+    bare = [info for info in listed if info.key not in known and not any(f"/{log}/" in info.key for log in ("segments", "pages"))]
+    with ThreadPoolExecutor(pages.READERS) as pool:
+        found = pool.map(lambda info: _length(repository, info.key), bare)
+        for info, length in zip(bare, found, strict=True):
+            if length != info.size_bytes:
+                what = f"it has {info.size_bytes} bytes, {length} were signed" if length else "it does not verify"
+                yield Problem(info.key, what, "knowing who wrote there")
+
+
+def _length(repository: Repository, key: str) -> int:
+    """Where the manifest of an object ends; 0 when it does not verify."""
+    try:
+        head = objects.read_head(repository.backend, key)
+        return objects.parse(head, key=key, public_keys=repository.public_keys).payload_offset
+    except (errors.IntegrityError, errors.KeyProblem, errors.RepositoryError, errors.ObjectMissing):
+        return 0
+
+
 def _journals(repository: Repository) -> Iterator[Problem]:
     """Entries of recoveries: whole, at their own place, numbered without holes. Unsigned ones are allowed."""
     runs: dict[str, list[str]] = {}
@@ -194,51 +220,31 @@ def _journals(repository: Repository) -> Iterator[Problem]:
                 )
                 if found.get("head", {}).get("key") != key:
                     raise errors.IntegrityError("it was moved or copied here")
+                if not data.endswith(b"\n") or data.count(b"\n") not in (1, 5):
+                    raise errors.IntegrityError("there is more in it than was signed")
             except (errors.IntegrityError, errors.KeyProblem) as exc:
                 yield Problem(key, exc.message, f"the evidence of recovery {run}")
 
 
-def _items(repository: Repository, catalog: Catalog) -> list[_Item]:
-    """Every data object and segment payload that a manifest names."""
-    found: list[_Item] = []
-    with ThreadPoolExecutor(pages.READERS) as pool:
-        for history in catalog.histories:
-            for backup_set in history.sets:
-                stored = (*backup_set.objects, *backup_set.definitions, backup_set.inventory)
-                found += [_of_set(one, backup_set.name, backup_set.sealing) for one in stored]
-            found += pool.map(lambda segment: _of_segment(repository, segment), history.segments)
-    return found
+def _of_sets(catalog: Catalog) -> Iterator[Item]:
+    """Every data object that a set names."""
+    for history in catalog.histories:
+        for one in history.sets:
+            for stored in (*one.objects, *one.definitions, one.inventory):
+                yield Item(stored.key, 0, stored.bytes, stored.sha256, f"set {one.name}", one.sealing, stored.bytes)
 
 
-def _of_set(stored: StoredObject, name: str, sealing: Sealing) -> _Item:
-    return _Item(stored.key, 0, stored.bytes, stored.sha256, f"set {name}", sealing)
-
-
-def _of_segment(repository: Repository, segment: BinlogSegment) -> _Item:
-    payload = segment.payload
-    key, offset = payload.key or segment.head.key, 0 if payload.key else _payload_offset(repository, segment)
-    return _Item(key, offset, payload.bytes, payload.sha256, f"the recoverable points after {segment.start}", segment.sealing)
-
-
-def _payload_offset(repository: Repository, segment: BinlogSegment) -> int | None:
-    """How long the manifest before the payload is: with it a payload cut by one byte is seen without reading it."""
-    try:
-        return repository.read(segment.head.key, BinlogSegment)[1]
-    except (errors.ObjectMissing, errors.IntegrityError, errors.KeyProblem):
-        return None  # it was whole when the catalog was read, a moment ago
-
-
-def _size_problem(item: _Item, sizes: dict[str, int]) -> Problem | None:
+def _size_problem(item: Item, sizes: dict[str, int]) -> Problem | None:
     if item.key not in sizes or item.offset is None:
         return Problem(item.key, "it is missing", item.costs)
-    found, written = sizes[item.key], item.offset + item.bytes
-    return Problem(item.key, f"it has {found} bytes, {written} were written", item.costs) if found != written else None
+    found = sizes[item.key]
+    return Problem(item.key, f"it has {found} bytes, {item.whole} were written", item.costs) if found != item.whole else None
 
 
-def _content_problem(repository: Repository, item: _Item, identities: Sequence[encrypt.AnyIdentity]) -> Problem | None:
+def _content_problem(repository: Repository, item: Item, identities: Sequence[encrypt.AnyIdentity]) -> Problem | None:
     try:
-        sealed = stream.Tally(repository.backend.get(item.key, offset=item.offset or 0))
-        if identities:
+        sealed = stream.Tally(repository.backend.get(item.key, offset=item.offset or 0, length=item.bytes))
+        if identities and item.sealing is not None:
             opened = keys.open_data_key(repository, item.sealing, identities)
             for _ in stream.unseal(sealed, (opened,)):
                 pass
@@ -254,15 +260,15 @@ def _content_problem(repository: Repository, item: _Item, identities: Sequence[e
     return None
 
 
-def _key_problems(repository: Repository, items: Sequence[_Item], identities: Sequence[encrypt.AnyIdentity]) -> Iterator[Problem]:
+def _key_problems(repository: Repository, items: Sequence[Item], identities: Sequence[encrypt.AnyIdentity]) -> Iterator[Problem]:
     """Each data key must have a key object, and with an identity it must open."""
-    sealings = {item.sealing.key_id: item for item in items}
+    sealings = {item.sealing.key_id: (item.sealing, item.costs) for item in items if item.sealing is not None}
     present = {info.key.split("/")[1] for info in repository.backend.list("keys/")}
-    for key_id, item in sealings.items():
+    for key_id, (sealing, costs) in sealings.items():
         if key_id not in present:
-            yield Problem(layout.key_objects(key_id), "the key object is missing", item.costs)
+            yield Problem(layout.key_objects(key_id), "the key object is missing", costs)
         elif identities:
             try:
-                keys.open_data_key(repository, item.sealing, identities)
+                keys.open_data_key(repository, sealing, identities)
             except (errors.KeyProblem, errors.IntegrityError) as exc:
-                yield Problem(layout.key_objects(key_id), exc.message, item.costs)
+                yield Problem(layout.key_objects(key_id), exc.message, costs)

@@ -87,6 +87,8 @@ def parse_compacted(key: str) -> tuple[int, int, int] | None:
 def seq_of(key: str) -> int:
     """The number at the end of a log's or page's key."""
     return int(key[-SEQ_DIGITS:])
+
+
 def place(key: str) -> tuple[str, int] | None:
     """(log, number) of any numbered signed object: its path without month and number. None for the binding.
 

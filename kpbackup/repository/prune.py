@@ -22,6 +22,7 @@ from kpbackup.plan.retention import Policy, PrunePlan, Release
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import layout, released
 from kpbackup.repository.binding import Repository
+from kpbackup.storage import locks
 
 LEFT_OVER_AFTER = timedelta(days=2)  # beside the grace period: no attempt at a set runs that long
 BATCH = 1000  # deletions between two looks at the lease
@@ -35,6 +36,7 @@ class Pruned:
     sets: int
     segments: int
     deleted: int
+    kept_by_lock: int = 0  # due, but the store still holds them by Object Lock: a later prune deletes them
 
 
 def execute(
@@ -71,16 +73,20 @@ def execute(
     for release in plan.release_segments:
         check()
         _anchor(repository, release, now)
-    for step in batches:
-        _delete(repository, step, check)
-    return Pruned(len(plan.release_sets), sum(r.count for r in plan.release_segments), sum(len(step) for step in batches))
+    kept = sum(_delete(repository, step, check) for step in batches)
+    released_segments = sum(r.count for r in plan.release_segments)
+    return Pruned(len(plan.release_sets), released_segments, sum(len(step) for step in batches) - kept, kept)
 
 
-def _delete(repository: Repository, keys: Sequence[str], check: Callable[[], None]) -> None:
-    rest = iter(keys)
+def _delete(repository: Repository, keys: Sequence[str], check: Callable[[], None]) -> int:
+    """Deletes what the store gives up; how many it does not, because they are locked."""
+    rest, kept = iter(keys), 0
     while batch := list(itertools.islice(rest, BATCH)):
         check()
-        repository.backend.delete_all(batch)
+        held = locks.locked(repository.backend, batch, datetime.now(UTC))
+        repository.backend.delete_all([key for key in batch if key not in held])
+        kept += len(held)
+    return kept
 
 
 def leftovers(repository: Repository, catalog: Catalog, policy: Policy, now: datetime) -> list[str]:
@@ -126,7 +132,7 @@ def _bury(repository: Repository, backup_set: manifest.BackupSet, now: datetime)
         repository.create(
             manifest.Tombstone(head=head, set_seq=backup_set.head.seq, keys=(*data, *key_objects), reason="released by retention")
         )
-    if not is_newest:
+    if not is_newest and not locks.locked(repository.backend, [backup_set.head.key], datetime.now(UTC)):
         repository.backend.delete(backup_set.head.key)
 
 

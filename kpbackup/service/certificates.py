@@ -1,52 +1,49 @@
-"""When the certificates of source and store expire: looked at, never judged; who trusts them is the connection's own matter.
+"""When the certificates of the endpoints around us expire: asked now and then, so that nobody learns it from an outage.
 
-The source's comes with each probe's session, the store's from a TLS greeting of its own, because a store client shows none.
-AWS's own endpoints are left out: nobody who is paged could renew them. Nothing is kept.
+A certificate is read, not verified: whoever connects to work does that. Limits: stores without an endpoint_url (Amazon renews its
+own) and stores behind a proxy are not asked; what cannot be asked is left out.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
-import urllib.parse
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from kpbackup import logs
+from kpbackup import config
+from kpbackup.service import guard
 
 TIMEOUT_S = 10.0
 
-logger = logging.getLogger(__name__)
 
-
-def expiry(der: bytes) -> datetime | None:
-    """The end of a certificate's validity; None for bytes that are none."""
-    try:
-        return x509.load_der_x509_certificate(der).not_valid_after_utc
-    except ValueError:
+def of_endpoint(url: str | None) -> datetime | None:
+    """Of an https:// url; None for any other, and when it cannot be asked."""
+    split = urlsplit(url or "")
+    if split.scheme != "https" or not split.hostname:
         return None
-
-
-def store_address(endpoint_url: str | None) -> tuple[str, int] | None:
-    """Host and port of an https endpoint; None for another one."""
-    parts = urllib.parse.urlsplit(endpoint_url or "")
-    return (parts.hostname, parts.port or 443) if parts.scheme == "https" and parts.hostname else None
-
-
-def of_address(host: str, port: int) -> datetime | None:
-    """When the certificate served at an address expires; None when it does not answer in TLS, which others notice."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # an expired one, or of an own authority, must be seen too; nothing is sent
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
-            socket.create_connection((host, port), TIMEOUT_S) as stream,
-            context.wrap_socket(stream, server_hostname=host) as session,
+            socket.create_connection((split.hostname, split.port or 443), TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=split.hostname) as connected,
         ):
-            found = session.getpeercert(binary_form=True)
-    except (OSError, ValueError) as exc:
-        logs.event(logger, "certificate_unseen", level=logging.DEBUG, host=host, port=port, reason=type(exc).__name__)
+            found = connected.getpeercert(binary_form=True)
+            return x509.load_der_x509_certificate(found).not_valid_after_utc if found else None
+    except (OSError, ValueError):
         return None
-    return expiry(found) if found else None
+
+
+def read(settings: config.Settings) -> dict[str, datetime]:
+    """Endpoint (`store`, `service`, `copy NAME`) -> when its certificate expires, where known. The source's probe asks it."""
+    found: dict[str, datetime | None] = {}
+    if settings.repository is not None:
+        found["store"] = of_endpoint(settings.repository.endpoint_url)
+    for copy in settings.copies:
+        found[f"copy {copy.name}"] = of_endpoint(copy.endpoint_url)
+    if settings.service.tls.certificate_file is not None:
+        found["service"] = guard.expiry(settings.service.tls.certificate_file)
+    return {endpoint: at for endpoint, at in found.items() if at is not None}

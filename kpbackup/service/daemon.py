@@ -27,12 +27,26 @@ from kpbackup.backup.full import run_full
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.manifest import BinlogSegment
 from kpbackup.plan import schedule
-from kpbackup.service import head_file, http, job_news, notify, opening, pages, progress, reading, side_jobs, status, watching
+from kpbackup.service import (
+    guard,
+    head_file,
+    http,
+    job_news,
+    notify,
+    opening,
+    pages,
+    progress,
+    reading,
+    side_jobs,
+    status,
+    watching,
+)
 from kpbackup.service.jobs import Ending, Job, Outcome
 from kpbackup.service.stopping import StoppableBackend, Stopped
 
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
+    from kpbackup.storage.backend import Backend
 
 TICK_S = 0.25  # how soon a signal, a finished job or a due one is seen
 NOTIFY_BOUND_S = 5.0  # what is being told when the daemon ends
@@ -59,8 +73,8 @@ def run_daemon(settings: config.Settings, stop: threading.Event) -> bool:
         watch, failures=supervisor.failures, in_a_row=supervisor.failures_in_a_row, running=supervisor.running,
         meter=supervisor.meter, notified=told.counted,
     )
-    with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
-        supervisor.name_holder(f"{settings.service.instance}:{web.port}")
+    with _web_server(settings, shown) as web:
+        supervisor.name(f"{settings.service.instance}:{web.port}")
         watch.start()
         web.start()
         logs.event(
@@ -92,7 +106,7 @@ def run_exporter(settings: config.Settings, stop: threading.Event) -> bool:
     endpoint = opening.source_endpoint(settings) if settings.source is not None else None
     watch = watching.Watch(settings, repository, endpoint)
     shown = pages.Pages(watch)
-    with http.WebServer(settings.service.address, shown.routes(), latency=shown.latency) as web:
+    with _web_server(settings, shown) as web:
         watch.start()
         web.start()
         logs.event(
@@ -122,7 +136,7 @@ class Supervisor:
         self._full = Job("full", timings["full"], self._run_full)
         self._incremental = Job("incremental", timings["incremental"], self._run_incremental)
         self.meter = Meter() if settings.archive.continuous else None
-        self._side = side_jobs.SideJobs(settings, self._stoppable)
+        self._side = side_jobs.SideJobs(settings, self._stoppable, self._stoppable_backend)
         self._application = Job("application", timings["application"], self._run_application)
         own = (self._application,) if settings.application is not None else ()
         self._jobs = (self._full, self._incremental, *own, *self._side.jobs)
@@ -132,8 +146,8 @@ class Supervisor:
         self._breaks = 0  # ChainBroken in a row, without an incremental that succeeded between
         self._segments_before = 0  # of the meter, when the continuous archive was last begun
 
-    def name_holder(self, holder: str) -> None:
-        """The name under which leases are held."""
+    def name(self, holder: str) -> None:
+        """Names this process in leases."""
         self.holder = self._side.holder = holder
 
     def failures(self) -> dict[str, int]:
@@ -207,6 +221,8 @@ class Supervisor:
 
     def _follow_up(self, job: Job, outcome: Outcome) -> None:
         self._watch.repository.task.wake()
+        if job.kind == "copy":
+            self._watch.copies.task.wake()
         if outcome.ending is Ending.DIED:
             raise errors.InternalError(
                 f"the {job.kind} job died: {type(outcome.error).__name__}: {outcome.error}",
@@ -278,7 +294,10 @@ class Supervisor:
         head_file.record(self._head_file, segments, now=datetime.now(UTC))
 
     def _stoppable(self) -> Repository:
-        return replace(self._repository, backend=StoppableBackend(self._repository.backend, self._stopping))
+        return replace(self._repository, backend=self._stoppable_backend(self._repository.backend))
+
+    def _stoppable_backend(self, backend: Backend) -> Backend:
+        return StoppableBackend(backend, self._stopping)
 
 
 def last_success(catalog: Catalog) -> dict[str, datetime | None]:
@@ -289,6 +308,15 @@ def last_success(catalog: Catalog) -> dict[str, datetime | None]:
         "full": max((one.head.created_at for one in current.sets), default=None) if current else None,
         "incremental": found["incremental"],
     }
+
+
+def _web_server(settings: config.Settings, shown: pages.Pages) -> http.WebServer:
+    tls, auth = settings.service.tls, settings.service.auth
+    certificate = guard.Certificate(tls.certificate_file, tls.key_file) if tls.certificate_file and tls.key_file else None
+    access = guard.Access(auth.user, auth.password_file, auth.token_file) if auth.password_file or auth.token_file else None
+    return http.WebServer(
+        settings.service.address, shown.routes(), latency=shown.latency, certificate=certificate, access=access
+    )
 
 
 def _check_web(web: http.WebServer) -> None:

@@ -79,7 +79,7 @@ def _clock(settings: config.Settings) -> Iterator[Finding]:
     if settings.source is None:
         return
     try:
-        skew, _ = watching.probe(opening.source_endpoint(settings))
+        skew = watching.clock_skew(opening.source_endpoint(settings))
     except errors.KpbackupError:
         return  # said under "source"
     told = quantities.format_duration(abs(skew))

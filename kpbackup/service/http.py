@@ -16,15 +16,17 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
 from kpbackup import errors, logs
+from kpbackup.service import guard
 
 REQUEST_TIMEOUT_S = 10.0  # a probe or a scrape takes milliseconds; more is a client that hangs
 MAX_QUERY_FIELDS = 10
+OPEN_PATHS = "/api/health"  # probes carry no secret, and nothing there is worth one
 POLL_S = 0.2  # how soon the server sees that it is closed
 
 logger = logging.getLogger(__name__)
@@ -91,14 +93,23 @@ def alive(query: Query) -> Answer:
 class WebServer:
     """Listens from the moment it is made; serves in threads of its own until closed. Use as a context manager."""
 
-    def __init__(self, address: tuple[str, int], pages: Pages, *, latency: Latency | None = None) -> None:
-        """Binds `address`; port 0 takes a free one. What answers take is added to `latency`.
+    def __init__(
+        self,
+        address: tuple[str, int],
+        pages: Pages,
+        *,
+        latency: Latency | None = None,
+        certificate: guard.Certificate | None = None,
+        access: guard.Access | None = None,
+    ) -> None:
+        """Binds `address`; port 0 takes a free one. What answers take is added to `latency`. With a `certificate` it speaks TLS
+        alone; `access` decides who may see what is not for probes.
 
         Raises:
             SettingsError: the address is taken, not allowed, or none of this machine.
         """
         try:
-            self._server = _server(address, pages, latency or Latency())
+            self._server = _server(address, pages, latency or Latency(), certificate, access)
         except (OSError, OverflowError) as exc:
             raise errors.SettingsError(
                 f"cannot listen on {address[0]}:{address[1]} (service.listen): {getattr(exc, 'strerror', None) or exc}",
@@ -130,11 +141,27 @@ class WebServer:
         self.close()
 
 
-def _server(address: tuple[str, int], pages: Pages, took: Latency) -> ThreadingHTTPServer:
+def _server(
+    address: tuple[str, int],
+    pages: Pages,
+    took: Latency,
+    certificate: guard.Certificate | None,
+    guarded: guard.Access | None,
+) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         daemon_threads = True
         block_on_close = False  # a silent client must not hold up the end
+
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            if certificate is not None:  # in the client's own thread: one that is silent holds nobody else up
+                request.settimeout(REQUEST_TIMEOUT_S)
+                request = certificate.context().wrap_socket(request, server_side=True)
+            try:
+                super().finish_request(request, client_address)
+            finally:
+                if certificate is not None:
+                    request.close()
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             exc = sys.exc_info()[1]
@@ -144,6 +171,7 @@ def _server(address: tuple[str, int], pages: Pages, took: Latency) -> ThreadingH
     class Handler(_Handler):
         known = pages
         latency = took
+        access = guarded
 
     return Server(address, Handler)
 
@@ -151,6 +179,7 @@ def _server(address: tuple[str, int], pages: Pages, took: Latency) -> ThreadingH
 class _Handler(BaseHTTPRequestHandler):
     known: Pages = {}
     latency = Latency()
+    access: guard.Access | None = None
     timeout = REQUEST_TIMEOUT_S
     server_version = "kpbackup"
     sys_version = ""
@@ -182,6 +211,9 @@ class _Handler(BaseHTTPRequestHandler):
         page = self.known.get(path)
         if page is None:
             return json_answer(404, {"error": "not found", "paths": sorted(self.known)})
+        if self.access is not None and not path.startswith(OPEN_PATHS) and not self.access.allows(self.headers["Authorization"]):
+            refusal = json_answer(401, {"error": "not allowed: user and password, or a token, are needed"})
+            return replace(refusal, headers=(("WWW-Authenticate", self.access.challenge),))
         try:
             fields = dict(urllib.parse.parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS))
         except ValueError:

@@ -72,6 +72,10 @@ METRICS: dict[str, Metric] = {
     "kpbackup_canary_last_success_timestamp_seconds": Metric(
         "When the newest canary was made that this recipient's key has opened", ("recipient",)
     ),
+    "kpbackup_copy_recovery_point_timestamp_seconds": Metric(
+        "Newest moment that can be restored from this copy, read from the copy", ("repository",)
+    ),
+    "kpbackup_copy_up": Metric("1 when this copy was read at the last try, else 0", ("repository",)),
     "kpbackup_head_sequence": Metric("Number of the newest entry of a log: a head kept outside the store", ("timeline", "log")),
     "kpbackup_head_regressed": Metric("1 when the store shows less than the head file or this process knows, else 0"),
     "kpbackup_certificate_expiry_timestamp_seconds": Metric("When an endpoint's certificate expires, where known", ("endpoint",)),
@@ -115,7 +119,6 @@ class Observed:
     in_a_row: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[str, Took] = field(default_factory=dict)
     notified: Mapping[str, Counted] = field(default_factory=dict)
-    certificates: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def exposition(observed: Observed) -> bytes:
@@ -177,8 +180,6 @@ def _process(observed: Observed) -> Iterator[tuple[str, Samples]]:
         for outcome, count in (("sent", one.sent), ("lost", one.lost))
     ]
     yield "kpbackup_notification_delivered", [((name,), one.delivered) for name, one in observed.notified.items()]
-    ends: Samples = [((name,), at.timestamp()) for name, at in observed.certificates.items()]
-    yield "kpbackup_certificate_expiry_timestamp_seconds", ends
     if observed.source_up is not None:
         yield "kpbackup_source_up", _one(observed.source_up)
     if observed.clock_skew is not None:

@@ -5,6 +5,7 @@ Each function asks for what it needs and raises SettingsError naming the missing
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kpbackup import config, errors
@@ -18,14 +19,43 @@ if TYPE_CHECKING:
     from kpbackup.recovery.steps import Environment, Replaying, Verification
     from kpbackup.repository.binding import Repository
     from kpbackup.storage.backend import Backend
+    from kpbackup.storage.locks import Lock
 
 
 def backend(settings: config.Settings) -> Backend:
     """The store that holds the repository."""
+    return _store(settings, settings.need_repository())
+
+
+def copy_backend(settings: config.Settings, name: str) -> Backend:
+    """The store that holds this copy."""
+    wanted = settings.need_copy(name)
+    return _store(settings, wanted)
+
+
+def _store(settings: config.Settings, wanted: config.StoreSettings) -> Backend:
     from kpbackup import storage
 
-    wanted = settings.need_repository()
-    return storage.open_backend(wanted.url, endpoint_url=wanted.endpoint_url, region=wanted.region)
+    return storage.open_backend(
+        wanted.url,
+        endpoint_url=wanted.endpoint_url,
+        region=wanted.region,
+        profile=wanted.profile,
+        ca_file=wanted.ca_file,
+        lock=_lock(settings, wanted),
+    )
+
+
+def _lock(settings: config.Settings, wanted: config.StoreSettings) -> Lock | None:
+    """What is put on every object: by default until retention would release it."""
+    from kpbackup.repository import layout
+    from kpbackup.storage import locks, probe
+
+    if wanted.lock.mode == "off":
+        return None
+    kept = settings.retention
+    period = timedelta(days=wanted.lock.days) if wanted.lock.days else timedelta(days=kept.days) + kept.grace_period
+    return locks.Lock(wanted.lock.mode, period, (layout.LEASES, probe.PREFIX))
 
 
 def reading_repository(settings: config.Settings) -> Repository:
@@ -53,9 +83,23 @@ def _with_retired(settings: config.Settings, public: tuple[sign.PublicKey, ...])
 
 
 def writing_repository(settings: config.Settings) -> Repository:
-    """The repository, with the signing key that writing needs."""
+    """The repository, with the signing key that writing needs.
+
+    Raises:
+        UsageError: the settings look at a copy.
+    """
+    refuse_copy(settings)
     settings.need_signing_key()
     return reading_repository(settings)
+
+
+def refuse_copy(settings: config.Settings) -> None:
+    """Raises UsageError when the settings look at a copy: what was written there alone, no copying could ever join."""
+    if settings.copy_name:
+        raise errors.UsageError(
+            f"--copy {settings.copy_name}: a copy is read, checked, restored from and pruned; `kpbackup copy` alone writes to it",
+            hint="leave --copy out to write into the repository",
+        )
 
 
 def signing_key(settings: config.Settings) -> sign.SigningKey:
@@ -240,5 +284,11 @@ def _values(path: str | None) -> dict[str, Any]:
 def _endpoint(login: config.Login, password: str) -> Endpoint:
     from kpbackup.mysql.server import Endpoint, Tls
 
-    tls = Tls(required=login.tls.required, ca_file=str(login.tls.ca_file) if login.tls.ca_file else None)
+    tls = Tls(
+        required=login.tls.required,
+        ca_file=login.tls.ca_file,
+        verify=login.tls.verify,
+        certificate_file=login.tls.certificate_file,
+        key_file=login.tls.key_file,
+    )
     return Endpoint(host=login.host, port=login.port, user=login.user, password=password, tls=tls)

@@ -77,7 +77,6 @@ class Pages:
             latency=self.latency.read(),
             archive=self._archive(),
             notified=self._notified(),
-            certificates=self._watch.certificates(),
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,8 +75,17 @@ def reader(settings: config.Settings, repository: Repository) -> Reader:
     return Reader(repository, known=head_file.read(path) if path is not None and Path(path).exists() else None)
 
 
-def assess(settings: config.Settings, state: State, *, now: datetime, clock_skew: timedelta | None = None) -> statuses.Status:
-    """The status of a state by the promises and schedules of the settings."""
+def assess(
+    settings: config.Settings,
+    state: State,
+    *,
+    now: datetime,
+    clock_skew: timedelta | None = None,
+    copies: tuple[trusts.Copy, ...] = (),
+    certificates: Mapping[str, datetime] | None = None,
+) -> statuses.Status:
+    """The status of a state by the promises and schedules of the settings; `copies` are what second copies say, `certificates`
+    when those of endpoints expire."""
     return statuses.assess(
         state.catalog,
         state.recoveries,
@@ -83,15 +93,16 @@ def assess(settings: config.Settings, state: State, *, now: datetime, clock_skew
         now=now,
         clock_skew=clock_skew,
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
-        trust=trust_of(settings, state),
+        trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
     )
 
 
-def trust_of(settings: config.Settings, state: State) -> trusts.Trust:
+def trust_of(settings: config.Settings, state: State, copies: tuple[trusts.Copy, ...] = ()) -> trusts.Trust:
     """What the state says of keys and the like, with the limits of the settings."""
     return trusts.Trust(
         limits=trusts.Limits(canary=settings.objectives.canary),
         regressed=state.regressed,
+        copies=copies,
         heads=tuple((log.removeprefix("timelines/"), seq) for log, seq in sorted(state.heads.logs.items()) if "/" in log),
         canaries=tuple(trusts.Canary(one.short, one.first_at, one.newest_at, one.proven_at) for one in state.canaries),
     )
@@ -99,7 +110,15 @@ def trust_of(settings: config.Settings, state: State) -> trusts.Trust:
 
 def policy(settings: config.Settings) -> retention.Policy:
     kept = settings.retention
-    return retention.Policy(kept.days, kept.complete_chains, kept.grace_period)
+    return retention.Policy(
+        days=kept.days,
+        complete_chains=kept.complete_chains,
+        grace_period=kept.grace_period,
+        weekly=kept.weekly,
+        monthly=kept.monthly,
+        yearly=kept.yearly,
+        zone=settings.zone,
+    )
 
 
 def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
@@ -108,6 +127,7 @@ def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
     return {
         "full": schedule.Timing(settings.zone, settings.schedule.full),
         "incremental": schedule.Timing(settings.zone, settings.schedule.incremental, every),
+        "copy": schedule.Timing(settings.zone, settings.schedule.copies if settings.copies else None),
         "canary": schedule.Timing(settings.zone, settings.schedule.canary),
         "application": schedule.Timing(settings.zone, every=APPLICATION_EVERY if settings.application else None),
     }

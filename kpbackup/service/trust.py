@@ -20,6 +20,7 @@ class Limits:
     """From which age on `status` complains."""
 
     canary: timedelta = timedelta(days=40)
+    certificate: timedelta = timedelta(days=30)  # before it expires: time for whoever renews by hand
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """What a second copy says of itself; `problem` says why it cannot be read."""
+
+    name: str
+    max_age: timedelta
+    recovery_point: datetime | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Trust:
     """All of it, at one moment."""
 
@@ -40,6 +51,8 @@ class Trust:
     canaries: tuple[Canary, ...] = ()
     heads: tuple[tuple[str, int], ...] = ()  # ("0001/segments", 120)
     regressed: str = ""
+    copies: tuple[Copy, ...] = ()
+    certificates: tuple[tuple[str, datetime], ...] = ()  # endpoint, when it expires
 
 
 def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
@@ -58,6 +71,22 @@ def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
                 f"the key of {one.recipient}... has not proven {told} that it opens a canary: "
                 "run `kpbackup keys canary --check` where it is",
             )
+    for copy in trust.copies:
+        yield from _judge_copy(copy, now)
+    for endpoint, expires in trust.certificates:
+        if expires - now < trust.limits.certificate:
+            told = f"expires in {quantities.format_duration(expires - now)}" if expires > now else "has expired"
+            yield "warning", f"the certificate of the {endpoint} {told} ({expires:%Y-%m-%d})"
+
+
+def _judge_copy(copy: Copy, now: datetime) -> Iterator[Judgement]:
+    if copy.problem:
+        yield "warning", f"the copy {copy.name} cannot be read: {copy.problem}"
+    elif copy.recovery_point is None:
+        yield "warning", f"the copy {copy.name} holds nothing that can be restored: run `kpbackup copy`"
+    elif now - copy.recovery_point > copy.max_age:
+        behind, allowed = (quantities.format_duration(one) for one in (now - copy.recovery_point, copy.max_age))
+        yield "warning", f"the copy {copy.name} is {behind} behind, allowed are {allowed}: run `kpbackup copy`"
 
 
 def samples(trust: Trust) -> Iterator[tuple[str, list[tuple[tuple[str, ...], float]]]]:
@@ -67,4 +96,13 @@ def samples(trust: Trust) -> Iterator[tuple[str, list[tuple[tuple[str, ...], flo
     yield (
         "kpbackup_canary_last_success_timestamp_seconds",
         [((one.recipient,), one.proven_at.timestamp()) for one in trust.canaries if one.proven_at is not None],
+    )
+    yield (
+        "kpbackup_certificate_expiry_timestamp_seconds",
+        [((endpoint,), expires.timestamp()) for endpoint, expires in trust.certificates],
+    )
+    yield "kpbackup_copy_up", [((one.name,), float(not one.problem)) for one in trust.copies]
+    yield (
+        "kpbackup_copy_recovery_point_timestamp_seconds",
+        [((one.name,), one.recovery_point.timestamp()) for one in trust.copies if one.recovery_point is not None],
     )

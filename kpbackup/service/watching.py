@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kpbackup import config, errors, logs
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import server
-from kpbackup.service import certificates, reading
+from kpbackup.service import certificates, copies, reading, trust
 
 if TYPE_CHECKING:
     from kpbackup.mysql.server import Endpoint
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from kpbackup.service.status import Status
 
 REFRESH_S = 15.0  # a scrape interval: more often only costs requests
+COPIES_S = 60.0  # copies are brought up every hour or so; each reading costs requests to another store
+CERTIFICATES_S = 3600.0  # they change a few times a year
 PROBE_S = 10.0  # how late a source that went away is noticed
 PROBE_TIMEOUT_S = 10.0
-CERTIFICATE_S = 3600.0
 END_TIMEOUT_S = 2.0  # a reading that hangs in the network is left behind
 
 logger = logging.getLogger(__name__)
@@ -88,12 +89,12 @@ class StoreView:
 @dataclass(frozen=True)
 class SourceView:
     """What the last probe found. `up` is None before it, or without a source; `clock_skew` is source minus ours;
-    `certificate_until` is the last one seen, None where connections are not encrypted."""
+    `certificate` is when its certificate expires, None where connections are not encrypted."""
 
     up: bool | None = None
     clock_skew: timedelta | None = None
     problem: str = ""
-    certificate_until: datetime | None = None
+    certificate: datetime | None = None
 
 
 class RepositoryWatch:
@@ -148,10 +149,10 @@ class SourceWatch:
     def _ask(self, endpoint: Endpoint) -> None:
         before = self.view
         try:
-            skew, until = probe(endpoint)
-            self.view = SourceView(True, skew, certificate_until=until)
+            skew, expires = _asked(endpoint)
+            self.view = SourceView(True, skew, certificate=expires)
         except errors.KpbackupError as exc:
-            self.view = SourceView(False, None, exc.message, before.certificate_until)
+            self.view = SourceView(False, None, exc.message, before.certificate)
             if before.up is not False:
                 logs.event(logger, "source_lost", level=logging.ERROR, error=exc, hint=exc.hint)
             return
@@ -159,45 +160,67 @@ class SourceWatch:
             logs.event(logger, "source_found_again")
 
 
-class StoreCertificateWatch:
-    """Keeps `until`, when the certificate of an https endpoint of one's own expires, at most an hour old."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.address = address
-        self.until: datetime | None = None
-        self.task = Task("certificate", self._look, every_s=CERTIFICATE_S)
-
-    def _look(self) -> None:
-        self.until = certificates.of_address(*self.address) or self.until
-
-
-def probe(endpoint: Endpoint) -> tuple[timedelta, datetime | None]:
-    """The source's clock minus this machine's, to within half of the round trip; and when its certificate expires.
+def clock_skew(endpoint: Endpoint) -> timedelta:
+    """The source's clock minus this machine's, to within half of the round trip.
 
     Raises:
         ServerUnreachable: no answer.
     """
+    return _asked(endpoint)[0]
+
+
+def _asked(endpoint: Endpoint) -> tuple[timedelta, datetime | None]:
+    """(clock skew, when the server's certificate expires)."""
     with server.connect(endpoint, read_timeout_s=PROBE_TIMEOUT_S) as connection:
         asked = datetime.now(UTC)
         there = server_facts.clock(connection)
         answered = datetime.now(UTC)
-        certificate = connection.certificate
-    return there - (asked + (answered - asked) / 2), certificates.expiry(certificate) if certificate else None
+        expires = connection.certificate_expiry()
+    return there - (asked + (answered - asked) / 2), expires
+
+
+class CopiesWatch:
+    """Keeps `view` of the second copies: a slow or absent one holds nobody else up."""
+
+    def __init__(self, reader: copies.Reader) -> None:
+        self._reader = reader
+        self.view: tuple[trust.Copy, ...] = ()
+        self.task = Task("copies", self._refresh, every_s=COPIES_S)
+
+    def _refresh(self) -> None:
+        before = {one.name: one.problem for one in self.view}
+        self.view = self._reader.read()
+        for one in self.view:
+            if one.problem and not before.get(one.name):
+                logs.event(logger, "copy_lost", level=logging.WARNING, copy=one.name, problem=one.problem)
+            elif before.get(one.name) and not one.problem:
+                logs.event(logger, "copy_found_again", copy=one.name)
+
+
+class CertificatesWatch:
+    """Keeps `view` of when certificates expire, by endpoint."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        self._settings = settings
+        self.view: dict[str, datetime] = {}
+        self.task = Task("certificates", self._refresh, every_s=CERTIFICATES_S)
+
+    def _refresh(self) -> None:
+        self.view = certificates.read(self._settings)
 
 
 class Watch:
-    """Both views together, and the status they give."""
+    """All views together, and the status they give."""
 
     def __init__(self, settings: config.Settings, repository: Repository, endpoint: Endpoint | None) -> None:
         self._settings = settings
         self.zone = settings.zone
         self.source_label = repository.binding.source
         self.repository, self.source = RepositoryWatch(reading.reader(settings, repository)), SourceWatch(endpoint)
-        address = certificates.store_address(settings.need_repository().endpoint_url)
-        self.store_certificate = StoreCertificateWatch(address) if address else None
-        self._endpoint = endpoint
-        own = (self.store_certificate.task,) if self.store_certificate else ()
-        self.tasks = (self.repository.task, self.source.task, *own)
+        self.copies = CopiesWatch(copies.Reader(settings, repository))
+        self.certificates = CertificatesWatch(settings)
+        own = (self.copies.task,) if settings.copies else ()
+        self.tasks = (self.repository.task, self.source.task, self.certificates.task, *own)
 
     def start(self) -> None:
         for task in self.tasks:
@@ -220,18 +243,18 @@ class Watch:
                     hint="this is a defect of kpbackup: please report it",
                 ) from task.defect
 
-    def certificates(self) -> dict[str, datetime]:
-        """Endpoint (host:port) -> when its certificate expires, where that is known."""
-        found = {}
-        if self._endpoint is not None and self.source.view.certificate_until is not None:
-            found[f"{self._endpoint.host}:{self._endpoint.port}"] = self.source.view.certificate_until
-        if self.store_certificate is not None and self.store_certificate.until is not None:
-            found["{}:{}".format(*self.store_certificate.address)] = self.store_certificate.until
-        return found
-
     def status(self, now: datetime) -> Status | None:
         """The status at `now` from the last reading; None before the first."""
         view = self.repository.view
         if view.state is None:
             return None
-        return reading.assess(self._settings, view.state, now=now, clock_skew=self.source.view.clock_skew)
+        source = self.source.view
+        expiries = dict(self.certificates.view) | ({"source": source.certificate} if source.certificate else {})
+        return reading.assess(
+            self._settings,
+            view.state,
+            now=now,
+            clock_skew=source.clock_skew,
+            copies=self.copies.view,
+            certificates=expiries,
+        )

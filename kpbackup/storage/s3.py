@@ -17,6 +17,7 @@ import itertools
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3.session
@@ -24,8 +25,9 @@ import botocore.config
 import botocore.exceptions
 
 from kpbackup import errors
-from kpbackup.storage import backend, parts, s3_download, s3_errors, s3_upload
+from kpbackup.storage import backend, locks, parts, s3_download, s3_errors, s3_upload
 from kpbackup.storage.backend import Capabilities, ObjectInfo, validate_key, validate_prefix
+from kpbackup.storage.locks import Lock
 from kpbackup.storage.retry import RetryPolicy
 
 CONNECT_TIMEOUT_S = 10.0
@@ -45,6 +47,8 @@ _ALWAYS_ANSWERED = {
     "list_objects_v2": ("IsTruncated",),
 }
 
+_WITHOUT_LOCK = ("ObjectLockConfigurationNotFoundError", "NotImplemented", "InvalidRequest", "NoSuchObjectLockConfiguration")
+
 Json = dict[str, Any]
 
 
@@ -52,12 +56,21 @@ class Bucket:
     """The calls of one bucket: one client, created at the first call and shared by all threads."""
 
     def __init__(
-        self, bucket: str, *, endpoint_url: str | None, region: str | None, retry: RetryPolicy, timeout_s: float
+        self,
+        bucket: str,
+        *,
+        endpoint_url: str | None,
+        region: str | None,
+        profile: str | None,
+        ca_file: str | None,
+        retry: RetryPolicy,
+        timeout_s: float,
     ) -> None:
         self.bucket = bucket
         self.retry = retry
         self.store = endpoint_url or "Amazon S3"
         self._endpoint_url, self._region, self._timeout_s = endpoint_url, region, timeout_s
+        self._profile, self._ca_file = profile, ca_file
         self._creating = threading.Lock()
         self._client: Any = None
 
@@ -69,7 +82,7 @@ class Bucket:
             return self._client
 
     def _create(self) -> Any:
-        session = boto3.session.Session()
+        session = boto3.session.Session(profile_name=self._profile)
         settings = botocore.config.Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=self._timeout_s,
@@ -81,7 +94,9 @@ class Bucket:
             response_checksum_validation="when_required",
         )
         region = self._region or session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=self._endpoint_url, region_name=region, config=settings)
+        return session.client(
+            "s3", endpoint_url=self._endpoint_url, region_name=region, config=settings, verify=self._ca_file
+        )
 
     def once(self, method: str, key: str, **parameters: object) -> Json:
         """One request, not retried; raises botocore's own exceptions. `key` "" for calls about the bucket."""
@@ -130,12 +145,24 @@ class S3Backend:
         *,
         endpoint_url: str | None = None,
         region: str | None = None,
+        profile: str | None = None,
+        ca_file: str | None = None,
+        lock: Lock | None = None,
         retry: RetryPolicy = RETRY,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.lock = lock
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket = Bucket(bucket, endpoint_url=endpoint_url, region=region, retry=retry, timeout_s=read_timeout_s)
+        self._bucket = Bucket(
+            bucket,
+            endpoint_url=endpoint_url,
+            region=region,
+            profile=profile,
+            ca_file=ca_file,
+            retry=retry,
+            timeout_s=read_timeout_s,
+        )
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_hint: int = 0) -> ObjectInfo:
         full_key = self._full(key)
@@ -144,9 +171,14 @@ class S3Backend:
         if not first.last:
             again = _chained(first, stream)
             del first  # or the first part would stay in memory to the end
-            return self._confirm(key, s3_upload.MultipartUpload(self._bucket, full_key).run(again))
-        self._bucket.call("store", "put_object", full_key, Body=first.data, **s3_upload.integrity(first.data))
+            return self._confirm(key, s3_upload.MultipartUpload(self._bucket, full_key, **self._locking(key)).run(again))
+        self._bucket.call(
+            "store", "put_object", full_key, Body=first.data, **s3_upload.integrity(first.data), **self._locking(key)
+        )
         return self._confirm(key, s3_upload.Sent(len(first.data), zlib.crc32(first.data)))
+
+    def _locking(self, key: str) -> Json:
+        return self.lock.parameters(key, datetime.now(UTC)) if self.lock is not None else {}
 
     def _confirm(self, key: str, sent: s3_upload.Sent) -> ObjectInfo:
         """What the store says it holds now, compared with what was sent."""
@@ -176,9 +208,10 @@ class S3Backend:
     def _conditional(self, key: str, data: bytes, **condition: str) -> ObjectInfo:
         """A conditional PutObject; when an answer was lost, what is stored says whether it was carried out."""
         doubtful = False
+        parameters = {**condition, **self._locking(key)}
         for last in self._bucket.retry.pace():
             try:
-                answer = self._bucket.once("put_object", self._full(key), Body=data, **s3_upload.integrity(data), **condition)
+                answer = self._bucket.once("put_object", self._full(key), Body=data, **s3_upload.integrity(data), **parameters)
                 return ObjectInfo(key, len(data), answer["ETag"])
             except s3_errors.FAILURES as exc:
                 doubtful = doubtful or s3_errors.is_ambiguous(exc)
@@ -273,6 +306,31 @@ class S3Backend:
                 return True
             raise self._bucket.error(exc, "store", self._full(key)) from exc
         return False
+
+    def locked_until(self, key: str) -> datetime | None:
+        until: datetime | None = self._head(self._full(key), "read the lock of").get("ObjectLockRetainUntilDate")
+        return until
+
+    def can_lock(self) -> bool:
+        try:
+            answer = self._bucket.call("read the lock of", "get_object_lock_configuration", "")
+        except errors.StorageError as exc:
+            if s3_errors.code_of(exc.__cause__) in _WITHOUT_LOCK:
+                return False
+            raise
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+    def keeps_versions(self) -> bool:
+        return bool(self._bucket.call("read the versioning of", "get_bucket_versioning", "").get("Status") == "Enabled")
+
+    def put_locked(self, key: str, data: bytes, *, mode: locks.Mode, until: datetime) -> str:
+        lock = locks.fixed(mode, until)
+        answer = self._bucket.call("store", "put_object", self._full(key), Body=data, **s3_upload.integrity(data), **lock)
+        return str(answer.get("VersionId", ""))
+
+    def delete_version(self, key: str, version: str, *, bypass: bool) -> None:
+        extra: Json = {"BypassGovernanceRetention": True} if bypass else {}
+        self._bucket.call("delete a version of", "delete_object", self._full(key), VersionId=version, **extra)
 
     def close(self) -> None:
         self._bucket.close()

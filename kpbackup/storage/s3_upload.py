@@ -50,8 +50,9 @@ def integrity(data: bytes | bytearray) -> Json:
 class MultipartUpload:
     """One upload, used once."""
 
-    def __init__(self, store: Store, key: str) -> None:
-        self._store = store
+    def __init__(self, store: Store, key: str, **lock: Any) -> None:
+        """`lock` are the parameters of Object Lock."""
+        self._store, self._lock = store, lock
         self._key = key
         self._stop = threading.Event()
         self._upload_id = ""
@@ -60,7 +61,12 @@ class MultipartUpload:
     def run(self, stream: Iterable[parts.Part]) -> Sent:
         """Uploads and completes; aborts on any exception, `KeyboardInterrupt` and those of `stream` included."""
         answer = self._store.call(
-            "start storing", "create_multipart_upload", self._key, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
+            "start storing",
+            "create_multipart_upload",
+            self._key,
+            ChecksumAlgorithm="CRC32",
+            ChecksumType="FULL_OBJECT",
+            **self._lock,
         )
         self._upload_id = answer["UploadId"]
         try:

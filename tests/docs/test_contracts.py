@@ -68,6 +68,7 @@ RESTORE = ("restore", "database", "--to", "latest")
     [
         ("status", ("status",)), ("list", ("list",)), ("check", ("check",)), ("prune", ("prune", "--dry-run")),
         ("keys list", ("keys", "list")), ("keys canary", ("keys", "canary")), ("keys rewrap", ("keys", "rewrap")),
+        ("pin, unpin", ("pin", "0001-1", "--reason", "audit")),
         ("doctor", ("doctor",)), ("backup full", ("backup", "full")), ("backup incremental", ("backup", "incremental")),
         ("restore (plan)", (*RESTORE, "--dry-run")), ("restore", (*RESTORE, "--yes")), ("recoveries", ("recoveries",)),
         ("find", ("find",)), ("version", ("version",)),

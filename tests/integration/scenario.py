@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -66,7 +67,7 @@ class Scene:
     def for_restore(self) -> Scene:
         """The same repository as seen from a machine that only restores: no source, no signing key."""
         scene = Scene(self.directory, environ=self.environ)
-        scene.settings = {key: dict(value) for key, value in self.settings.items() if key != "source"}
+        scene.settings = {key: copy.deepcopy(value) for key, value in self.settings.items() if key != "source"}
         scene.settings["signing"] = {"public_keys_file": str(self.keys / "signing.pub")}
         return scene
 
@@ -106,6 +107,9 @@ class Scene:
 
     def restore(self, *words: str) -> Any:
         return self.ok("restore", "database", "--yes", *words)
+
+    def restore_from(self, name: str, *words: str) -> Any:
+        return self.ok("--copy", name, "restore", "database", "--yes", *words)
 
     def manifests(self) -> list[str]:
         """Keys of all manifests of a file:// repository's timelines."""

@@ -193,7 +193,7 @@ def test_a_set_kept_alone_lets_its_segments_go() -> None:
     policy = retention.Policy(days=5, complete_chains=1, monthly=2)
     plan = retention.plan_prune(found, policy, when(60 * 24 + 3))
     kept = [one.name for one in plan.decisions if one.keep and one.name.startswith("set ")]
-    assert kept[0] == "set 0001-31" and len(kept) == 1 + 5  # the last one of May; four of the last five days and the one before
+    assert kept[0] == "set 0001-31" and len(kept) == 1 + 5  # the last one of May, and those that the last five days need
     (release,) = plan.release_segments
     assert release.count > 100
     left = after(found, plan)

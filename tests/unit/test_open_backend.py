@@ -51,9 +51,9 @@ def test_a_nonsense_endpoint_is_refused(endpoint: str) -> None:
 
 
 def test_a_directory_has_neither_endpoint_nor_region() -> None:
-    for options in ({"endpoint_url": ENDPOINT}, {"region": "eu-central-1"}):
+    for endpoint_url, region in ((ENDPOINT, None), (None, "eu-central-1")):
         with pytest.raises(errors.SettingsError, match="belong to s3"):
-            open_backend("file:///srv", **options)
+            open_backend("file:///srv", endpoint_url=endpoint_url, region=region)
 
 
 @pytest.mark.parametrize(("url", "endpoint"), [("s3://KEY:hush@bucket/x", None), ("s3://bucket/x", "http://KEY:hush@host")])
