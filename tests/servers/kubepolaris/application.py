@@ -110,7 +110,7 @@ class Application(ThreadingHTTPServer):
                 )
             cursor.execute("SELECT COUNT(*) FROM clusters")
             if (cursor.fetchone() or (0,))[0] == 0:
-                cursor.executemany("INSERT INTO clusters (name, api_server) VALUES (%s, 'https://x')", DEMO_CLUSTERS)
+                cursor.executemany("INSERT INTO clusters (name, api_server) VALUES (%s, 'https://x')", [(name,) for name in DEMO_CLUSTERS])
 
 
 class _Handler(BaseHTTPRequestHandler):
