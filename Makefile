@@ -6,7 +6,7 @@ KEEP ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test test-kills lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -31,6 +31,9 @@ check: setup-check ## lint, types, layers
 
 test: setup-test ## all tests, on real servers (ARGS="-k wire -x" goes to pytest)
 	$(PYTHON) -m pytest $(ARGS)
+
+test-kills: setup-test ## kills a recovery of all five steps at 50 moments (ten minutes)
+	KPBACKUP_TEST_KILLS=50 $(PYTHON) -m pytest tests/crash/test_kill_five_steps.py $(ARGS)
 
 lock: ## new lock files from pyproject.toml (UPGRADE=1 takes the newest versions); needs uv
 	@scripts/lock.sh

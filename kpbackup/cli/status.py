@@ -39,7 +39,7 @@ def status(ctx: typer.Context, json: context.JsonOption = False) -> int:
 
 def document(found: Status) -> dict[str, Any]:
     """The JSON document: docs/json.md."""
-    newest = found.newest_set
+    newest, drill = found.newest_set, found.last_drill
     return {
         "level": found.level.name.lower(),
         "reasons": [_reason(one) for one in found.reasons],
@@ -81,6 +81,7 @@ def document(found: Status) -> dict[str, Any]:
             kind: {"run": one.run, "set": one.backup_set, "seconds": one.measured_rto_s, "finished_at": one.finished_at}
             for kind, one in found.measured_rto.items()
         },
+        "last_drill": {"run": drill.run, "ended_at": drill.ended_at, "passed": drill.passed} if drill else None,
     }
 
 

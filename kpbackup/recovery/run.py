@@ -44,12 +44,15 @@ class Outcome:
     details: dict[str, str]
 
 
-def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step]) -> None:
+def begin(
+    journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step], *, kind: str = "restore"
+) -> None:
     """Writes the plan as the journal's first entry: from here on the run exists and can be resumed."""
     cut = plan.cut
     journal.write(
         "planned",
         {
+            "kind": kind,
             "target": request.target,
             "set": plan.backup_set.name,
             "cut_file": cut.at.file,

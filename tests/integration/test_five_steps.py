@@ -16,6 +16,7 @@ import yaml
 from kpbackup.kubernetes import release
 from tests.integration import five_steps, scenario
 from tests.integration.five_steps import ANNOTATIONS, MARKER, NAME, PASSWORD, USER, Recovered
+from tests.servers.kubepolaris import network
 from tests.servers.kubernetes.access import rule
 
 STEPS = ["prepare", "database", "deploy", "verify", "switch"]
@@ -114,7 +115,7 @@ def test_a_switch_changes_the_back_ends_and_nothing_else(beside: Recovered) -> N
     cluster, recovery = beside.cluster, beside.settings()
     before = cluster.get("Ingress", NAME, NAME)
     recovery["verify"]["url"] = ""
-    with five_steps.network.service(cluster, NAME, "kubepolaris-new-backend") as inside:
+    with network.service(cluster, NAME, "kubepolaris-new-backend") as inside:
         recovery["verify"]["url"] = inside.url
         public = recovery["switch"]["public_url"]
         recovery["switch"] |= {"public_url": "http://127.0.0.1:9", "public_timeout": "1s"}
@@ -196,7 +197,7 @@ def test_what_refuses_to_begin(empty: Recovered, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_secret_that_nobody_has(empty: Recovered) -> None:
     """Of a bundle taken when a pod referred to a Secret that was not there."""
-    change = {"spec": {"template": {"spec": {"imagePullSecrets": [{"name": "registry"}]}}}}
+    change: dict[str, Any] = {"spec": {"template": {"spec": {"imagePullSecrets": [{"name": "registry"}]}}}}
     empty.origin.patch("Deployment", NAME, "kubepolaris-backend", change)
     try:
         empty.made.ok("backup", "application")
@@ -207,4 +208,5 @@ def test_a_secret_that_nobody_has(empty: Recovered) -> None:
         assert "Secret registry, which Deployment/kubepolaris-backend refers to, is neither in application bundle" in said
         assert changes(empty) == []
     finally:
-        empty.origin.patch("Deployment", NAME, "kubepolaris-backend", {"spec": {"template": {"spec": {"imagePullSecrets": None}}}})
+        change["spec"]["template"]["spec"]["imagePullSecrets"] = None
+        empty.origin.patch("Deployment", NAME, "kubepolaris-backend", change)

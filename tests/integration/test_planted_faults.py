@@ -54,7 +54,8 @@ class Restored:
             found = self.stage.cluster.get("Deployment", NAME, BACKEND)
             wanted = found["spec"].get("replicas", 1) if replicas is None else replicas
             status = found.get("status", {})
-            return bool(status.get("readyReplicas", 0) == wanted and status["observedGeneration"] == found["metadata"]["generation"])
+            is_seen = status["observedGeneration"] == found["metadata"]["generation"]
+            return bool(is_seen and status.get("readyReplicas", 0) == wanted)
 
         until(is_settled, what="the back end")
 
@@ -174,7 +175,7 @@ def a_back_end_on_another_database(restored: Restored) -> Iterator[RecoveryReque
     """It is healthy and lets the user log in; it only is not the restored one."""
     source = restored.stage.source
     source.execute(
-        f"INSERT INTO {NAME}.users (username) VALUES ('somebody-new')", f"CREATE USER other@'127.0.0.1' IDENTIFIED BY 'x'",
+        f"INSERT INTO {NAME}.users (username) VALUES ('somebody-new')", "CREATE USER other@'127.0.0.1' IDENTIFIED BY 'x'",
         f"GRANT ALL ON {NAME}.* TO other@'127.0.0.1'",
     )  # fmt: skip
     environ = {"DB_USER": "other", "DB_PASSWORD": "x", "DB_NAME": NAME, "JWT_SECRET": "x"}
@@ -235,7 +236,8 @@ FAULTS: dict[str, tuple[Planting, str]] = {
         "answered '1', '0' expected",
     ),
     "a restore that did not end": (
-        statements(("CREATE DATABASE kpbackup_restore",), ("DROP DATABASE kpbackup_restore",)), "the database step is not complete",
+        statements(("CREATE DATABASE kpbackup_restore",), ("DROP DATABASE kpbackup_restore",)),
+        "the database step is not complete",
     ),
     "stale Secret": (
         patched("Secret", "kubepolaris-secrets", {"data": {"jwt-secret": encoded("another")}}),
@@ -246,7 +248,10 @@ FAULTS: dict[str, tuple[Planting, str]] = {
         patched("ConfigMap", "kubepolaris-frontend-nginx", {"data": {"nginx.conf": "return 200;"}}),
         "ConfigMap kubepolaris-frontend-nginx is not that of",
     ),
-    "wrong image tag": (patched("Deployment", BACKEND, {}, image="kubepolaris/backend:latest"), "runs kubepolaris/backend:latest; kubepolaris/backend:v1.0.5 was"),
+    "wrong image tag": (
+        patched("Deployment", BACKEND, {}, image="kubepolaris/backend:latest"),
+        "runs kubepolaris/backend:latest; kubepolaris/backend:v1.0.5 was",
+    ),
     "no back end": (patched("Deployment", BACKEND, {"spec": {"replicas": 0}}, replicas=0), "kubepolaris-backend is not ready"),
     "a front end that answers for a dead back end": (
         a_front_end_before_a_dead_back_end, "its body is text/html; charset=utf-8, application/json expected",

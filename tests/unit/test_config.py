@@ -151,7 +151,7 @@ def test_half_set_groups_are_refused(tmp_path: Path, text: str, said: str) -> No
     ("log: {level: loud}", "must be one of debug, info, warning or error"),
     ("service: {listen: '8080'}", "write host:port"),
     ("copies: [s3://other]", "come with a later version"),
-    ("drill: {mail: x}", "comes with a later version"),
+    ("drill: {mail: x}", "drill.mail: unknown key"),
     ("source: yes", "source: must hold keys: "),
     ("- a", "must hold keys and values"),
     ("a: [", "line "),

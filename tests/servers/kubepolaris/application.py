@@ -47,7 +47,7 @@ class Application(ThreadingHTTPServer):
 
     def __init__(self, environ: Mapping[str, str], database: tuple[str, int]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self._login = {
+        self._login: dict[str, Any] = {
             "host": database[0], "port": database[1], "user": environ["DB_USER"], "password": environ["DB_PASSWORD"],
         }
         self._name, self._secret = environ["DB_NAME"], environ["JWT_SECRET"].encode()
@@ -66,10 +66,12 @@ class Application(ThreadingHTTPServer):
         pass  # a client that went away
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        with pymysql.connect(**self._login, database=self._name, autocommit=True) as connection:
-            with connection.cursor(pymysql.cursors.DictCursor) as cursor:
-                cursor.execute(query, values or None)
-                return list(cursor.fetchall())
+        with (
+            pymysql.connect(**self._login, database=self._name, autocommit=True) as connection,
+            connection.cursor(pymysql.cursors.DictCursor) as cursor,
+        ):
+            cursor.execute(query, values or None)
+            return list(cursor.fetchall())
 
     def number(self, query: str) -> int:
         return int(next(iter(self.rows(query)[0].values())))
@@ -110,7 +112,8 @@ class Application(ThreadingHTTPServer):
                 )
             cursor.execute("SELECT COUNT(*) FROM clusters")
             if (cursor.fetchone() or (0,))[0] == 0:
-                cursor.executemany("INSERT INTO clusters (name, api_server) VALUES (%s, 'https://x')", [(name,) for name in DEMO_CLUSTERS])
+                names = [(name,) for name in DEMO_CLUSTERS]
+                cursor.executemany("INSERT INTO clusters (name, api_server) VALUES (%s, 'https://x')", names)
 
 
 class _Handler(BaseHTTPRequestHandler):
