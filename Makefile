@@ -7,7 +7,7 @@ EXAMPLES ?= 20000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test fuzz audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test test-kills fuzz audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -45,6 +45,8 @@ sbom: setup-audit ## dist/kpbackup.cdx.json: the bill of materials, CycloneDX
 	mkdir -p dist
 	$(PYTHON) -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
 	  --output-format JSON --output-file dist/kpbackup.cdx.json requirements-kubernetes.lock
+test-kills: setup-test ## kills a recovery of all five steps at 50 moments (ten minutes)
+	KPBACKUP_TEST_KILLS=50 $(PYTHON) -m pytest tests/crash/test_kill_five_steps.py $(ARGS)
 
 lock: ## new lock files from pyproject.toml (UPGRADE=1 takes the newest versions); needs uv
 	@scripts/lock.sh

@@ -44,7 +44,6 @@ Object = dict[str, Any]
 LOOKED_AT = (
     SERVICE_ACCOUNT, SECRET, CONFIG_MAP, CLAIM, SERVICE, STATEFUL_SET, DEPLOYMENT, DISRUPTION_BUDGET, AUTOSCALER, INGRESS,
 )
-RELEASE_LABEL = "app.kubernetes.io/instance"
 _MADE_BY_THE_CLUSTER = ("kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", release.SECRET_TYPE)
 _RESTLESS = (
     "control-plane.alpha.kubernetes.io/leader", "deployment.kubernetes.io/revision", "autoscaling.alpha.kubernetes.io/conditions",
@@ -132,7 +131,7 @@ def _release(cluster: client.Cluster, request: ApplicationRequest) -> tuple[Obje
 
 
 def _labelled(cluster: client.Cluster, request: ApplicationRequest) -> Iterable[Object]:
-    labels = request.selector or f"{RELEASE_LABEL}={request.release}"
+    labels = request.selector or f"{objects.INSTANCE}={request.release}"
     for kind in LOOKED_AT:
         yield from (one for one in cluster.all(kind, labels=labels) if one.get("type") not in _MADE_BY_THE_CLUSTER)
 

@@ -11,6 +11,7 @@ from kpbackup.cli import context, render
 from kpbackup.service import opening
 
 if TYPE_CHECKING:
+    from kpbackup.recovery.journal import Entry
     from kpbackup.repository.binding import Repository
 
 
@@ -33,7 +34,7 @@ def recoveries(
         room.printer.show({"run": run, "entries": document}, render.Table(("at", "event", "signed", "details"), rows))
         return
     summary = [_summary(repository, name) for name in journal.list_runs(repository)]
-    columns = ("run", "target", "into", "state", "recovered", "measured_rto_seconds", "signed")
+    columns = ("run", "kind", "target", "into", "state", "recovered", "measured_rto_seconds", "signed")
     room.printer.show(
         {"recoveries": summary}, render.Table(columns, [[row[c] for c in columns] for row in summary], empty="no recovery yet")
     )
@@ -43,7 +44,7 @@ def _summary(repository: Repository, run: str) -> dict[str, Any]:
     """One line of the list. A journal that cannot be read is a line too: it must not hide the others."""
     from kpbackup.recovery import journal
 
-    empty = dict.fromkeys(("target", "into", "recovered", "recovered_to", "measured_rto_seconds", "signed"))
+    empty = dict.fromkeys(("target", "into", "recovered", "recovered_to", "measured_rto_seconds", "signed", "kind"))
     try:
         one = journal.open_journal(repository, run)
     except (errors.IntegrityError, errors.KeyProblem) as exc:
@@ -51,11 +52,17 @@ def _summary(repository: Repository, run: str) -> dict[str, Any]:
     planned, finished = one.entries[0], one.last("finished")
     return {
         "run": run,
+        "kind": planned.fields.get("kind", "restore"),
         "target": planned.fields.get("target"),
         "into": planned.fields.get("into"),
-        "state": one.entries[-1].event,
+        "state": _state(one.entries[-1]),
         "recovered": finished.fields["recovered"] if finished else None,
         "recovered_to": planned.fields.get("recovered_to"),
         "measured_rto_seconds": float(finished.fields["measured_rto_s"]) if finished else None,
         "signed": all(entry.signed for entry in one.entries),
     }
+
+
+def _state(newest: Entry) -> str:
+    """What the newest entry says; of a drill that ended, how."""
+    return newest.fields["result"] if newest.event == "drilled" else newest.event

@@ -41,7 +41,7 @@ def status(ctx: typer.Context, json: context.JsonOption = False) -> int:
 
 def document(found: Status) -> dict[str, Any]:
     """The JSON document: docs/json.md."""
-    newest = found.newest_set
+    newest, drill = found.newest_set, found.last_drill
     return {
         "level": found.level.name.lower(),
         "reasons": [_reason(one) for one in found.reasons],
@@ -86,6 +86,7 @@ def document(found: Status) -> dict[str, Any]:
         "copies": [
             {"copy": one.name, "recovery_point": one.recovery_point, "problem": one.problem} for one in found.trust.copies
         ],
+        "last_drill": {"run": drill.run, "ended_at": drill.ended_at, "passed": drill.passed} if drill else None,
     }
 
 

@@ -6,7 +6,7 @@ Pure: objects in, values out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Object = dict[str, Any]
@@ -14,6 +14,9 @@ Object = dict[str, Any]
 # what the server writes; never part of what somebody wanted
 _OWN_METADATA = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink", "deletionTimestamp")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+INSTANCE = "app.kubernetes.io/instance"  # label: the release, in selectors too
+_REFERRING = ("secretName", "serviceName", "serviceAccountName")
+_REFERRED = ("secretKeyRef", "configMapKeyRef", "secretRef", "configMapRef", "configMap", "secret", "service")
 RELEASE_NAME, RELEASE_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
 
 
@@ -33,6 +36,24 @@ def wanted(found: Object) -> Object:
         for name in ("clusterIP", "clusterIPs", "healthCheckNodePort"):
             if made["spec"].get(name) != "None":  # a headless Service says so itself
                 made["spec"].pop(name, None)
+    return made
+
+
+def referring_to(found: Any, rename: Callable[[str], str], release: tuple[str, str], *, below: str = "") -> Any:
+    """The object with other names in the places where it refers to Secrets, ConfigMaps, Services and service accounts, and with
+    another release (old, new) in its labels and selectors. Its own name stays."""
+    if isinstance(found, list):
+        return [referring_to(one, rename, release, below=below) for one in found]
+    if not isinstance(found, dict):
+        return found
+    made = {}
+    for key, value in found.items():
+        if isinstance(value, str) and (key in _REFERRING or (key == "name" and below in _REFERRED)):
+            made[key] = rename(value)
+        elif key == INSTANCE and value == release[0]:
+            made[key] = release[1]
+        else:
+            made[key] = referring_to(value, rename, release, below=key)
     return made
 
 

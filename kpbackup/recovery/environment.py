@@ -55,7 +55,13 @@ class ApplicationPlan:
     def renamed(self, name: str) -> str:
         """The name an object of the bundle has in the recovered release."""
         old = self.bundle.release
-        return self.release + name[len(old) :] if self.is_renamed and old and name.startswith(old) else name
+        is_helms = self.is_renamed and bool(old) and name.startswith(old) and name in self._made_by_helm
+        return self.release + name[len(old) :] if is_helms else name
+
+    @property
+    def _made_by_helm(self) -> set[str]:
+        """Only their names come from the release's; a certificate's or a pull Secret's is what somebody chose."""
+        return {objects.name_of(one) for one in self.bundle.objects if objects.owner(one) == self.bundle.release}
 
     @property
     def fullname(self) -> str:
@@ -130,6 +136,8 @@ def prepare(request: RecoveryRequest, planned: ApplicationPlan, run: str) -> dic
 def marked(planned: ApplicationPlan, found: Object, run: str) -> Object:
     """An object of the bundle as it is to be in the recovered release: its name and namespace, whose it is, and by which run."""
     made = objects.wanted(found)
+    if planned.is_renamed and objects.owner(found) == planned.bundle.release:
+        made = objects.referring_to(made, planned.renamed, (planned.bundle.release, planned.release))
     metadata = made["metadata"]
     metadata["name"] = planned.renamed(metadata["name"])
     if metadata.get("namespace"):

@@ -87,6 +87,11 @@ def _needed(request: RecoveryRequest, planned: ApplicationPlan) -> Iterator[tupl
 
 def _judge_bundle(cluster: client.Cluster, environment: Environment, planned: ApplicationPlan) -> None:
     """Secrets that objects refer to are in the bundle or in the namespace."""
+    if environment.method == "manifests" and planned.is_renamed:
+        raise errors.StepFailed(
+            f"plain objects cannot be recovered under another name: they refer to each other as {planned.bundle.release}",
+            hint="leave recovery.application.release empty and recover into another namespace, or set deploy.method: helm",
+        )
     for name, who in objects.secrets_named(planned.bundle.objects).items():
         if planned.bundle.find("Secret", name) is None and cluster.find(SECRET, planned.renamed(name)) is None:
             raise errors.StepFailed(

@@ -45,12 +45,15 @@ class Outcome:
     details: dict[str, str]
 
 
-def begin(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step]) -> None:
+def begin(
+    journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, steps: Sequence[Step], *, kind: str = "restore"
+) -> None:
     """Writes the plan as the journal's first entry: from here on the run exists and can be resumed."""
     cut = plan.cut
     journal.write(
         "planned",
         {
+            "kind": kind,
             "target": request.target,
             "set": plan.backup_set.name,
             "cut_file": cut.at.file,
@@ -126,7 +129,7 @@ def carry_out(
     """
     _refuse_confirmations(request, confirmed)
     for step in steps:
-        if journal.last("step_finished", step=step) is not None and step not in again:
+        if _is_finished(journal, step) and step not in again:
             continue
         _carry_out_one(journal, plan, request, step, confirmed=step in confirmed)
     return _finish(journal, plan, steps)
@@ -221,11 +224,23 @@ def _gate(journal: Journal, step: Step) -> None:
     """A step runs when those it builds on are finished: a switch to a database that was never verified is an outage."""
     needed = {Step.DATABASE: Step.PREPARE, Step.DEPLOY: Step.DATABASE, Step.VERIFY: Step.DATABASE, Step.SWITCH: Step.VERIFY}
     before = needed.get(step)
-    if before is not None and journal.last("step_finished", step=before) is None:
+    if before is not None and not _is_finished(journal, before):
         raise errors.StepFailed(
             f"step {step} of recovery {journal.run} is gated on step {before}, which is not finished",
             hint=f"run `kpbackup restore {before} --resume {journal.run}` first",
         )
+
+
+def _is_finished(journal: Journal, step: Step) -> bool:
+    """Whether its newest run ended well: one that was run again and failed is not finished, whatever was before. What was
+    verified is not verified any more once a step before was run again."""
+    for entry in reversed(journal.entries):
+        name = entry.fields.get("step")
+        if name == step:
+            return entry.event == "step_finished"
+        if step is Step.VERIFY and name in (Step.PREPARE, Step.DATABASE, Step.DEPLOY):
+            return False
+    return False
 
 
 def _facts(plan: RecoveryPlan, request: RecoveryRequest) -> Mapping[str, str]:

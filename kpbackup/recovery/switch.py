@@ -28,9 +28,14 @@ POLL_S = 0.5
 
 def record(cluster: client.Cluster, environment: Environment) -> Object:
     """What the switch will replace."""
-    kind, name = (SERVICE, environment.service) if environment.service else (INGRESS, environment.ingress)
-    found = cluster.find(kind, name)
-    return {"kind": kind.name, "name": name, "before": found["spec"] if found is not None else None}
+    kind, name = _switched(environment)
+    found = cluster.find(SERVICE if kind == SERVICE.name else INGRESS, name)
+    return {"kind": kind, "name": name, "before": found["spec"] if found is not None else None}
+
+
+def _switched(environment: Environment) -> tuple[str, str]:
+    """Kind and name of what is switched: settings may name another one when a run is resumed."""
+    return (SERVICE.name, environment.service) if environment.service else (INGRESS.name, environment.ingress)
 
 
 def run(
@@ -46,7 +51,7 @@ def run(
     environment = request.environment
     assert environment is not None and request.verification is not None
     with environments.connect(environment, planned) as cluster:
-        if before is None:
+        if before is None or (before["kind"], before["name"]) != _switched(environment):
             before = record(cluster, environment)
             keep(before)
         apply(cluster, environment, planned, name)

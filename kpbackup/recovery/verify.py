@@ -137,7 +137,7 @@ def _cluster_problems(cluster: client.Cluster, planned: ApplicationPlan) -> Iter
             there = cluster.find(kind, name)
             if there is None:
                 yield f"{kind.name} {name} is not there"
-            elif other := _other_keys(kept, there):
+            elif other := _other_keys(kept, there, planned):
                 yield f"{kind.name} {name} is not that of application bundle {planned.manifest.name}: {', '.join(other)} differ"
     for kind in WORKLOADS:
         for kept in planned.bundle.of_kind(kind.name):
@@ -153,9 +153,11 @@ def _cluster_problems(cluster: client.Cluster, planned: ApplicationPlan) -> Iter
                 yield f"{kind.name} {name} is not ready"
 
 
-def _other_keys(kept: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+def _other_keys(kept: Mapping[str, Any], there: Mapping[str, Any], planned: ApplicationPlan) -> list[str]:
     """Keys of a Secret or ConfigMap whose values differ; the values are not told. Keys beside them are not ours."""
     wanted, found = ({**(one.get("data") or {}), **(one.get("binaryData") or {})} for one in (kept, there))
+    if planned.is_renamed and kept["kind"] == CONFIG_MAP.name:  # its texts name the release's Services, which are called anew
+        found = {key: str(value).replace(planned.release, planned.bundle.release) for key, value in found.items()}
     return sorted(key for key in wanted if found.get(key) != wanted[key])
 
 

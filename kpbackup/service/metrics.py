@@ -67,8 +67,13 @@ METRICS: dict[str, Metric] = {
     "kpbackup_newest_set_row_bytes": Metric("Size of the rows of the newest backup set before compression"),
     "kpbackup_archive_stored_bytes": Metric("Size of all binlog segments as stored"),
     "kpbackup_repository_stored_bytes": Metric("Size of all sets and segments as stored"),
-    "kpbackup_measured_rto_seconds": Metric("Duration of the newest recovery: restore (all steps) or database", ("kind",)),
+    "kpbackup_measured_rto_seconds": Metric(
+        "Duration of the newest recovery: restore (all steps), database or drill", ("kind",)
+    ),
     "kpbackup_drill_last_success_timestamp_seconds": Metric("When a drill last succeeded; absent until there are drills"),
+    "kpbackup_drill_last_end_timestamp_seconds": Metric("When a drill last ended, well or not"),
+    "kpbackup_drill_last_passed": Metric("1 when the newest drill passed, 0 when it failed"),
+    "kpbackup_drill_achieved_rpo_seconds": Metric("What would have been lost when the newest drill that passed began"),
     "kpbackup_canary_last_success_timestamp_seconds": Metric(
         "When the newest canary was made that this recipient's key has opened", ("recipient",)
     ),
@@ -164,6 +169,7 @@ def samples(observed: Observed) -> dict[str, Samples]:
     if observed.status is not None:
         found.update(_promises(observed.status, observed.now))
         found.update(_stored(observed.status))
+        found.update(_drills(observed.status))
         found.update(trust.samples(observed.status.trust))
     return found
 
@@ -221,6 +227,15 @@ def _stored(status: Status) -> Iterator[tuple[str, Samples]]:
         yield "kpbackup_newest_set_stored_bytes", _one(newest.stored_bytes)
         yield "kpbackup_newest_set_row_bytes", _one(newest.row_bytes)
         yield "kpbackup_full_backup_duration_seconds", _one(newest.duration.total_seconds())
+
+
+def _drills(status: Status) -> Iterator[tuple[str, Samples]]:
+    if (newest := status.last_drill) is not None:
+        yield "kpbackup_drill_last_end_timestamp_seconds", _one(newest.ended_at.timestamp())
+        yield "kpbackup_drill_last_passed", _one(newest.passed)
+    if (passed := status.last_passed_drill) is not None:
+        yield "kpbackup_drill_last_success_timestamp_seconds", _one(passed.ended_at.timestamp())
+        yield "kpbackup_drill_achieved_rpo_seconds", _one(passed.achieved_rpo_s or 0.0)
 
 
 def _one(value: float) -> Samples:

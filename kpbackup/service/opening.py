@@ -264,6 +264,16 @@ def replaying(settings: config.Settings) -> Replaying:
     return Replaying(found.path, Listening(found.host, found.port, tls=found.tls))
 
 
+def drill_verification(settings: config.Settings) -> Verification | None:
+    """The profile for a drill, which asks the database alone and so needs no login; None when no profile is set."""
+    if not settings.recovery.verify.profile:
+        return None
+    from kpbackup.recovery import profile
+    from kpbackup.recovery.steps import Verification
+
+    return Verification(profile.load(settings.recovery.verify.profile))
+
+
 def _values(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}

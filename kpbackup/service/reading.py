@@ -35,6 +35,7 @@ class State:
     read_at: datetime
     canaries: tuple[canaries.CanaryState, ...] = ()
     heads: Heads = Heads("")
+    drills: tuple[statuses.Drill, ...] = ()
     regressed: str = ""  # what the store showed before and shows no more
 
 
@@ -46,6 +47,7 @@ class Reader:
         self.repository = repository
         self._known = known
         self._finished: dict[str, statuses.Recovery] = {}
+        self._drilled: dict[str, statuses.Drill] = {}
 
     def read(self) -> State:
         """The state now.
@@ -55,14 +57,30 @@ class Reader:
         """
         catalog = catalogs.read_catalog(self.repository)
         for run in journal.list_runs(self.repository):
-            if run not in self._finished and (found := _recovery(self.repository, run)) is not None:
-                self._finished[run] = found
+            if run not in self._finished and run not in self._drilled:
+                self._remember(run)
         recoveries = sorted(self._finished.values(), key=lambda one: one.finished_at)
         now = heads.of_catalog(catalog)
         missing = heads.compare(self.repository, catalog, self._known) if self._known is not None else []
         self._known = (self._known or Heads(self.repository.id)).advanced(now.logs.items(), now.links)
         proven = canaries.read_states(self.repository)
-        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, head_file.told(missing))
+        drills = tuple(sorted(self._drilled.values(), key=lambda one: one.ended_at))
+        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing))
+
+    def _remember(self, run: str) -> None:
+        """Reads a run's journal. A damaged one proves nothing: `check` reports it."""
+        try:
+            entries = journal.open_journal(self.repository, run)
+        except errors.StorageError:
+            raise
+        except errors.KpbackupError:
+            return
+        is_drill = entries.entries[0].fields.get("kind") == "drill"
+        drilled = _drill(entries)
+        if drilled is not None:
+            self._drilled[run] = drilled
+        if (found := _recovery(entries)) is not None and (drilled is not None or not is_drill):
+            self._finished[run] = found
 
 
 def reader(settings: config.Settings, repository: Repository) -> Reader:
@@ -93,6 +111,7 @@ def assess(
         now=now,
         clock_skew=clock_skew,
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
+        drills=state.drills,
         trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
     )
 
@@ -133,24 +152,28 @@ def timings(settings: config.Settings) -> dict[str, schedule.Timing]:
     }
 
 
-def _recovery(repository: Repository, run: str) -> statuses.Recovery | None:
-    """The finished recovery of this run that restored a database, else None. A damaged journal proves nothing, nor does a
-    restore of a selection: neither the set nor the time that everything takes."""
-    try:
-        entries = journal.open_journal(repository, run)
-    except errors.StorageError:
-        raise
-    except errors.KpbackupError:
-        return None  # `check` reports it
+def _recovery(entries: journal.Journal) -> statuses.Recovery | None:
+    """The finished recovery of this run that restored a database, else None. A restore of a selection proves neither the set nor
+    the time that everything takes."""
     planned, finished = entries.last("planned"), entries.last("finished")
     if entries.is_of_selection:
         return None
     if planned is None or finished is None or entries.last("step_finished", step="database") is None:
         return None
     return statuses.Recovery(
-        run=run,
+        run=entries.run,
         backup_set=planned.fields.get("set", ""),
         finished_at=finished.at,
         recovered=finished.fields.get("recovered") == "yes",
         measured_rto_s=float(finished.fields.get("measured_rto_s", "0")),
+        is_drill=planned.fields.get("kind") == "drill",
     )
+
+
+def _drill(entries: journal.Journal) -> statuses.Drill | None:
+    """The drill of this run; None when it was none, or has not ended."""
+    ended = entries.last("drilled")
+    if ended is None:
+        return None
+    measured = (float(text) if (text := ended.fields.get(name)) else None for name in ("measured_rto_s", "achieved_rpo_s"))
+    return statuses.Drill(entries.run, ended.at, ended.fields["result"] == "passed", *measured)

@@ -53,11 +53,23 @@ class Recovery:
     finished_at: datetime
     recovered: bool
     measured_rto_s: float
+    is_drill: bool = False
 
     @property
     def kind(self) -> str:
-        """`restore`: to the end; `database`: the database alone."""
-        return "restore" if self.recovered else "database"
+        """`restore`: to the end; `database`: the database alone; `drill`: on a scratch server."""
+        return "drill" if self.is_drill else "restore" if self.recovered else "database"
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A drill that ended. What was measured is None for one that failed."""
+
+    run: str
+    ended_at: datetime
+    passed: bool
+    measured_rto_s: float | None = None
+    achieved_rpo_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,8 @@ class Status:
     segments: int
     archive_bytes: int
     measured_rto: dict[str, Recovery] = field(default_factory=dict)
+    last_drill: Drill | None = None
+    last_passed_drill: Drill | None = None
     trust: trusts.Trust = field(default_factory=trusts.Trust)
 
     @property
@@ -142,9 +156,10 @@ def assess(
     timings: dict[str, schedule.Timing],
     now: datetime,
     clock_skew: timedelta | None = None,
+    drills: Sequence[Drill] = (),
     trust: trusts.Trust = trusts.Trust(),  # noqa: B008 - frozen
 ) -> Status:
-    """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` are oldest first."""
+    """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` and `drills` are oldest first."""
     proven = {recovery.backup_set: recovery.run for recovery in recoveries}
     sets = tuple(_set_facts(one, proven) for history in catalog.histories for one in history.sets)
     status = Status(
@@ -163,6 +178,8 @@ def assess(
         segments=sum(history.segment_count for history in catalog.histories),
         archive_bytes=sum(unit.payload_bytes for history in catalog.histories for unit in history.units),
         measured_rto={recovery.kind: recovery for recovery in recoveries},
+        last_drill=drills[-1] if drills else None,
+        last_passed_drill=next((one for one in reversed(drills) if one.passed), None),
         trust=trust,
     )
     judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now)]
@@ -177,7 +194,7 @@ def last_success(catalog: Catalog, recoveries: Sequence[Recovery] = ()) -> dict[
     return {
         "full": max(fulls, default=None),
         "incremental": max(passes, default=None),
-        "restore": max((one.finished_at for one in recoveries), default=None),
+        "restore": max((one.finished_at for one in recoveries if not one.is_drill), default=None),
     }
 
 
@@ -250,6 +267,8 @@ def _full_age(status: Status, timing: schedule.Timing | None) -> Iterator[Reason
 
 
 def _rto(status: Status) -> Iterator[Reason]:
+    if status.last_drill is not None and not status.last_drill.passed:
+        yield Reason(Level.WARNING, f"the newest drill ({status.last_drill.run}) failed")
     measured = status.measured_rto.get("restore")
     if measured is not None and measured.measured_rto_s > status.objectives.rto.total_seconds():
         took = quantities.format_duration(timedelta(seconds=measured.measured_rto_s))

@@ -156,7 +156,7 @@ def test_half_set_groups_are_refused(tmp_path: Path, text: str, said: str) -> No
     ("copies: [s3://other]", "must hold the keys"),
     ("copies: [{name: a, url: 'file:///x'}, {name: a, url: 'file:///y'}]", "the same name"),
     ("repository: {url: 'file:///x'}\ncopies: [{name: a, url: 'file:///x'}]", "a store of its own"),
-    ("drill: {mail: x}", "comes with a later version"),
+    ("drill: {mail: x}", "drill.mail: unknown key"),
     ("source: yes", "source: must hold keys: "),
     ("- a", "must hold keys and values"),
     ("a: [", "line "),

@@ -1,0 +1,124 @@
+"""A drill: steps 1, 2 and 4 to a random point of the recoverable window, on a scratch server, recorded as what it is.
+
+The application is never started: a restored one reaches out to what it manages, so step 4 asks the database alone. What the drill
+brought onto a server that was given to it is dropped again, whether it passed or not. A failed drill is recorded too, even one
+that could not be planned: only that makes "the last drill passed" worth something.
+
+A crash leaves a run without the entry `drilled`, and the data on a given server: the next drill is then refused there, because
+the target is not empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from kpbackup import errors
+from kpbackup.mysql import accounts, load, schema, server
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql.quoting import identifier
+from kpbackup.plan.timeline import Target, Window
+from kpbackup.recovery import journal as journals
+from kpbackup.recovery import loading, planning, run
+from kpbackup.recovery.steps import RecoveryRequest, Step
+from kpbackup.repository import choosing, keys
+
+STEPS = (Step.PREPARE, Step.DATABASE, Step.VERIFY)
+EVENT = "drilled"
+
+
+@dataclass(frozen=True)
+class Drilled:
+    """How a drill that passed ended. `achieved_rpo_s` is what would have been lost, had the source died when it began."""
+
+    run: str
+    backup_set: str
+    target: str
+    recovered_to: datetime
+    measured_rto_s: float
+    achieved_rpo_s: float
+    figures: dict[str, str]
+
+
+def choose_point(windows: Sequence[Window], place: float) -> Target:
+    """The point at `place` (0 to 1) of all recoverable windows laid end to end, in whole seconds; the newest one where there is
+    no room for a choice.
+
+    Raises:
+        UnreachableTarget: there is no window.
+    """
+    if not windows:
+        raise errors.UnreachableTarget("there is nothing to drill: no moment can be restored", hint="make a full backup first")
+    lengths = [(window.end - window.start).total_seconds() for window in windows]
+    left = place * sum(lengths)
+    for window, length in zip(windows, lengths, strict=True):
+        if left < length:
+            after = window.start + timedelta(seconds=math.ceil(left))
+            moment = after.replace(microsecond=0) + timedelta(seconds=1 if after.microsecond else 0)
+            return Target(time=moment) if moment <= window.end else Target(latest=True)
+        left -= length
+    return Target(latest=True)
+
+
+def carry_out(request: RecoveryRequest) -> Drilled:
+    """Restores, verifies, and clears the server again.
+
+    Raises:
+        What planning and the steps raise; it is recorded as a failed drill.
+    """
+    journal = journals.new_journal(request.repository, datetime.now(UTC))
+    try:
+        plan = planning.make_plan(request)
+        with server.connect(request.endpoint) as connection:
+            before = _accounts(connection)
+        run.begin(journal, plan, request, STEPS, kind="drill")
+        try:
+            outcome = run.carry_out(journal, plan, request, STEPS)
+        finally:
+            clear(request.endpoint, before)
+    except errors.KpbackupError as exc:
+        journal.write(EVENT, {"result": "failed", "error": type(exc).__name__, "exit_code": exc.exit_code})
+        raise
+    achieved_s = (journal.entries[0].at - plan.reaches).total_seconds()
+    verified = journal.last("step_finished", step=Step.VERIFY)
+    result = Drilled(
+        journal.run, plan.backup_set.name, str(request.target), outcome.recovered_to, outcome.measured_rto_s,
+        max(achieved_s, 0.0), {**outcome.details, **(verified.fields if verified else {})},
+    )
+    measured = {"measured_rto_s": f"{result.measured_rto_s:.3f}", "achieved_rpo_s": f"{result.achieved_rpo_s:.3f}"}
+    journal.write(EVENT, {"result": "passed", **measured})
+    return result
+
+
+def names_rule(request: RecoveryRequest) -> tuple[str, str]:
+    """(flavour, lower_case_table_names) of the source, by the set that would be restored: a scratch server needs the same.
+
+    Raises:
+        UnreachableTarget, IntegrityError, KeyProblem.
+    """
+    found = choosing.plan_restore(request.repository, request.target).backup_set
+    data_key = keys.open_data_key(request.repository, found.sealing, request.identities)
+    inventory = loading.read_inventory(request.repository, found, data_key)
+    return found.source.flavour, inventory.settings.get("lower_case_table_names", "")
+
+
+def without_application(request: RecoveryRequest) -> RecoveryRequest:
+    """The request with what asks or starts an application left out; the profile's questions to the database stay."""
+    asked = replace(request.verification, url="", public_url="") if request.verification else None
+    return replace(request, drivers={}, environment=None, verification=asked, ask_manual=None)
+
+
+def clear(endpoint: server.Endpoint, accounts_before: frozenset[str]) -> None:
+    """Drops databases and accounts that the drill brought; the server was empty before."""
+    with server.connect(endpoint) as connection:
+        load.prepare_session(connection, write_binlog=False)
+        for name in (*schema.database_names(connection), load.SCRATCH_SCHEMA):
+            connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")
+        for name in sorted(_accounts(connection) - accounts_before):
+            connection.execute(f"DROP {'USER' if '@' in name else 'ROLE'} IF EXISTS {name}")
+
+
+def _accounts(connection: server.Connection) -> frozenset[str]:
+    return accounts.names(connection, server_facts.read_facts(connection))

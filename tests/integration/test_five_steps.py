@@ -1,0 +1,212 @@
+"""All five steps into an empty cluster: what is there afterwards, what the switch leaves alone, and what refuses to begin."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kpbackup.kubernetes import release
+from tests.integration import five_steps, scenario
+from tests.integration.five_steps import ANNOTATIONS, MARKER, NAME, PASSWORD, USER, Recovered
+from tests.servers.kubepolaris import network
+from tests.servers.kubernetes.access import rule
+
+STEPS = ["prepare", "database", "deploy", "verify", "switch"]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recovered]:
+    with five_steps.stage(tmp_path_factory.mktemp("five-steps")) as made:
+        yield made
+
+
+@pytest.fixture
+def empty(stage: Recovered) -> Iterator[Recovered]:
+    """Nothing is recovered yet; settings that a test changes are put back."""
+    stage.clear()
+    kept = copy.deepcopy(stage.scene.settings)
+    yield stage
+    stage.scene.settings = kept
+
+
+def log_in(url: str) -> dict[str, Any]:
+    """As a user's browser does."""
+    body = json.dumps({"username": USER, "password": PASSWORD, "auth_type": "local"}).encode()
+    request = urllib.request.Request(f"{url}/api/v1/auth/login", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def without_back_ends(ingress: dict[str, Any]) -> dict[str, Any]:
+    """An Ingress without what the server writes and without the names of its Services."""
+    kept: dict[str, Any] = json.loads(json.dumps(ingress))
+    for name in ("resourceVersion", "generation", "uid", "creationTimestamp"):
+        kept["metadata"].pop(name)
+    for path in kept["spec"]["rules"][0]["http"]["paths"]:
+        path["backend"]["service"]["name"] = ""
+    return kept
+
+
+def changes(stage: Recovered) -> list[str]:
+    """What the cluster has in the application's namespace, if anything."""
+    return [one["metadata"]["name"] for one in stage.cluster.list("Secret", NAME) + stage.cluster.list("Deployment", NAME)]
+
+
+@pytest.mark.slow
+def test_from_an_empty_cluster_to_users_who_are_served(empty: Recovered) -> None:
+    before = scenario.truth(empty.source)
+    empty.target.stop()  # step 1 starts it
+    answer = empty.scene.ok("restore", "--to", "latest", "--yes")
+    assert answer["recovered"]
+    entries = empty.scene.ok("recoveries", answer["run"])["entries"]
+    assert [one["fields"]["step"] for one in entries if one["event"] == "step_finished"] == STEPS
+    there = scenario.truth(empty.target)
+    written = {f"{NAME}.users", f"{NAME}.operation_logs"}  # by the logins of verification
+    assert {name: sums for name, sums in there.items() if name not in written} == {
+        name: sums for name, sums in before.items() if name not in written
+    }
+    # the chart would have made new passwords: those of the backup are pinned, and the back end logs in with them
+    for name in ("kubepolaris-mysql", "kubepolaris-secrets", "kubepolaris-tls"):
+        assert empty.cluster.get("Secret", NAME, name)["data"] == empty.origin.get("Secret", NAME, name)["data"]
+    backend = empty.cluster.get("Deployment", NAME, "kubepolaris-backend")
+    assert backend["spec"]["template"]["spec"]["containers"][0]["image"] == "kubepolaris/backend:v1.0.5"
+    assert backend["status"]["readyReplicas"] >= 1
+    (record,) = [one for one in empty.cluster.list("Secret", NAME) if one.get("type") == release.SECRET_TYPE]
+    deployed = release.read(record)
+    assert (deployed.status, deployed.revision, deployed.chart_version) == ("deployed", 1, "1.0.5")
+    assert log_in(empty.ingress.url)["user"]["username"] == USER
+    made, kept = (cluster.get("Ingress", NAME, NAME) for cluster in (empty.cluster, empty.origin))
+    assert made["spec"] == kept["spec"]
+    assert ANNOTATIONS.items() <= made["metadata"]["annotations"].items()
+    journal = b"".join(path.read_bytes() for path in (empty.made.repository / "recoveries").rglob("*") if path.is_file())
+    assert all(text not in journal for text in (MARKER.encode(), base64.b64encode(MARKER.encode())[:16]))
+
+
+@pytest.fixture
+def beside(empty: Recovered) -> Recovered:
+    """An Ingress that still leads to the old release, which the recovered one will stand beside."""
+    kept = copy.deepcopy(empty.origin.get("Ingress", NAME, NAME))
+    for name in ("resourceVersion", "uid"):
+        kept["metadata"].pop(name)
+    kept["metadata"]["annotations"]["cert-manager.io/issuer"] = "letsencrypt"
+    empty.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}})
+    empty.cluster.create(kept, namespace=NAME)
+    alias = {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "public", "annotations": {"lb": "internal"}}}
+    spec = {"selector": {"app.kubernetes.io/instance": NAME, "app.kubernetes.io/component": "backend"}, "ports": [{"port": 80}]}
+    empty.cluster.create({**alias, "spec": spec}, namespace=NAME)
+    recovery = empty.settings()
+    recovery["application"]["release"] = "kubepolaris-new"
+    recovery["prepare"]["database"] = "kubepolaris-mysql"
+    return empty
+
+
+@pytest.mark.slow
+def test_a_switch_changes_the_back_ends_and_nothing_else(beside: Recovered) -> None:
+    """Beside the old release; the public address answers wrongly at first, so the first switch is taken back."""
+    cluster, recovery = beside.cluster, beside.settings()
+    before = cluster.get("Ingress", NAME, NAME)
+    recovery["verify"]["url"] = ""
+    with network.service(cluster, NAME, "kubepolaris-new-backend") as inside:
+        recovery["verify"]["url"] = inside.url
+        public = recovery["switch"]["public_url"]
+        recovery["switch"] |= {"public_url": "http://127.0.0.1:9", "public_timeout": "1s"}
+        said = beside.scene.refused(26, "restore", "--to", "latest", "--yes")
+        assert "the public address does not answer rightly after the switch, which was reverted" in said
+        reverted = cluster.get("Ingress", NAME, NAME)
+        assert reverted["spec"] == before["spec"]
+        assert reverted["metadata"]["annotations"] == before["metadata"]["annotations"]
+        (run,) = [one["run"] for one in beside.scene.ok("recoveries")["recoveries"] if one["run"] in said]
+        recovery["switch"] |= {"public_url": public, "public_timeout": "10s"}
+        assert beside.scene.ok("restore", "--resume", run, "--yes")["recovered"]
+        after = cluster.get("Ingress", NAME, NAME)
+        assert without_back_ends(after) == without_back_ends(before)
+        names = [path["backend"]["service"]["name"] for path in after["spec"]["rules"][0]["http"]["paths"]]
+        assert names == ["kubepolaris-new-frontend", "kubepolaris-new-backend"]
+        assert log_in(beside.ingress.url)["token"]
+        # by a Service: its selector, and nothing else of it
+        service = cluster.get("Service", NAME, "public")
+        recovery["switch"] |= {"ingress": "", "service": "public", "public_url": "http://127.0.0.1:9", "public_timeout": "1s"}
+        assert "which was reverted" in beside.scene.refused(26, "restore", "switch", "--resume", run)
+        taken_back = cluster.get("Service", NAME, "public")
+        assert (taken_back["spec"], taken_back["metadata"]["annotations"]) == (service["spec"], {"lb": "internal"})
+        assert cluster.get("Ingress", NAME, NAME)["spec"] == after["spec"]
+        recovery["switch"] |= {"public_url": public, "public_timeout": "10s"}
+        assert beside.scene.ok("restore", "switch", "--resume", run)["recovered"]
+        selector = cluster.get("Service", NAME, "public")["spec"]["selector"]
+        assert selector == {**service["spec"]["selector"], "app.kubernetes.io/instance": "kubepolaris-new"}
+
+
+MISSING = "the account may not do what the recovery needs"
+
+
+@pytest.mark.slow
+def test_what_refuses_to_begin(empty: Recovered, tmp_path: Path) -> None:
+    """Each before anything is changed, with a message of its own."""
+    scene, recovery, cluster = empty.scene, empty.settings(), empty.cluster
+    good = copy.deepcopy(recovery)
+
+    def refused(code: int, **changed: dict[str, Any]) -> str:
+        scene.settings["recovery"] = {name: {**value, **changed.get(name, {})} for name, value in good.items()}
+        said = scene.refused(code, "restore", "--to", "latest", "--yes")
+        assert changes(empty) == []
+        assert scenario.databases(empty.target) == []
+        return said
+
+    cluster.access.tokens["no-ingress"] = (rule("*", "namespaces secrets configmaps serviceaccounts services deployments"
+        " statefulsets deployments/scale statefulsets/scale jobs horizontalpodautoscalers persistentvolumeclaims"),
+        rule("get", "ingresses"))  # fmt: skip
+    weak = str(cluster.write_kubeconfig(tmp_path / "weak", token="no-ingress"))
+    said = refused(13, application={"kubeconfig": weak})
+    assert MISSING in said and "step switch needs to patch ingresses" in said and "step prepare" not in said
+    cluster.server.skew_s = 600.0
+    assert "is 600 s ahead of this machine's" in refused(32).replace("599 s", "600 s").replace("601 s", "600 s")
+    cluster.server.skew_s = 0.0
+    profile = yaml.safe_load((Path(five_steps.__file__).parents[2] / "kpbackup/profiles/kubepolaris.yaml").read_text())
+    profile["calls"][0]["jsno"] = profile["calls"][0].pop("json")
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(profile))
+    assert "unknown key calls[1].jsno; did you mean json?" in refused(11, verify={"profile": str(tmp_path / "profile.yaml")})
+    assert "has no StatefulSet nowhere" in refused(26, prepare={"database": "nowhere"})
+    assert "there is no Ingress other" in refused(23, switch={"ingress": "other"})
+    assert "plain objects cannot be recovered under another name" in refused(
+        26, deploy={"method": "manifests"}, application={"release": "kubepolaris-new"}
+    )
+    scene.settings["recovery"] = good
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}})
+    foreign = copy.deepcopy(empty.origin.get("Ingress", NAME, NAME))
+    foreign["metadata"] = {"name": NAME, "annotations": {"meta.helm.sh/release-name": "shop"}}
+    cluster.create(foreign, namespace=NAME)
+    assert "belongs to the Helm release shop, not to kubepolaris" in refused(23)
+    cluster.delete("Ingress", NAME, NAME)
+    web = copy.deepcopy(empty.origin.get("Deployment", NAME, "kubepolaris-frontend"))
+    web["metadata"] = {"name": "kubepolaris-frontend"}
+    cluster.create(web, namespace=NAME)
+    said = scene.refused(23, "restore", "--to", "latest", "--yes")
+    assert "namespace kubepolaris of" in said and "is in use: it has Deployment/kubepolaris-frontend" in said
+    assert scenario.databases(empty.target) == []
+
+
+@pytest.mark.slow
+def test_a_secret_that_nobody_has(empty: Recovered) -> None:
+    """Of a bundle taken when a pod referred to a Secret that was not there."""
+    change: dict[str, Any] = {"spec": {"template": {"spec": {"imagePullSecrets": [{"name": "registry"}]}}}}
+    empty.origin.patch("Deployment", NAME, "kubepolaris-backend", change)
+    try:
+        empty.made.ok("backup", "application")
+        scenario.next_second(empty.source)
+        empty.source.execute(f"INSERT INTO {NAME}.operation_logs (username) VALUES ('admin')")
+        empty.made.ok("backup", "incremental")
+        said = empty.scene.refused(26, "restore", "--to", "latest", "--yes")
+        assert "Secret registry, which Deployment/kubepolaris-backend refers to, is neither in application bundle" in said
+        assert changes(empty) == []
+    finally:
+        change["spec"]["template"]["spec"]["imagePullSecrets"] = None
+        empty.origin.patch("Deployment", NAME, "kubepolaris-backend", change)
