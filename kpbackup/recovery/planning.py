@@ -15,7 +15,19 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import ChunkRecord, Inventory
 from kpbackup.model.manifest import BackupSet
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, needs, preflight, privileges, replay, replica_channel, schema, selecting, server, versioned
+from kpbackup.mysql import (
+    load,
+    needs,
+    preflight,
+    privileges,
+    renaming,
+    replay,
+    replica_channel,
+    schema,
+    selecting,
+    server,
+    versioned,
+)
 from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
@@ -110,10 +122,17 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
     data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
     whole = loading.read_inventory(request.repository, backup_set, data_key)
     selected = selecting.select(whole, request.selection)
-    inventory = selected.inventory
+    inventory = renaming.rename(selected.inventory, dict(request.rename))
     reader = SegmentReader(request.repository, request.identities)
     skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
     left_out = frozenset[str]()
+    if request.rename and cut.last_included is not None:
+        at = backup_set.coordinates
+        raise errors.UnreachableTarget(
+            "databases cannot be renamed in what is replayed after the backup set: the binlog has their old names",
+            hint=f"give --to-position {at.file}:{at.position}, the moment of set {backup_set.name} itself; or restore without"
+            " --rename, which reaches every moment",
+        )
     if target is not Found.RESTORED:
         left_out = selected_replay.left_out(reader, backup_set, cut, request.selection, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))

@@ -100,6 +100,7 @@ class RecoveryRequest:
     replace_users: bool = False
     skip_gtids: tuple[str, ...] = ()
     selection: Selection = Selection()
+    rename: tuple[tuple[str, str], ...] = ()
     workers: int = 4
     sql_checks: tuple[SqlCheck, ...] = ()
     ask_manual: Callable[[Step, str], None] | None = None
@@ -108,6 +109,11 @@ class RecoveryRequest:
     environment: Environment | None = None
     verification: Verification | None = None
     objectives: Objectives | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether what is restored is not the backup as it was: a part, or under other names."""
+        return not self.selection.is_everything or bool(self.rename)
 
     def driven_by_kubernetes(self, step: Step) -> bool:
         driver = self.drivers.get(step)
