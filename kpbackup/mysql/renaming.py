@@ -87,11 +87,8 @@ class Rewriter:
         return replace(table, schema=self._names.get(table.schema, table.schema), create_sql=text)
 
     def definition(self, one: Definition) -> Definition:
-        mode = one.session.get("sql_mode", "").split(",")
-        flags = statements.SQL_MODE_ANSI_QUOTES * ("ANSI_QUOTES" in mode)
-        flags |= statements.SQL_MODE_NO_BACKSLASH_ESCAPES * ("NO_BACKSLASH_ESCAPES" in mode)
-        what = f"{one.kind} {one.schema}.{one.name}"
-        texts = tuple(self.text(text, what=what, sql_mode=flags) for text in one.statements)
+        what, mode = f"{one.kind} {one.schema}.{one.name}", statements.mode_of(one.session.get("sql_mode", ""))
+        texts = tuple(self.text(text, what=what, sql_mode=mode) for text in one.statements)
         return replace(one, schema=self._names.get(one.schema, one.schema), statements=texts)
 
     def text(self, text: str, *, what: str, sql_mode: int = 0) -> str:

@@ -117,7 +117,5 @@ def _mentions(one: Definition) -> frozenset[str]:
 
 
 def _read(one: Definition) -> statements.Statement | None:
-    mode = one.session.get("sql_mode", "").split(",")
-    flags = statements.SQL_MODE_ANSI_QUOTES * ("ANSI_QUOTES" in mode)
-    flags |= statements.SQL_MODE_NO_BACKSLASH_ESCAPES * ("NO_BACKSLASH_ESCAPES" in mode)
-    return statements.read(one.statements[0], database=one.schema, sql_mode=flags) if one.statements else None
+    mode = statements.mode_of(one.session.get("sql_mode", ""))
+    return statements.read(one.statements[0], database=one.schema, sql_mode=mode) if one.statements else None

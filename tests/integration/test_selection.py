@@ -10,6 +10,7 @@ import pytest
 
 from kpbackup import errors as kpbackup_errors
 from tests.integration import scenario
+from tests.integration.deployment import until
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
 
@@ -183,3 +184,23 @@ def test_a_database_under_another_name(pair: tuple[Server, Server], tmp_path: Pa
     scene.ok("backup", "full")
     assert "cannot rename in view crm.unsure surely" in scene.refused(23, *again, "--rename", "crm=other")
     assert scenario.databases(target) == ["crm", "new.shop"]
+
+
+def test_a_resumed_run_restores_what_it_was_begun_for(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = mariadb_pair
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    source.execute(*SHOP)
+    scene.ok("init", "--keys", str(scene.keys))
+    backup = scene.ok("backup", "full")
+    words = ("--to-position", backup["coordinates"].split(" ")[0], "--only", "shop.orders", "--rename", "shop=found")
+    process = scene.start("restore", "database", "--yes", *words)
+    journals = scene.repository / "recoveries"
+    until(lambda: [one for one in journals.glob("*/*") if b"step_started" in one.read_bytes()], what="the run to begin")
+    process.kill()
+    process.communicate()
+    ((run,),) = [[one["run"]] for one in scene.ok("recoveries")["recoveries"]]
+    assert b"orders" not in b"".join(one.read_bytes() for one in journals.glob("*/*"))  # names are sealed
+    scene.refused(10, "restore", "--resume", run, "--only", "shop")
+    scene.ok("restore", "--resume", run)
+    assert scenario.databases(target) == ["found"]
+    assert list(scenario.truth(target)) == ["found.orders"] and scenario.truth(target)["found.orders"][1] == 3
