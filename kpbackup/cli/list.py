@@ -64,6 +64,7 @@ def _show(room: context.Context, state: State) -> None:
                 "row_bytes": s.totals.row_bytes,
                 "stored_bytes": s.totals.stored_bytes,
                 "warnings": s.warnings,
+                "is_partial": s.is_partial,
             }
             for s in sets
         ],
@@ -100,7 +101,7 @@ def _show(room: context.Context, state: State) -> None:
             [
                 (
                     s.name,
-                    "proven" if s.name in proven else "stored",
+                    ("proven" if s.name in proven else "stored") + (", a part of the source" if s.is_partial else ""),
                     moment(s.clock),
                     s.totals.rows,
                     quantities.format_size(s.totals.stored_bytes),

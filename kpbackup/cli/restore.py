@@ -293,6 +293,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "into": request.endpoint.name,
         "overwritten": list(plan.target.overwritten),
         "rows": sum(chunk.rows for chunk in plan.inventory.chunks),
+        "is_partial": plan.backup_set.is_partial,
         "selection": plan_text.selection_document(plan, request),
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
         **(told.preview_document(plan.preview) if plan.preview else {}),
@@ -310,6 +311,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
                 f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)},"
                 f" {sum(chunk.rows for chunk in plan.inventory.chunks)} rows",
             ),
+            ("it holds", f"a part of the source: {plan.whole_selection}" if plan.backup_set.is_partial else None),
             *plan_text.selection(plan, request),
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),

@@ -14,6 +14,7 @@ from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import ChunkRecord, Inventory
 from kpbackup.model.manifest import BackupSet
+from kpbackup.model.selection import Narrowed, Selection
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql import (
     load,
@@ -63,7 +64,8 @@ class RecoveryPlan:
     is for people, and None when an interrupted run goes on.
 
     Of a restore of a selection `inventory` holds what is chosen, `notes` say what it may lack, and `left_out` are the GTIDs
-    of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set."""
+    of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set, and
+    `whole_selection` is what it was made of."""
 
     backup_set: BackupSet
     cut: cuts.Cut
@@ -77,6 +79,7 @@ class RecoveryPlan:
     stored_chunks: tuple[ChunkRecord, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: frozenset[str] = frozenset()
+    whole_selection: Selection = Selection()
     application: environment.ApplicationPlan | None = None
 
     @property
@@ -134,12 +137,13 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
             " --rename, which reaches every moment",
         )
     if target is not Found.RESTORED:
-        left_out = selected_replay.left_out(reader, backup_set, cut, request.selection, whole=whole, selected=selected)
+        chosen = Narrowed(whole.selection, request.selection)
+        left_out = selected_replay.left_out(reader, backup_set, cut, chosen, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
     preview = previews.look(reader, wanted, cut, skipped) if target is Found.FRESH else None
     return RecoveryPlan(
         backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request),
-        stored_chunks=whole.chunks, notes=selected.notes, left_out=left_out,
+        stored_chunks=whole.chunks, notes=selected.notes, left_out=left_out, whole_selection=whole.selection,
     )
 
 

@@ -204,3 +204,34 @@ def test_a_resumed_run_restores_what_it_was_begun_for(mariadb_pair: tuple[Server
     scene.ok("restore", "--resume", run)
     assert scenario.databases(target) == ["found"]
     assert list(scenario.truth(target)) == ["found.orders"] and scenario.truth(target)["found.orders"][1] == 3
+
+
+def test_a_set_of_a_part(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = pair
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    target.execute("SET GLOBAL event_scheduler = OFF")
+    source.execute(*SHOP)
+    scene.ok("init", "--keys", str(scene.keys))
+    part = ("--exclude", "logs", "--exclude", "shop.notes")
+    made = scene.ok("backup", "full", *part)
+    assert made["is_partial"] and made["tables"] == 2
+    source.execute(*SINCE)
+    scene.ok("backup", "incremental")
+    assert scene.ok("list")["sets"][0]["is_partial"] and scene.run("--json", "status").document["is_partial"]
+    said = scene.refused(16, "backup", "full")
+    assert "cannot back up everything into" in said and "its set 0001-1 holds a part of the source" in said
+
+    assert scene.ok("restore", "database", "--dry-run", "--to", "latest")["is_partial"]
+    done = scene.restore("--to", "latest")
+    assert any("v_both" in warning for warning in done["warnings"])
+    wanted = scenario.truth(source)
+    assert scenario.truth(target) == {name: wanted[name] for name in ("shop.orders", "shop.items")}
+    assert scenario.databases(target) == ["shop"] and gtid_state(target) == gtid_state(source)
+    assert shown(scenario.definitions(target)) == {
+        ("view", "v_orders"), ("trigger", "t_orders"), ("procedure", "p"), ("procedure", "q"),
+    }  # fmt: skip
+    assert "somebody" in str(scenario.rows(target, "SELECT user FROM mysql.user"))  # accounts come with a set
+    together(source, "UPDATE shop.orders SET note = 'n' WHERE id = 3", "INSERT INTO shop.notes VALUES (7, 'n')")
+    scene.ok("backup", "incremental")
+    said = scene.refused(22, "restore", "database", "--yes", "--to", "latest", "--overwrite", "shop")
+    assert "changes shop.orders and also shop.notes" in said
