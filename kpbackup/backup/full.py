@@ -21,6 +21,7 @@ from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Bound, ChunkBounds, ChunkRecord, Inventory, Table
+from kpbackup.model.selection import Selection
 from kpbackup.mysql import (
     changed,
     coordinates,
@@ -32,6 +33,7 @@ from kpbackup.mysql import (
     rows,
     schema,
     scripts,
+    selecting,
     server,
     snapshot,
 )
@@ -51,14 +53,15 @@ FENCE_TRIES = 5  # a set's number is taken at most by one other writer at a time
 class FullRequest:
     """What to back up and how: plain values, no settings object. `progress(done_rows, total_rows)` is called from threads.
 
-    `chunk`: how much a chunk of a large table holds. `unless_since`: do nothing when another process made a set on this
-    timeline after that moment.
+    `selection`: what of those databases. `chunk`: how much a chunk of a large table holds. `unless_since`: do nothing when
+    another process made a set on this timeline after that moment.
     """
 
     endpoint: server.Endpoint
     recipients: Sequence[encrypt.AnyRecipient]
     holder: str
     databases: tuple[str, ...] = ()
+    selection: Selection = Selection()
     workers: int = 4
     level: int = 1
     max_wait_s: float = 60.0
@@ -91,9 +94,22 @@ def run_full(repository: Repository, request: FullRequest) -> manifest.BackupSet
         rights = privileges.read_privileges(connection)
         sources.require(facts, rights, databases=request.databases)
         catalog = catalogs.read_catalog(repository)
+        _refuse_mixture(repository, catalog, request)
         _leave_to_others(catalog, request)
         timeline = _timeline(repository, catalog, connection, facts)
         return _Full(repository, request, held, connection, facts, rights, timeline).run()
+
+
+def _refuse_mixture(repository: Repository, catalog: Catalog, request: FullRequest) -> None:
+    """A repository is of everything or of a part: what its windows, schedules and retention promise must hold for every set."""
+    is_partial = not request.selection.is_everything
+    for one in (one for history in catalog.histories for one in history.sets):
+        if one.is_partial != is_partial:
+            held, wanted = ("a part of the source", "everything") if one.is_partial else ("everything", "a part of the source")
+            raise errors.RepositoryError(
+                f"cannot back up {wanted} into {repository.backend.name}: its set {one.name} holds {held}",
+                hint="give this backup a repository of its own (another prefix), or leave only and exclude as they were",
+            )
 
 
 def _leave_to_others(catalog: Catalog, request: FullRequest) -> None:
@@ -205,7 +221,13 @@ class _Full:
         return kept
 
     def _read_definitions(self) -> Inventory:
-        return schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
+        found = schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
+        selection = self.request.selection
+        if selection.is_everything:
+            return found
+        selected = selecting.select(found, selection)
+        warnings = (*found.warnings, *selected.notes)
+        return replace(selected.inventory, accounts=found.accounts, selection=selection, warnings=warnings)
 
     def _start_message(self, line: str) -> dict[str, Any]:
         message = {
@@ -338,8 +360,9 @@ class _Full:
             row_bytes=sum(c.row_bytes for c in inventory.chunks),
             stored_bytes=sum(o.bytes for o in (*data, *definitions, sealed_inventory)),
         )
+        head = self.repository.head("set", key=key, created_at=created_at, timeline=history.id, seq=seq)
         return manifest.BackupSet(
-            head=self.repository.head("set", key=key, created_at=created_at, timeline=history.id, seq=seq),
+            head=head if inventory.selection.is_everything else replace(head, requires=(manifest.SELECTION,)),
             started_at=self.started_at,
             clock=point.clock,
             coordinates=point.coordinates,

@@ -41,6 +41,9 @@ Only = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option("--exclude", help="Leave this DATABASE or DATABASE.TABLE out, with * and ?; repeat for more.")
 ]
+Rename = Annotated[
+    list[str] | None, typer.Option("--rename", help="OLD=NEW: restore this database under another name; repeat for more.")
+]
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
 
 
@@ -96,3 +99,16 @@ def _position(text: str) -> Any:
             f"{text!r} is not a place in a binlog", hint="write FILE:POSITION, for example binlog.000003:4711"
         )
     return Coordinates(file, int(position))
+
+
+def rename(pairs: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """(old, new) of each."""
+    found = []
+    for pair in pairs or ():
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise errors.UsageError(f"--rename {pair!r} does not say what becomes what", hint="write --rename OLD=NEW")
+        found.append((old, new))
+    if len({old for old, _ in found}) < len(found):
+        raise errors.UsageError("--rename names a database twice", hint="give each one new name")
+    return tuple(found)

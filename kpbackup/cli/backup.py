@@ -7,7 +7,7 @@ import socket
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +19,26 @@ if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
 
 
-def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
-    """Take a full backup: one consistent point, all objects and rows, read back from the store before it counts."""
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Back up only this DATABASE or DATABASE.TABLE, with * and ?; repeat for more (source.only)."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="Leave this DATABASE or DATABASE.TABLE out, with * and ?; repeat for more (source.exclude)."),
+]
+
+
+def full(ctx: typer.Context, only: Only = None, exclude: Exclude = None, json: context.JsonOption = False) -> None:
+    """Take a full backup: one consistent point, all objects and rows, read back from the store before it counts.
+
+    A part of the source needs a repository of its own: one with sets of everything refuses it, and the other way round.
+    """
     from kpbackup.backup.full import run_full
 
     room = context.of(ctx, json=json)
+    room.override("source.only", only or None)
+    room.override("source.exclude", exclude or None)
     repository = _writing(room)
     request = opening.full_request(room.settings, holder=holder())
     with progress.show("full backup", stream=sys.stderr, log_interval_s=room.settings.log.progress_interval_s) as report:
@@ -44,6 +59,7 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
         "snapshot": made.snapshot.rung,
         "writes_blocked_ms": made.snapshot.locked_ms,
         "warnings": made.warnings,
+        "is_partial": made.is_partial,
         "application": bundle,
     }
     room.printer.show(
@@ -54,7 +70,11 @@ def full(ctx: typer.Context, json: context.JsonOption = False) -> None:
                 ("restorable to", made.clock),
                 ("coordinates", made.coordinates),
                 ("gtid", made.coordinates.gtid or None),
-                ("holds", f"{totals.databases} databases, {totals.tables} tables, {totals.rows} rows"),
+                (
+                    "holds",
+                    f"{totals.databases} databases, {totals.tables} tables, {totals.rows} rows"
+                    f"{': a part of the source' if made.is_partial else ''}",
+                ),
                 ("stored", f"{quantities.format_size(totals.stored_bytes)} of {quantities.format_size(totals.row_bytes)} rows"),
                 ("writes blocked", f"{made.snapshot.locked_ms} ms ({made.snapshot.rung})"),
                 ("application", f"bundle {bundle}" if bundle else None),

@@ -69,6 +69,7 @@ def _show(room: context.Context, state: State) -> None:
                 "writes_blocked_ms": s.snapshot.locked_ms,
                 "warnings": s.warnings,
                 "pinned": s.name in pinned,
+                "is_partial": s.is_partial,
             }
             for s in sets
         ],
@@ -106,7 +107,7 @@ def _show(room: context.Context, state: State) -> None:
             [
                 (
                     s.name,
-                    ("proven" if s.name in proven else "stored") + (", pinned" if s.name in pinned else ""),
+                    _state(s.name in proven, s.name in pinned, s.is_partial),
                     moment(s.clock),
                     s.totals.rows,
                     quantities.format_size(s.totals.stored_bytes),
@@ -136,6 +137,11 @@ def _show(room: context.Context, state: State) -> None:
     )
     if catalog.damaged:
         room.printer.say("", f"{len(catalog.damaged)} manifests are damaged and left out: run `kpbackup check`")
+
+
+def _state(is_proven: bool, is_pinned: bool, is_partial: bool) -> str:
+    parts = ["proven" if is_proven else "stored", *(["pinned"] if is_pinned else [])]
+    return ", ".join([*parts, *(["a part of the source"] if is_partial else [])])
 
 
 def _show_warnings(room: context.Context, catalog: Catalog, name: str) -> None:

@@ -35,22 +35,23 @@ def warnings(plan: RecoveryPlan) -> list[str]:
 
 def selection_document(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, Any] | None:
     chosen = request.selection
-    if chosen.is_everything:
+    if not request.is_partial:
         return None
     return {
         "only": list(chosen.only), "exclude": list(chosen.exclude), "tables": len(plan.inventory.tables),
-        "transactions_left_out": len(plan.left_out),
+        "transactions_left_out": len(plan.left_out), "rename": dict(request.rename),
     }
 
 
 def selection(plan: RecoveryPlan, request: RecoveryRequest) -> list[tuple[str, object]]:
     """What of the set is restored, where not everything is."""
-    if request.selection.is_everything:
+    if not request.is_partial:
         return []
     names = [f"{table.schema}.{table.name}" for table in plan.inventory.tables]
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return [
         ("only", f"{request.selection}: {', '.join(names[:_NAMES_SHOWN]) or 'no table'}{more}; no accounts"),
+        ("renamed", ", ".join(f"{old} to {new}" for old, new in request.rename) or None),
         ("left out", f"{len(plan.left_out)} transactions that have nothing to do with it" if plan.left_out else None),
     ]
 

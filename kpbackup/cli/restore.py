@@ -45,6 +45,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
         skip_gtid: asked.SkipGtid = None,
         only: asked.Only = None,
         exclude: asked.Exclude = None,
+        rename: asked.Rename = None,
         confirm: asked.Confirm = None,
         json: context.JsonOption = False,
     ) -> int:
@@ -62,6 +63,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
             replace_users=replace_users,
             skip_gtids=tuple(skip_gtid or ()),
             selection=asked.selection(only, exclude) if only or exclude else None,
+            rename=asked.rename(rename),
             confirm=tuple(confirm or ()),
         )
 
@@ -135,6 +137,7 @@ def _restore(
     confirm: tuple[str, ...],
     skip_gtids: tuple[str, ...] = (),
     selection: Selection | None = None,
+    rename: tuple[tuple[str, str], ...] = (),
     again: bool = False,
 ) -> int:
     from kpbackup.model.selection import Selection
@@ -146,13 +149,13 @@ def _restore(
     confirmed = _confirmed(confirm)
     if resume is not None and skip_gtids:
         raise errors.UsageError("--resume continues a run with what it was planned to leave out", hint="leave --skip-gtid out")
-    if resume is not None and selection:
-        raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave --only out")
+    if resume is not None and (selection or rename):
+        raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave it out")
     warnings: list[str] = []
     with _progress(room) as report:
         request = replace(
             _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
-            skip_gtids=skip_gtids, selection=selection or Selection(),
+            skip_gtids=skip_gtids, selection=selection or Selection(), rename=rename,
         )
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
@@ -291,6 +294,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "into": request.endpoint.name,
         "overwritten": list(plan.target.overwritten),
         "rows": sum(chunk.rows for chunk in plan.inventory.chunks),
+        "is_partial": plan.backup_set.is_partial,
         "selection": plan_text.selection_document(plan, request),
         "replay_paths": list(plan.target.replay_paths),
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
@@ -309,6 +313,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
                 f"{plan.backup_set.name} of {times.format_moment(plan.backup_set.clock, zone)},"
                 f" {sum(chunk.rows for chunk in plan.inventory.chunks)} rows",
             ),
+            ("it holds", f"a part of the source: {plan.whole_selection}" if plan.backup_set.is_partial else None),
             *plan_text.selection(plan, request),
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),

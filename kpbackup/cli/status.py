@@ -66,6 +66,7 @@ def document(found: Status) -> dict[str, Any]:
         ],
         "windows": [{"timeline": one.timeline, "start": one.start, "end": one.end, "sets": one.sets} for one in found.windows],
         "sets": len(found.sets),
+        "is_partial": any(one.backup_set.is_partial for one in found.sets),
         "proven_sets": [one.backup_set.name for one in found.sets if one.proven_by],
         "segments": found.segments,
         "archive_bytes": found.archive_bytes,
@@ -122,6 +123,12 @@ def _show(room: context.Context, found: Status) -> None:
                 ("chains", "intact" if found.chain_intact else "NOT intact: see above"),
                 ("stored", f"{len(found.sets)} sets, {found.segments} segments, {quantities.format_size(found.total_bytes)}"),
                 *((f"copy {one.name}", one.problem or moment(one.recovery_point)) for one in found.trust.copies),
+                (
+                    "holds",
+                    "a part of the source (source.only, source.exclude): nothing here is true of the rest"
+                    if any(one.backup_set.is_partial for one in found.sets)
+                    else None,
+                ),
                 ("proven", ", ".join(proven[-3:]) or "no stored set was restored yet"),
                 (
                     "newest set",

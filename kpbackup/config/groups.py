@@ -91,6 +91,13 @@ class SourceSettings(Login):
     databases: tuple[values.Text, ...] = ()
     """Databases to back up. Empty means all but the system's own, so that a database made tomorrow is not forgotten."""
 
+    only: tuple[values.Text, ...] = ()
+    """What of those databases is backed up: a list of `database` or `database.table`, with * and ?. Empty means everything. A
+    repository is of everything or of a part, never both; of a part nothing is promised for the rest."""
+
+    exclude: tuple[values.Text, ...] = ()
+    """What is not backed up, written like `only`. Empty by default: what is forgotten here is not lost."""
+
     max_connections: values.Whole = pydantic.Field(default=6, le=64)
     """Most connections that backups hold on the source at the same time, a full backup and the archiving beside it together,
     in one process or in several: one coordinates the full backup, one archives the binlog (and probes the source in between),
@@ -102,6 +109,15 @@ class SourceSettings(Login):
     """Most bytes of rows per second that a full backup reads, all its connections together, such as 20MiB; what an idle
     one leaves over the others use. Unlimited by default: the shorter the backup, the shorter its snapshot is held open.
     Archiving the binlog is not limited: it must keep up with the source."""
+
+    @pydantic.field_validator("only", "exclude")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            database, dot, table = pattern.partition(".")
+            if not database or (dot and not table):
+                raise ValueError(f"{pattern!r} names no database or table: write database or database.table, with * and ?")
+        return value
 
     @pydantic.field_validator("max_connections")
     @classmethod

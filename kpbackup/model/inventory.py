@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kpbackup.model.selection import Selection
+
 
 @dataclass(frozen=True)
 class Column:
@@ -99,7 +101,10 @@ class ChunkRecord:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything sealed about one backup set, in the order it must be created."""
+    """Everything sealed about one backup set, in the order it must be created.
+
+    `selection` is what the set was made of, where that is a part of the source.
+    """
 
     settings: dict[str, str]
     databases: tuple[Definition, ...]
@@ -109,3 +114,4 @@ class Inventory:
     accounts: tuple[Definition, ...]
     chunks: tuple[ChunkRecord, ...] = ()
     warnings: tuple[str, ...] = ()
+    selection: Selection = Selection()

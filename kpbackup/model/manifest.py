@@ -13,7 +13,8 @@ from typing import NewType
 from kpbackup.model.coordinates import Coordinates
 
 FORMAT_VERSION = 1
-KNOWN_FEATURES: frozenset[str] = frozenset()
+SELECTION = "selection"  # the set holds a part of the source: its inventory says which
+KNOWN_FEATURES: frozenset[str] = frozenset({SELECTION})
 
 TimelineId = NewType("TimelineId", str)
 ObjectKey = NewType("ObjectKey", str)
@@ -124,6 +125,11 @@ class BackupSet:
     objects: tuple[StoredObject, ...]
     totals: Totals
     warnings: int = 0
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it was made of a part of the source."""
+        return SELECTION in self.head.requires
 
     @property
     def name(self) -> str:

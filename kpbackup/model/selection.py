@@ -47,6 +47,33 @@ class Selection:
         return " ".join(filter(None, parts)) or "everything"
 
 
+@dataclass(frozen=True)
+class Narrowed:
+    """What `inner` means of what `outer` means."""
+
+    outer: Selection
+    inner: Selection
+
+    @property
+    def is_everything(self) -> bool:
+        return self.outer.is_everything and self.inner.is_everything
+
+    def takes(self, schema: str, name: str) -> bool:
+        return self.outer.takes(schema, name) and self.inner.takes(schema, name)
+
+    def takes_whole(self, schema: str) -> bool:
+        return self.outer.takes_whole(schema) and self.inner.takes_whole(schema)
+
+    def takes_all_of(self, schema: str) -> bool:
+        return self.outer.takes_all_of(schema) and self.inner.takes_all_of(schema)
+
+    def may_take_of(self, schema: str) -> bool:
+        return self.outer.may_take_of(schema) and self.inner.may_take_of(schema)
+
+    def __str__(self) -> str:
+        return str(self.outer if self.inner.is_everything else self.inner)
+
+
 def fault(pattern: str) -> str:
     """What is wrong with a pattern, '' when nothing is."""
     database, dot, table = pattern.partition(".")

@@ -37,15 +37,12 @@ def select(inventory: Inventory, selection: Selection) -> Selected:
         UsageError: nothing is chosen, or a pattern of `only` names nothing there. StepFailed: a trigger's table is not known.
     """
     if selection.is_everything:
-        return Selected(inventory, (), ())
+        return Selected(inventory, _foreign(inventory.tables), ())
     _refuse_empty(inventory, selection)
     tables = tuple(table for table in inventory.tables if selection.takes(table.schema, table.name))
     chosen = {(table.schema, table.name) for table in tables}
     sequences = tuple(one for one in inventory.sequences if selection.takes(one.schema, one.name))
-    foreign = tuple(sorted(
-        ((table.schema, table.name), target)
-        for table in tables for target in indexes.referenced_tables(table.schema, table.create_sql) if target not in chosen
-    ))
+    foreign = _foreign(tables)
     left_names = {one.name.lower() for one in _named(inventory) if not selection.takes(one.schema, one.name)}
     after, notes = [], [f"table {a}.{b}: its foreign key to {c}.{d} points to a table that is left out"
                         for (a, b), (c, d) in foreign]
@@ -67,6 +64,14 @@ def select(inventory: Inventory, selection: Selection) -> Selected:
     )  # fmt: skip
 
 
+def _foreign(tables: tuple[Table, ...]) -> tuple[tuple[Name, Name], ...]:
+    chosen = {(table.schema, table.name) for table in tables}
+    return tuple(sorted(
+        ((table.schema, table.name), target)
+        for table in tables for target in indexes.referenced_tables(table.schema, table.create_sql) if target not in chosen
+    ))  # fmt: skip
+
+
 def _named(inventory: Inventory) -> Iterator[Table | Definition]:
     """Everything that shares the names of tables."""
     yield from inventory.tables
@@ -79,7 +84,7 @@ def _refuse_empty(inventory: Inventory, selection: Selection) -> None:
     for pattern in selection.only:
         if not any(Selection((pattern,)).takes(*name) for name in there):
             raise errors.UsageError(
-                f"--only {pattern}: the backup holds no such database, table, view or sequence",
+                f"only {pattern}: there is no such database, table, view or sequence",
                 hint="names are case-sensitive; write database or database.table, with * and ?",
             )
     if not any(selection.takes(*name) for name in there if name[1]) and not any(
@@ -117,7 +122,5 @@ def _mentions(one: Definition) -> frozenset[str]:
 
 
 def _read(one: Definition) -> statements.Statement | None:
-    mode = one.session.get("sql_mode", "").split(",")
-    flags = statements.SQL_MODE_ANSI_QUOTES * ("ANSI_QUOTES" in mode)
-    flags |= statements.SQL_MODE_NO_BACKSLASH_ESCAPES * ("NO_BACKSLASH_ESCAPES" in mode)
-    return statements.read(one.statements[0], database=one.schema, sql_mode=flags) if one.statements else None
+    mode = statements.mode_of(one.session.get("sql_mode", ""))
+    return statements.read(one.statements[0], database=one.schema, sql_mode=mode) if one.statements else None

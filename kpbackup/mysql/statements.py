@@ -60,6 +60,13 @@ class Statement:
         return any(name.lower() in self.mentions for name in names)
 
 
+def mode_of(sql_mode: str) -> int:
+    """The number for `tokens` and `read` of a sql_mode given by names, as sessions and definitions have it."""
+    names = sql_mode.split(",")
+    ansi = SQL_MODE_ANSI_QUOTES if "ANSI_QUOTES" in names else 0
+    return ansi | (SQL_MODE_NO_BACKSLASH_ESCAPES if "NO_BACKSLASH_ESCAPES" in names else 0)
+
+
 _TOKEN = r"""
     (?P<space>\s+|\#[^\n]*|--(?=\s|$)[^\n]*|/\*(?![!M]).*?(?:\*/|$)|/\*M?!\d*|\*/)
   | (?P<quoted>`(?:[^`]|``)*`{more})

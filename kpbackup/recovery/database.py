@@ -49,7 +49,8 @@ def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dic
         request.endpoint, workers=request.workers, replace_users=request.replace_users, progress=request.progress
     )
     done = loading.load_set(
-        request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted, stored_chunks=plan.stored_chunks
+        request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted, stored_chunks=plan.stored_chunks,
+        renamed=dict(request.rename),
     )
     for warning in done.warnings:
         request.warn(warning)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -92,17 +92,18 @@ def naming(key: str) -> Iterator[None]:
 
 def load_set(
     repository: Repository, backup_set: BackupSet, inventory: Inventory, data_key: encrypt.Identity, request: LoadRequest, *,
-    stored_chunks: Sequence[ChunkRecord] = (),
+    stored_chunks: Sequence[ChunkRecord] = (), renamed: Mapping[str, str] | None = None,
 ) -> LoadResult:
     """Loads everything in the inventory and proves it by reading it back.
 
-    `stored_chunks` are all chunks of the set where the inventory holds a selection: objects hold several.
+    `stored_chunks` are all chunks of the set where the inventory holds a selection: objects hold several. `renamed` says which
+    databases of the chunks have another name in the rest of the inventory.
 
     Raises:
         IntegrityError: a stored object is damaged. RestoreMismatch: what was read back differs.
         DatabaseError, PrivilegeMissing, ServerUnreachable, ServerUnfit.
     """
-    return _Load(repository, backup_set, inventory, data_key, request, stored_chunks or inventory.chunks).run()
+    return _Load(repository, backup_set, inventory, data_key, request, stored_chunks or inventory.chunks, renamed or {}).run()
 
 
 _Work = Callable[[WorkerProcess], int]
@@ -117,13 +118,14 @@ class _Load:
         data_key: encrypt.Identity,
         request: LoadRequest,
         stored_chunks: Sequence[ChunkRecord],
+        renamed: Mapping[str, str],
     ) -> None:
         self.repository, self.backup_set, self.inventory = repository, backup_set, inventory
-        self.stored_chunks = stored_chunks
+        self.stored_chunks, self.renamed = stored_chunks, renamed
         self.data_key, self.request = data_key, request
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
         self.lock = threading.Lock()
-        self.left = {name: sum(1 for c in inventory.chunks if (c.schema, c.table) == name) for name in self.tables}
+        self.left = Counter(self._place(chunk) for chunk in inventory.chunks)
         self.total = sum(chunk.rows for chunk in inventory.chunks)
         self.done = {"load": 0, "read back": 0}
         self.deferred: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -187,8 +189,17 @@ class _Load:
             whole.setdefault(chunk.object_key, []).append(chunk)
         self.objects = {key: (stored[key], sorted(whole[key], key=lambda c: c.ordinal)) for key in by_object}
         later_keys = {name: sum(s.count("ADD ") for s in statements) for name, statements in self.deferred.items()}
-        self.order = load_order.LoadOrder((_piece(key, chunks) for key, chunks in by_object.items()), later_keys=later_keys)
+        self.order = load_order.LoadOrder((self._piece(key, chunks) for key, chunks in by_object.items()), later_keys=later_keys)
         return len(self.objects)
+
+    def _piece(self, key: str, chunks: Sequence[ChunkRecord]) -> load_order.Piece:
+        tables = {self._place(chunk) for chunk in chunks}
+        table = tables.pop() if len(tables) == 1 else ("", key)
+        return load_order.Piece(key, table, sum(c.rows for c in chunks), sum(c.row_bytes for c in chunks))
+
+    def _place(self, chunk: ChunkRecord) -> tuple[str, str]:
+        """(schema, table) on the target."""
+        return self.renamed.get(chunk.schema, chunk.schema), chunk.table
 
     def _next(self, worker: WorkerProcess) -> Sequence[Task]:
         """One work: indexes first, for everybody may have to wait for them; then loading; reading back last."""
@@ -205,7 +216,7 @@ class _Load:
     def _load_object(self, worker: WorkerProcess, *, piece: load_order.Piece) -> int:
         """Loads one object; as all works do, returns how many more there are now."""
         stored, chunks = self.objects[piece.object_key]
-        tables = [self.tables.get((chunk.schema, chunk.table)) for chunk in chunks]  # None: left out
+        tables = [self.tables.get(self._place(chunk)) for chunk in chunks]  # None: left out
         places = [codec.encode(table) if table is not None else None for table in tables]
         with naming(stored.key):
             worker.send({"load": {"tables": places, "chunks": [codec.encode(c) for c in chunks]}})
@@ -221,7 +232,7 @@ class _Load:
 
     def _after_chunk(self, chunk: ChunkRecord) -> int:
         """Once a table's last chunk is in: its indexes, and the reading back of all its chunks."""
-        name = (chunk.schema, chunk.table)
+        name = self._place(chunk)
         self.left[name] -= 1
         if self.left[name]:
             return 0
@@ -234,7 +245,7 @@ class _Load:
         return any("ADD FULLTEXT " in statement for statement in self.deferred[table.schema, table.name])
 
     def _plan_read_back(self, table: Table) -> int:
-        chunks = [c for c in self.inventory.chunks if (c.schema, c.table) == (table.schema, table.name)]
+        chunks = [chunk for chunk in self.inventory.chunks if self._place(chunk) == (table.schema, table.name)]
         self.to_read_back.extend(partial(self._read_back, table=table, chunk=chunk) for chunk in chunks)
         return len(chunks)
 
@@ -317,12 +328,6 @@ class _Load:
                 f" {'; '.join(differences[:5])}",
                 hint="compare the servers' versions and settings; the target is not to be used",
             )
-
-
-def _piece(key: str, chunks: Sequence[ChunkRecord]) -> load_order.Piece:
-    tables = {(chunk.schema, chunk.table) for chunk in chunks}
-    table = tables.pop() if len(tables) == 1 else ("", key)
-    return load_order.Piece(key, table, sum(c.rows for c in chunks), sum(c.row_bytes for c in chunks))
 
 
 _OBJECT_KINDS = {"table": "table", "sequence": "table", "view": "table"}

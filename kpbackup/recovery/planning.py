@@ -14,8 +14,19 @@ from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import ChunkRecord, Inventory
 from kpbackup.model.manifest import BackupSet
+from kpbackup.model.selection import Narrowed, Selection
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql import load, needs, preflight, privileges, schema, selecting, server, versioned
+from kpbackup.mysql import (
+    load,
+    needs,
+    preflight,
+    privileges,
+    renaming,
+    schema,
+    selecting,
+    server,
+    versioned,
+)
 from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
@@ -52,7 +63,8 @@ class RecoveryPlan:
     is for people, and None when an interrupted run goes on.
 
     Of a restore of a selection `inventory` holds what is chosen, `notes` say what it may lack, and `left_out` are the GTIDs
-    of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set."""
+    of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set, and
+    `whole_selection` is what it was made of."""
 
     backup_set: BackupSet
     cut: cuts.Cut
@@ -66,6 +78,7 @@ class RecoveryPlan:
     stored_chunks: tuple[ChunkRecord, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: frozenset[str] = frozenset()
+    whole_selection: Selection = Selection()
     application: environment.ApplicationPlan | None = None
 
     @property
@@ -111,17 +124,25 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
     data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
     whole = loading.read_inventory(request.repository, backup_set, data_key)
     selected = selecting.select(whole, request.selection)
-    inventory = selected.inventory
+    inventory = renaming.rename(selected.inventory, dict(request.rename))
     reader = SegmentReader(request.repository, request.identities)
     skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
     left_out = frozenset[str]()
+    if request.rename and cut.last_included is not None:
+        at = backup_set.coordinates
+        raise errors.UnreachableTarget(
+            "databases cannot be renamed in what is replayed after the backup set: the binlog has their old names",
+            hint=f"give --to-position {at.file}:{at.position}, the moment of set {backup_set.name} itself; or restore without"
+            " --rename, which reaches every moment",
+        )
     if target is not Found.RESTORED:
-        left_out = selected_replay.left_out(reader, backup_set, cut, request.selection, whole=whole, selected=selected)
+        chosen = Narrowed(whole.selection, request.selection)
+        left_out = selected_replay.left_out(reader, backup_set, cut, chosen, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
     preview = previews.look(reader, wanted, cut, skipped) if target is Found.FRESH else None
     return RecoveryPlan(
         backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request),
-        stored_chunks=whole.chunks, notes=selected.notes, left_out=left_out,
+        stored_chunks=whole.chunks, notes=selected.notes, left_out=left_out, whole_selection=whole.selection,
     )
 
 

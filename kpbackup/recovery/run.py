@@ -66,7 +66,7 @@ def begin(
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
             "overwrite": _sealed(list(plan.target.overwritten), request),
-            **({"selection": _sealed_selection(request)} if not request.selection.is_everything else {}),
+            **({"selection": _sealed_selection(request)} if request.is_partial else {}),
             "replace_users": "yes" if request.replace_users else "no",
             "skip": ",".join(one.gtid for one in plan.skipped),
             "steps": ",".join(steps),
@@ -82,16 +82,18 @@ def _promised(request: RecoveryRequest) -> dict[str, object]:
 
 
 def _sealed_selection(request: RecoveryRequest) -> str:
-    return _sealed({"only": list(request.selection.only), "exclude": list(request.selection.exclude)}, request)
+    chosen = {"only": list(request.selection.only), "exclude": list(request.selection.exclude)}
+    return _sealed({**chosen, "rename": [list(pair) for pair in request.rename]}, request)
 
 
-def _planned_selection(planned: Entry, request: RecoveryRequest) -> Selection:
+def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest:
     if "selection" not in planned.fields:
-        return Selection()
+        return request
     found = _unsealed(planned.fields["selection"], request)
     if not found:
         raise errors.UsageError("what this recovery was to choose cannot be read", hint="start a new restore")
-    return Selection(tuple(found["only"]), tuple(found["exclude"]))
+    selection = Selection(tuple(found["only"]), tuple(found["exclude"]))
+    return replace(request, selection=selection, rename=tuple((old, new) for old, new in found["rename"]))
 
 
 def _sealed(value: object, request: RecoveryRequest) -> str:
@@ -306,11 +308,10 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
             hint="resume it with recovery.target as it was, or start a new restore",
         )
     return replace(
-        request,
+        _with_selection(planned, request),
         overwrite=tuple(_unsealed(planned.fields["overwrite"], request) or ()),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
         skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
-        selection=_planned_selection(planned, request),
     )
 
 

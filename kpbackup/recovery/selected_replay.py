@@ -3,7 +3,7 @@
 It is exact or it is refused, before anything is changed. Refused are: a transaction that changes chosen and other tables; a
 chosen table with a foreign key to one that is left out (a cascade is not in the binlog, and a check would fail); an XA
 transaction; a statement that could touch chosen objects and is not surely about them alone; rows changed by a statement.
-Account statements are left out, as the accounts of the set are.
+Account statements are left out where a part of a set is restored, as its accounts are; a set that is a part itself has them.
 
 Limit: the GTID of each transaction left out is held in memory. A source without GTIDs cannot be filtered.
 """
@@ -14,7 +14,7 @@ from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Inventory
 from kpbackup.model.manifest import BackupSet
-from kpbackup.model.selection import Selection
+from kpbackup.model.selection import Narrowed
 from kpbackup.mysql import events, payload, query_event, row_events, statements, xa
 from kpbackup.mysql.events import StreamEvent
 from kpbackup.mysql.selecting import Selected
@@ -31,7 +31,7 @@ _OF_DATABASES = ("PROCEDURE", "FUNCTION", "EVENT", "PACKAGE", "LIBRARY")
 
 
 def left_out(
-    reader: SegmentReader, backup_set: BackupSet, cut: cuts.Cut, selection: Selection, *, whole: Inventory, selected: Selected
+    reader: SegmentReader, backup_set: BackupSet, cut: cuts.Cut, selection: Narrowed, *, whole: Inventory, selected: Selected
 ) -> frozenset[str]:
     """The GTIDs of the transactions between set and cut that have nothing to do with the selection.
 
@@ -88,7 +88,7 @@ class Touched:
 class Judge:
     """Knows the databases there are, and the chosen tables: those of the set, and those that statements made since."""
 
-    def __init__(self, set_at: Coordinates, selection: Selection, whole: Inventory, selected: Selected) -> None:
+    def __init__(self, set_at: Coordinates, selection: Narrowed, whole: Inventory, selected: Selected) -> None:
         self._set_at, self._selection = set_at, selection
         self._databases = {one.name for one in whole.databases}
         self._chosen = {one.name.lower() for one in selected.inventory.tables}
@@ -114,8 +114,8 @@ class Judge:
         """True: about chosen objects alone. False: surely not about any. None: it changes nothing that is backed up."""
         if statement.kind in (Kind.OTHER, Kind.CONTROL):
             return None
-        if statement.kind is Kind.ACCOUNT:
-            return False
+        if statement.kind is Kind.ACCOUNT:  # accounts come with a set, but not with a selection of it
+            return self._selection.inner.is_everything
         if statement.kind is Kind.CHANGE:
             raise self.refused(f"transaction {_name(done)} changes rows by a statement, {statement.verb}")
         if statement.verb == "CREATE DATABASE":

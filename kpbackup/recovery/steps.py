@@ -108,6 +108,7 @@ class RecoveryRequest:
     replace_users: bool = False
     skip_gtids: tuple[str, ...] = ()
     selection: Selection = Selection()
+    rename: tuple[tuple[str, str], ...] = ()
     workers: int = 4
     replaying: Replaying = Replaying()
     sql_checks: tuple[SqlCheck, ...] = ()
@@ -117,6 +118,11 @@ class RecoveryRequest:
     environment: Environment | None = None
     verification: Verification | None = None
     objectives: Objectives | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether what is restored is not the backup as it was: a part, or under other names."""
+        return not self.selection.is_everything or bool(self.rename)
 
     def driven_by_kubernetes(self, step: Step) -> bool:
         driver = self.drivers.get(step)

@@ -152,6 +152,7 @@ def target_endpoint(settings: config.Settings) -> Endpoint:
 
 def full_request(settings: config.Settings, *, holder: str) -> FullRequest:
     from kpbackup.backup.full import FullRequest
+    from kpbackup.model.selection import Selection
 
     source = settings.need_source()
     return FullRequest(
@@ -159,6 +160,7 @@ def full_request(settings: config.Settings, *, holder: str) -> FullRequest:
         recipients=recipients(settings),
         holder=holder,
         databases=source.databases,
+        selection=Selection(source.only, source.exclude),
         workers=settings.row_connections,
         bytes_per_second=source.bandwidth_limit,
     )

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from kpbackup import errors as kpbackup_errors
 from tests.integration import scenario
+from tests.integration.deployment import until
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
 
@@ -134,3 +136,102 @@ def test_patterns_that_mean_nothing(mariadb_pair: tuple[Server, Server], tmp_pat
     scene.ok("backup", "full")
     scene.refused(10, "restore", "database", "--yes", "--to", "latest", *words)
     assert scenario.databases(target) == []
+
+
+ZOO = (
+    "CREATE DATABASE `my``shop`", "CREATE DATABASE crm", "USE `my``shop`",
+    "CREATE TABLE people (id INT PRIMARY KEY, name VARCHAR(20) COMMENT 'of `my``shop`.people')",
+    "CREATE TABLE crm.calls (id INT PRIMARY KEY, who INT, FOREIGN KEY (who) REFERENCES `my``shop`.people (id))",
+    "INSERT INTO people VALUES (1, 'Ann'), (2, 'Bob')", "INSERT INTO crm.calls VALUES (1, 2)",
+    "CREATE VIEW both_ AS SELECT p.name, c.id FROM people p JOIN crm.calls c ON c.who = p.id",
+    "CREATE VIEW crm.names AS SELECT name FROM `my``shop`.people", "CREATE VIEW own AS SELECT id FROM people",
+    "CREATE TABLE log (text VARCHAR(40))", "USE crm",
+    "CREATE TRIGGER calls_log AFTER INSERT ON calls FOR EACH ROW INSERT INTO `my``shop`.log VALUES ('`my``shop`.log')",
+    "CREATE PROCEDURE `my``shop`.p() SELECT COUNT(*) FROM `my``shop` . people -- of `my``shop`.people\n",
+    "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN (SELECT COUNT(*) FROM `my``shop`.people)",
+    "CREATE EVENT `my``shop`.e ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM `my``shop`.log",
+)  # fmt: skip
+
+
+def test_a_database_under_another_name(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = pair
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    target.execute("SET GLOBAL event_scheduler = OFF")
+    source.execute("SET GLOBAL log_bin_trust_function_creators = ON", *ZOO)
+    scene.ok("init", "--keys", str(scene.keys))
+    backup = scene.ok("backup", "full")
+    words = ("--to-position", backup["coordinates"].split(" ")[0], "--rename", "my`shop=new.shop")
+    plan = scene.ok("restore", "database", "--dry-run", *words)
+    assert plan["selection"]["rename"] == {"my`shop": "new.shop"}
+    scene.restore(*words)
+    assert scenario.databases(target) == ["crm", "new.shop"]
+    assert scenario.rows(target, "SELECT * FROM `new.shop`.both_") == [("Bob", 1)]
+    assert scenario.rows(target, "SELECT crm.f()")[0][0] == 2
+    target.execute("INSERT INTO crm.calls VALUES (2, 1)", "CALL `new.shop`.p()")
+    assert scenario.rows(target, "SELECT text FROM `new.shop`.log") == [("`my`shop`.log".replace("`my`", "`my``"),)]
+    assert scenario.rows(target, "SELECT name FROM crm.names ORDER BY 1") == [("Ann",), ("Bob",)]
+    with pytest.raises(kpbackup_errors.DatabaseError):  # its foreign key holds
+        target.execute("INSERT INTO crm.calls VALUES (3, 99)")
+    shown = {(str(row[0]).lower(), str(row[1]), str(row[2])) for row in scenario.definitions(target)}
+    assert shown == {(str(row[0]).lower(), str(row[1]).replace("my`shop", "new.shop"), str(row[2]))
+                     for row in scenario.definitions(source)}  # fmt: skip
+
+    unsure = "CREATE VIEW crm.unsure AS SELECT crm.name FROM `my``shop`.people crm"
+    source.execute("INSERT INTO crm.calls VALUES (7, 1)", unsure)
+    scene.ok("backup", "incremental")
+    again = ("restore", "database", "--yes", "--to", "latest", "--overwrite", "crm", "--overwrite", "new.shop")
+    assert "--to-position" in scene.refused(22, *again, "--rename", "my`shop=other")
+    scene.ok("backup", "full")
+    assert "cannot rename in view crm.unsure surely" in scene.refused(23, *again, "--rename", "crm=other")
+    assert scenario.databases(target) == ["crm", "new.shop"]
+
+
+def test_a_resumed_run_restores_what_it_was_begun_for(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = mariadb_pair
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    source.execute(*SHOP)
+    scene.ok("init", "--keys", str(scene.keys))
+    backup = scene.ok("backup", "full")
+    words = ("--to-position", backup["coordinates"].split(" ")[0], "--only", "shop.orders", "--rename", "shop=found")
+    process = scene.start("restore", "database", "--yes", *words)
+    journals = scene.repository / "recoveries"
+    until(lambda: [one for one in journals.glob("*/*") if b"step_started" in one.read_bytes()], what="the run to begin")
+    process.kill()
+    process.communicate()
+    ((run,),) = [[one["run"]] for one in scene.ok("recoveries")["recoveries"]]
+    assert b"orders" not in b"".join(one.read_bytes() for one in journals.glob("*/*"))  # names are sealed
+    scene.refused(10, "restore", "--resume", run, "--only", "shop")
+    scene.ok("restore", "--resume", run)
+    assert scenario.databases(target) == ["found"]
+    assert list(scenario.truth(target)) == ["found.orders"] and scenario.truth(target)["found.orders"][1] == 3
+
+
+def test_a_set_of_a_part(pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = pair
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    target.execute("SET GLOBAL event_scheduler = OFF")
+    source.execute(*SHOP)
+    scene.ok("init", "--keys", str(scene.keys))
+    part = ("--exclude", "logs", "--exclude", "shop.notes")
+    made = scene.ok("backup", "full", *part)
+    assert made["is_partial"] and made["tables"] == 2
+    source.execute(*SINCE)
+    scene.ok("backup", "incremental")
+    assert scene.ok("list")["sets"][0]["is_partial"] and scene.run("--json", "status").document["is_partial"]
+    said = scene.refused(16, "backup", "full")
+    assert "cannot back up everything into" in said and "its set 0001-1 holds a part of the source" in said
+
+    assert scene.ok("restore", "database", "--dry-run", "--to", "latest")["is_partial"]
+    done = scene.restore("--to", "latest")
+    assert any("v_both" in warning for warning in done["warnings"])
+    wanted = scenario.truth(source)
+    assert scenario.truth(target) == {name: wanted[name] for name in ("shop.orders", "shop.items")}
+    assert scenario.databases(target) == ["shop"] and gtid_state(target) == gtid_state(source)
+    assert shown(scenario.definitions(target)) == {
+        ("view", "v_orders"), ("trigger", "t_orders"), ("procedure", "p"), ("procedure", "q"),
+    }  # fmt: skip
+    assert "somebody" in str(scenario.rows(target, "SELECT user FROM mysql.user"))  # accounts come with a set
+    together(source, "UPDATE shop.orders SET note = 'n' WHERE id = 3", "INSERT INTO shop.notes VALUES (7, 'n')")
+    scene.ok("backup", "incremental")
+    said = scene.refused(22, "restore", "database", "--yes", "--to", "latest", "--overwrite", "shop")
+    assert "changes shop.orders and also shop.notes" in said

@@ -7,7 +7,7 @@ import pytest
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.inventory import Column, Definition, Inventory, Table
-from kpbackup.model.selection import Selection, fault
+from kpbackup.model.selection import Narrowed, Selection, fault
 from kpbackup.mysql import selecting, statements
 from kpbackup.mysql.transactions import Kind, Transaction
 from kpbackup.recovery import selected_replay
@@ -93,10 +93,15 @@ def test_statements_beside_a_whole_database(sql: str, database: str, answer: boo
     assert judged(Selection(("shop",)), sql, database) is answer
 
 
+def judge_of(selection: Selection) -> selected_replay.Judge:
+    chosen = Narrowed(Selection(), selection)
+    return selected_replay.Judge(Coordinates("b.1", 4), chosen, WHOLE, selecting.select(WHOLE, selection))
+
+
 def judged(selection: Selection, sql: str, database: str) -> bool | None:
     touched = selected_replay.Touched()
     touched.statements.append((statements.read(sql, database=database), database))
-    judge = selected_replay.Judge(Coordinates("b.1", 4), selection, WHOLE, selecting.select(WHOLE, selection))
+    judge = judge_of(selection)
     try:
         return judge.is_replayed(DONE, touched)
     except errors.UnreachableTarget as exc:
@@ -106,7 +111,7 @@ def judged(selection: Selection, sql: str, database: str) -> bool | None:
 
 def test_a_database_made_since_is_known() -> None:
     selection = Selection((), ("logs",))
-    judge = selected_replay.Judge(Coordinates("b.1", 4), selection, WHOLE, selecting.select(WHOLE, selection))
+    judge = judge_of(selection)
     for sql, database in (("CREATE DATABASE fresh", ""), ("RENAME TABLE logs.orders TO fresh.orders", "logs")):
         touched = selected_replay.Touched()
         touched.statements.append((statements.read(sql, database=database), database))
