@@ -17,9 +17,8 @@ NOT_PARTS = ("__main__", "pages")
 
 
 def parts() -> list[str]:
-    return sorted(
-        path.stem for path in HERE.glob("*.py") if path.stem not in NOT_PARTS and "\ndef main(" in path.read_text(encoding="utf-8")
-    )
+    files = (path for path in HERE.glob("*.py") if path.stem not in NOT_PARTS)
+    return sorted(path.stem for path in files if "\ndef main(" in path.read_text(encoding="utf-8"))
 
 
 def main(arguments: list[str]) -> int:
