@@ -33,6 +33,7 @@ from tests.crash import points
 from tests.crash.test_ordering import IDENTITY, SIGNING_KEY, found_after, new_repository, run_full, run_incremental, tidied
 from tests.cut_off import CutOffBackend
 from tests.integration import bank, scenario
+from tests.integration.deployment import until
 from tests.servers.database import Server
 
 START = datetime(2025, 11, 29, 12, 0, tzinfo=UTC)
@@ -135,8 +136,7 @@ def test_a_restore_killed_at_every_entry_of_its_journal(mariadb_pair: tuple[Serv
     repository = new_repository(tmp_path / "r")
     full.run_full(repository, full.FullRequest(source.endpoint, (IDENTITY.recipient,), "the-same-pod", workers=1))
     with bank.Fire(source, queries=False) as fire:
-        while fire.transfers < 30:
-            pass
+        until(lambda: fire.transfers >= 30, what="transfers")
     run_incremental(source)(repository)
 
     def restore(into: Repository) -> None:
