@@ -5,9 +5,11 @@ SIZE ?= small
 KEEP ?=
 EXAMPLES ?= 20000
 ARGS ?=
+SECONDS ?=
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test test-kills fuzz audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench soak check test test-kills fuzz audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -27,9 +29,12 @@ bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
 check: setup-check ## lint, types, layers, insecure habits
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m mypy -p kpbackup
-	$(PYTHON) -m mypy tests $(wildcard demo bench)
+	$(PYTHON) -m mypy tests $(wildcard demo bench soak)
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) -m bandit --quiet --recursive --severity-level medium --configfile pyproject.toml kpbackup
+
+soak: setup-test ## long runs under random faults (SECONDS=, SEED=; ARGS=faults only that part); docs/reliability.md
+	@SECONDS="$(SECONDS)" SEED="$(SEED)" $(PYTHON) -m soak $(ARGS)
 
 test: setup-test ## all tests, on real servers (ARGS="-k wire -x" goes to pytest)
 	$(PYTHON) -m pytest $(ARGS)

@@ -125,21 +125,31 @@ def _watch(endpoint: server.Endpoint, watch: Watch, *, flavour: str, start: Coor
     with closing(follow.follow(endpoint, flavour=flavour, start=start, until=until)) as stream:
         for item in stream:
             if isinstance(item, StreamEvent):
-                _feed(watch, item)
+                feed_event(watch, item)
 
 
-def _feed(watch: Watch, event: StreamEvent) -> None:
+def feed_event(watch: Watch, event: StreamEvent) -> None:
+    """Feeds the statements of an event, if it has any."""
     if event.type in (events.QUERY, events.QUERY_COMPRESSED):
         if events.query_text(event.data, 16).strip().upper() in (b"BEGIN", b"COMMIT"):
             return
-        query = query_event.parse(event.data)
-        client = query.variables.get(4, b"\xff\0")
-        text = statements.decoded(query.text, int.from_bytes(client[:2], "little"))
-        mode = int.from_bytes(query.variables.get(1, b"\0"), "little")
-        watch.feed(text, database=query.database, sql_mode=mode)
+        text, database, mode = _statement(event.data)
+        watch.feed(text, database=database, sql_mode=mode)
     elif event.type == events.TRANSACTION_PAYLOAD:
         for inner in payload.contents(event):
-            _feed(watch, inner)
+            feed_event(watch, inner)
+
+
+def _statement(data: bytes) -> tuple[str, str, int]:
+    """(text, default database, sql_mode) of a statement."""
+    try:
+        query = query_event.parse(data)
+    except errors.ServerUnfit:  # of a newer server: what this version does not know stands before these two, not in them
+        text = events.query_text(data, len(data) << 4)
+        return text.decode("utf-8", "surrogateescape"), events.query_database(data), 0
+    client = query.variables.get(4, b"\xff\0")
+    mode = int.from_bytes(query.variables.get(1, b"\0"), "little")
+    return statements.decoded(query.text, int.from_bytes(client[:2], "little")), query.database, mode
 
 
 def refuse(changes: Iterable[str]) -> None:

@@ -7,7 +7,9 @@ leaves for the next one, and there are hundreds of places to die.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,9 +30,10 @@ from kpbackup.repository.binding import Repository
 from kpbackup.storage import ObjectInfo, open_backend
 from tests.archives import Growing
 from tests.crash import points
-from tests.crash.test_ordering import IDENTITY, SIGNING_KEY, found_after, new_repository, run_full, run_incremental
+from tests.crash.test_ordering import IDENTITY, SIGNING_KEY, found_after, new_repository, run_full, run_incremental, tidied
 from tests.cut_off import CutOffBackend
 from tests.integration import bank, scenario
+from tests.integration.deployment import until
 from tests.servers.database import Server
 
 START = datetime(2025, 11, 29, 12, 0, tzinfo=UTC)
@@ -133,8 +136,7 @@ def test_a_restore_killed_at_every_entry_of_its_journal(mariadb_pair: tuple[Serv
     repository = new_repository(tmp_path / "r")
     full.run_full(repository, full.FullRequest(source.endpoint, (IDENTITY.recipient,), "the-same-pod", workers=1))
     with bank.Fire(source, queries=False) as fire:
-        while fire.transfers < 30:
-            pass
+        until(lambda: fire.transfers >= 30, what="transfers")
     run_incremental(source)(repository)
 
     def restore(into: Repository) -> None:
@@ -160,6 +162,69 @@ def test_a_restore_killed_at_every_entry_of_its_journal(mariadb_pair: tuple[Serv
     assert len(journals.list_runs(repository)) == 1
     assert scenario.truth(target) == scenario.truth(source) and bank.broken_promises(target) == []
     assert scenario.databases(target) == ["bank"]
+
+
+# -- the source dies, the disk is full
+
+
+class Striking(CutOffBackend):
+    """Calls `strike` once, when a key of the kind `at` is about to be written."""
+
+    def __init__(self, repository: Repository, at: str, strike: Callable[[], None]) -> None:
+        super().__init__(repository.backend)
+        self.has_struck = False
+        self._at, self._strike = at, strike
+
+    def _write(self, key: str, send: Callable[[], ObjectInfo]) -> ObjectInfo:
+        if not self.has_struck and points.kind(key) == self._at:
+            self.has_struck = True
+            self._strike()
+        return super()._write(key, send)
+
+
+@pytest.mark.parametrize(("job", "at"), [("full", "key"), ("full", "rows"), ("incremental", "key"), ("incremental", "segment")])
+def test_the_source_crashes_meanwhile(source: Server, tmp_path: Path, job: str, at: str) -> None:
+    """kill -9 of the server: a clear error or, where everything had been read, a success; the next run goes on."""
+    repository = new_repository(tmp_path / "r")
+    run_full(source)(repository)
+    source.execute("INSERT INTO shop.orders VALUES (2, 'x')", "FLUSH BINARY LOGS", "INSERT INTO shop.orders VALUES (3, 'x')")
+    store = Striking(repository, at, source.kill)
+    run = run_full(source) if job == "full" else run_incremental(source)
+    sets = len(found_after(repository).sets)
+    try:
+        run(replace(repository, backend=store, verified={}, stretches={}))
+    except errors.ServerUnreachable as exc:
+        assert exc.hint
+    else:
+        assert job == "incremental"
+    assert store.has_struck and len(found_after(repository).sets) == sets
+    source.restart()
+    run_incremental(source)(repository)
+    (found,) = chain.chains(found_after(repository))
+    assert found.gap is None
+    run_full(source)(repository)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_a_disk_that_fills_up_under_a_full_backup(source: Server, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    random = "INSERT INTO shop.noise SELECT RANDOM_BYTES(500) FROM shop.seq_1_to_4000"
+    source.execute("CREATE TABLE shop.noise (pad VARBINARY(600))", random)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        repository = new_repository(disk)
+        with pytest.raises(errors.LocalIOError) as caught:
+            full.run_full(repository, full.FullRequest(source.endpoint, (IDENTITY.recipient,), "the-same-pod", workers=1))
+        assert "space" in str(caught.value) and caught.value.hint
+        assert [one for history in catalog.read_catalog(repository).histories for one in history.sets] == []
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        full.run_full(repository, full.FullRequest(source.endpoint, (IDENTITY.recipient,), "the-same-pod", workers=1))
+        assert len(found_after(repository).sets) == 1
+        tidied(repository)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 # -- a store that does what none should

@@ -55,13 +55,15 @@ def broken_promises(at: Server) -> list[Any]:
 class Fire:
     """The workload, in threads, from entering to leaving; a thread that failed makes leaving fail.
 
-    `pause_s` lies between two transfers of one thread; `reports` makes tables come and go, `queries` keeps a long one running.
+    `pause_s` lies between two transfers of one thread; `reports` makes tables come and go, `queries` keeps a long one running;
+    with `survives` a server that goes away is waited for.
     """
 
     def __init__(
-        self, at: Server, *, writers: int = 3, pause_s: float = 0.005, reports: bool = True, queries: bool = True
+        self, at: Server, *, writers: int = 3, pause_s: float = 0.005, reports: bool = True, queries: bool = True,
+        survives: bool = False,
     ) -> None:
-        self._at, self._pause_s = at, pause_s
+        self._at, self._pause_s, self._survives = at, pause_s, survives
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self.transfers = 0
@@ -82,13 +84,20 @@ class Fire:
         assert not self._failures, self._failures
 
     def _run(self, work: Work, number: int) -> None:
-        try:
-            with self._at.connect(database="bank") as connection:
-                place = random.Random(number)
-                while not self._stop.wait(self._pause_s):
-                    self._once(work, connection, place)
-        except errors.KpbackupError as exc:
-            self._failures.append(exc)
+        place = random.Random(number)
+        while not self._stop.is_set():
+            try:
+                with self._at.connect(database="bank") as connection:
+                    while not self._stop.wait(self._pause_s):
+                        self._once(work, connection, place)
+            except errors.ServerUnreachable as exc:
+                if not self._survives:
+                    self._failures.append(exc)
+                    return
+                self._stop.wait(0.05)
+            except errors.KpbackupError as exc:
+                self._failures.append(exc)
+                return
 
     @staticmethod
     def _once(work: Work, connection: server.Connection, place: random.Random) -> None:
@@ -113,7 +122,7 @@ class Fire:
     def _reports(self, connection: server.Connection, place: random.Random) -> None:
         """A table of its own that comes and goes, as applications make them; longer away than there."""
         for statement in (
-            "DROP TABLE IF EXISTS report", "CREATE TABLE report (id INT PRIMARY KEY, money INT)",
+            "DROP TABLE IF EXISTS report, report_old", "CREATE TABLE report (id INT PRIMARY KEY, money INT)",
             "INSERT INTO report SELECT id, money FROM account", "ALTER TABLE report ADD note VARCHAR(20) DEFAULT 'x'",
             "RENAME TABLE report TO report_old", "TRUNCATE TABLE report_old", "DROP TABLE report_old",
         ):

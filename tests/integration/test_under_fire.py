@@ -26,7 +26,6 @@ ATTEMPTS = 8
 EVERYWHERE = "SELECT, SHOW VIEW, TRIGGER, EVENT, REPLICATION SLAVE, REPLICATION CLIENT"
 # (fixture, what the account may do beside that, the rung it climbs)
 LOGINS = [
-    ("mariadb_pair", ("RELOAD, LOCK TABLES",), "backup_stage"),
     ("mariadb_pair", ("LOCK TABLES",), "lock_tables"),
     ("mysql97_pair", ("RELOAD, BACKUP_ADMIN",), "instance_lock_ftwrl"),
     ("mysql97_pair", ("LOCK TABLES",), "lock_tables"),
@@ -65,6 +64,8 @@ def test_a_backup_under_fire_is_exact(
     (listed,) = scene.ok("list")["sets"]
     assert (listed["snapshot"], listed["writes_blocked_ms"]) == (rung, made["writes_blocked_ms"])
     assert f"{rung}, {made['writes_blocked_ms']} ms" in scene.run("list").out
+    if source.product == "MySQL":  # what this account may not look for is told, not passed over
+        assert any("XA_RECOVER_ADMIN" in one for one in scene.ok("list", "--warnings", made["set"])["warnings"])
     scene.ok("backup", "incremental")
     scene.restore("--to-position", made["coordinates"])
     assert bank.broken_promises(target) == []
@@ -122,18 +123,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], ...]] = {
     "swapped and swapped back": ((SWAP.format("b", "c"),), (SWAP.format("b", "c"),)),
     "swapped with what is stored already": ((SWAP.format("a", "b"),), (SWAP.format("a", "b"),)),
     "emptied": (("TRUNCATE TABLE c",),),
-    "emptied after it was read": (("TRUNCATE TABLE a", "TRUNCATE TABLE b", "TRUNCATE TABLE c"),),
     "made anew": (("CREATE TABLE d LIKE c", "INSERT INTO d SELECT * FROM c", "DROP TABLE c", "RENAME TABLE d TO c"),),
-    "made anew, empty": (("DROP TABLE b", "CREATE TABLE b LIKE a"),),
     "altered and altered back": (("ALTER TABLE c ADD x INT FIRST",), ("ALTER TABLE c DROP x",)),
-    "altered": (("ALTER TABLE c MODIFY pad VARCHAR(901)",),),
     "dropped": (("DROP TABLE c",),),
     "database dropped": (("DROP DATABASE ddl",),),
     "a view changed": (("ALTER VIEW v AS SELECT id FROM b",),),
     "an account made": (("CREATE USER ddl_user@'%'",),),
 }
 ALLOWED: dict[str, tuple[tuple[str, ...], ...]] = {
-    "nothing": (),
     "other tables come and go": (
         ("CREATE TABLE new LIKE a", "INSERT INTO new SELECT * FROM a", "ALTER TABLE new ADD x INT", "RENAME TABLE new TO newer"),
         ("TRUNCATE TABLE newer", "CREATE TABLE IF NOT EXISTS a (i INT)", "CREATE TABLE left_there (i INT)"),

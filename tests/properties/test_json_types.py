@@ -89,3 +89,11 @@ def test_a_list_that_does_not_belong_to_the_document_is_refused(type_list: bytes
 def test_a_text_that_is_not_of_its_kind_is_refused(kind: Kind, text: str) -> None:
     with pytest.raises(errors.IntegrityError):
         json_rebuild.rebuild(TypedValue("$", kind, text))
+
+
+def test_values_that_cannot_be_listed_are_counted_by_column() -> None:
+    texts = ["Truncated incorrect INTEGER value: 'kpbackup json 1'"] * 3 + ["... 'kpbackup json 0'", "Truncated: 'other 1'"]
+    counts = json_types.unkept(("a", "b"), texts)
+    assert counts == {"b": 3, "a": 1}
+    told = list(json_types.warnings({("s", "t", column): count for column, count in counts.items()}))
+    assert len(told) == 2 and told[1].startswith("table s.t: 3 JSON values in b ")

@@ -1,0 +1,75 @@
+"""docs/reliability.md from docs/evidence/soak-faults.json.
+
+    python -m soak.pages            rewrites the part between `<!-- begin figures -->` and `<!-- end figures -->`
+    python -m soak.pages --check    changes nothing, exits 1 when the document is out of date
+
+Outside the markers all is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = ROOT / "docs" / "evidence" / "soak-faults.json"
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- begin figures -->", "<!-- end figures -->"
+_CIRCUMSTANCES = ("made_at", "commit", "uncommitted_changes", "seconds", "seed", "machine", "failures")
+
+
+def figures(document: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of the generated part."""
+    machine = document["machine"]
+    changed = " with changes" if document["uncommitted_changes"] else ""
+    yield (
+        f"`make soak SECONDS={document['seconds']} SEED={document['seed']} ARGS=faults` at {document['made_at']}, commit"
+        f" `{document['commit'][:12]}`{changed}; {machine['cpu']}, {machine['cores']} cores,"
+        f" load {machine['load_1min']} before."
+    )
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    for key, value in document.items():
+        if key not in _CIRCUMSTANCES:
+            yield f"| {key.replace('_', ' ')} | {_shown(value)} |"
+    yield f"| failures | {len(document['failures'])} |"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def renewed(page: str, document: Mapping[str, Any]) -> str:
+    """The page with its generated part replaced.
+
+    Raises:
+        ValueError: it has no such markers.
+    """
+    head, opened, rest = page.partition(BEGIN)
+    _, closed, tail = rest.partition(END)
+    if not opened or not closed:
+        raise ValueError(f"no markers {BEGIN} ... {END}")
+    body = "\n".join(figures(document)).strip()
+    return f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}"
+
+
+def main() -> int:
+    page = PAGE.read_text(encoding="utf-8")
+    new = renewed(page, json.loads(EVIDENCE.read_text(encoding="utf-8")))
+    if new == page:
+        return 0
+    if "--check" in sys.argv[1:]:
+        print("out of date: docs/reliability.md; run python -m soak.pages", file=sys.stderr)
+        return 1
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
