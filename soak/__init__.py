@@ -1,1 +1,1 @@
-"""`make soak`: hours of random faults against the real program, seeded; figures for docs/reliability.md."""
+"""`make soak`: long runs under faults against the real program, seeded; figures for docs/reliability.md and docs/benchmarks.md."""

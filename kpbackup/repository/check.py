@@ -1,8 +1,8 @@
 """Auditing a repository: manifests, signatures, links and stored objects, from the store alone.
 
 Three depths: what the store says of each object (there, of the right size), the stored bytes of all or a sample of objects
-(hash), and with an identity their content (age tags and zstd checksums). Without the private key nothing is opened and still
-a flipped bit, a cut, a swapped or a missing object is found.
+(hash), and with an identity their content (age tags, zstd checksums, the CRC32 of binlog events). Without the private key nothing
+is opened and still a flipped bit, a cut, a swapped or a missing object is found. The archive is check_archive.py's.
 
 What cannot be seen: removed newest entries of a log (docs/format.md, 'What cannot be seen'); and without an identity a damaged
 key object, because no manifest holds its hash. Nothing is written, so a crash leaves nothing behind.
@@ -10,29 +10,21 @@ key object, because no manifest holds its hash. Nothing is written, so a crash l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kpbackup import errors
 from kpbackup.model import canonical
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.heads import Heads
-from kpbackup.pipeline import encrypt, sign, stream
+from kpbackup.model.manifest import Sealing
+from kpbackup.pipeline import encrypt, sign
 from kpbackup.plan import chain, timeline
 from kpbackup.repository import applications, canary, check_archive, heads, keys, layout, objects, pages
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import READER_VERSION, Repository
-from kpbackup.repository.check_archive import Item
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One object that is not as it must be, and what it costs."""
-
-    key: str
-    what: str
-    costs: str
+from kpbackup.repository.check_archive import Item, Problem
 
 
 @dataclass(frozen=True)
@@ -80,30 +72,26 @@ def check(
     proof = "knowing that this key still opens backups"
     problems += [Problem(key, what, proof) for key, what in canary.problems(repository)]
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
-    items = list(_of_sets(catalog))
-    for history in catalog.histories:
-        found = check_archive.look(repository, history, sizes)
-        items += found.items
-        problems += [Problem(key, what, "the recoverable points of the segments it stands for") for key, what in found.problems]
     picked = choose or _evenly
-    read: list[Item] = []
-    told: set[tuple[str, str]] = set()
-    for index, item in enumerate(items):
-        problem = _size_problem(item, sizes)
-        if problem is None and read_percent and picked(index, read_percent):
-            problem = _content_problem(repository, item, identities)
-            read.append(item)
-        if problem is not None and (problem.key, problem.what) not in told:  # a compacted object is judged member by member
-            told.add((problem.key, problem.what))
+    found = _Found()
+    for one in _all(repository, catalog, sizes):
+        if isinstance(one, Problem):
+            problems.append(one)
+            continue
+        problem = _size_problem(one, sizes)
+        if problem is None and read_percent and picked(found.objects, read_percent):
+            problem = found.read(repository, one, identities)
+        found.note(one)
+        if problem is not None:
             problems.append(problem)
-    problems += _key_problems(repository, items, identities)
+    problems += _key_problems(repository, found.sealings, identities)
     manifests = sum(1 for key in sizes if key.startswith(layout.TIMELINES))
     return Report(
         tuple(problems),
         manifests,
-        len(items),
-        len(read),
-        sum(item.bytes for item in read),
+        found.objects,
+        found.read_objects,
+        found.read_bytes,
         bool(identities),
         timeline.windows(catalog),
         heads.of_repository(repository, catalog),
@@ -115,6 +103,41 @@ _HOLE_COSTS = {
     "tombstones": "knowing why a set is gone",
     "pins": "a set that may have been held against retention",
 }
+
+
+@dataclass
+class _Found:
+    """What was looked at so far: an archive may have more objects than memory has room for. `sealings` -> what they cost."""
+
+    objects: int = 0
+    read_objects: int = 0
+    read_bytes: int = 0
+    sealings: dict[Sealing, str] = field(default_factory=dict)
+
+    def note(self, item: Item) -> None:
+        self.objects += 1
+        for sealing in item.sealings:
+            self.sealings.setdefault(sealing, item.costs)
+
+    def read(self, repository: Repository, item: Item, identities: Sequence[encrypt.AnyIdentity]) -> Problem | None:
+        self.read_objects += 1
+        self.read_bytes += item.bytes
+        try:
+            check_archive.content(repository, item, identities)
+        except errors.ObjectMissing:
+            return Problem(item.key, "it is missing", item.costs)
+        except (errors.IntegrityError, errors.KeyProblem) as exc:
+            return Problem(item.key, exc.message, item.costs)
+        return None
+
+
+def _all(repository: Repository, catalog: Catalog, sizes: Mapping[str, int]) -> Iterator[Item | Problem]:
+    """Every data object and segment payload that a manifest names."""
+    for history in catalog.histories:
+        for one in history.sets:
+            for stored in (*one.objects, *one.definitions, one.inventory):
+                yield check_archive.of_set(stored, one.name, one.sealing)
+        yield from check_archive.audit(repository, history, sizes)
 
 
 def _missing(catalog: Catalog, missing: heads.Missing) -> Problem:
@@ -226,49 +249,23 @@ def _journals(repository: Repository) -> Iterator[Problem]:
                 yield Problem(key, exc.message, f"the evidence of recovery {run}")
 
 
-def _of_sets(catalog: Catalog) -> Iterator[Item]:
-    """Every data object that a set names."""
-    for history in catalog.histories:
-        for one in history.sets:
-            for stored in (*one.objects, *one.definitions, one.inventory):
-                yield Item(stored.key, 0, stored.bytes, stored.sha256, f"set {one.name}", one.sealing, stored.bytes)
-
-
 def _size_problem(item: Item, sizes: dict[str, int]) -> Problem | None:
     if item.key not in sizes or item.offset is None:
         return Problem(item.key, "it is missing", item.costs)
-    found = sizes[item.key]
-    return Problem(item.key, f"it has {found} bytes, {item.whole} were written", item.costs) if found != item.whole else None
+    found, written = sizes[item.key], item.offset + item.bytes
+    return Problem(item.key, f"it has {found} bytes, {written} were written", item.costs) if found != written else None
 
 
-def _content_problem(repository: Repository, item: Item, identities: Sequence[encrypt.AnyIdentity]) -> Problem | None:
-    try:
-        sealed = stream.Tally(repository.backend.get(item.key, offset=item.offset or 0, length=item.bytes))
-        if identities and item.sealing is not None:
-            opened = keys.open_data_key(repository, item.sealing, identities)
-            for _ in stream.unseal(sealed, (opened,)):
-                pass
-        else:
-            for _ in sealed:
-                pass
-    except errors.ObjectMissing:
-        return Problem(item.key, "it is missing", item.costs)
-    except (errors.IntegrityError, errors.KeyProblem) as exc:
-        return Problem(item.key, exc.message, item.costs)
-    if (sealed.size_bytes, sealed.sha256) != (item.bytes, item.sha256):
-        return Problem(item.key, "its bytes are not those that were signed for", item.costs)
-    return None
-
-
-def _key_problems(repository: Repository, items: Sequence[Item], identities: Sequence[encrypt.AnyIdentity]) -> Iterator[Problem]:
+def _key_problems(
+    repository: Repository, sealings: Mapping[Sealing, str], identities: Sequence[encrypt.AnyIdentity]
+) -> Iterator[Problem]:
     """Each data key must have a key object, and with an identity it must open."""
-    sealings = {item.sealing.key_id: (item.sealing, item.costs) for item in items if item.sealing is not None}
     present = {info.key.split("/")[1] for info in repository.backend.list("keys/")}
-    for key_id, (sealing, costs) in sealings.items():
-        if key_id not in present:
-            yield Problem(layout.key_objects(key_id), "the key object is missing", costs)
+    for sealing, costs in sealings.items():
+        if sealing.key_id not in present:
+            yield Problem(layout.key_objects(sealing.key_id), "the key object is missing", costs)
         elif identities:
             try:
                 keys.open_data_key(repository, sealing, identities)
             except (errors.KeyProblem, errors.IntegrityError) as exc:
-                yield Problem(layout.key_objects(key_id), exc.message, costs)
+                yield Problem(layout.key_objects(sealing.key_id), exc.message, costs)

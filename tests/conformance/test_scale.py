@@ -14,15 +14,30 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from kpbackup import errors
+from kpbackup.model import canonical, codec
 from kpbackup.model import manifest as m
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.coordinates import order
 from kpbackup.model.heads import Heads
 from kpbackup.pipeline import sign
 from kpbackup.plan import chain, retention, timeline
-from kpbackup.repository import binding, catalog, choosing, compact, heads, layout, pages, payloads, prune, trust
+from kpbackup.repository import (
+    binding,
+    catalog,
+    check,
+    choosing,
+    compact,
+    heads,
+    layout,
+    objects,
+    pages,
+    payloads,
+    prune,
+    trust,
+)
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import ObjectInfo, open_backend
 from tests.archives import Growing, payload_of
@@ -458,3 +473,58 @@ def test_a_retired_signing_key_is_believed_for_pages_and_compacted_objects(grown
     upkeep(repository, grown)
     found = catalog.read_history(reader, "0001")
     assert found.damaged and all("retired key" in one.reason for one in found.damaged)
+
+
+def wrong(repository: Repository, *, percent: int = 100) -> dict[str, str]:
+    """What `check` says of the archive, by key; these archives have neither data keys nor rows."""
+    report = check.check(fresh(repository)[0], read_percent=percent)
+    return {one.key: one.what for one in report.problems if not one.key.startswith("keys/") and one.key not in ("data/x/y", "")}
+
+
+def test_check_looks_behind_pages_and_into_compacted_objects(grown: Growing, repository: Repository) -> None:
+    assert wrong(repository) == {}
+    upkeep(repository, grown)
+    assert wrong(repository) == {}
+    pruned(repository, grown.now + timedelta(days=2), retention.Policy(days=300))
+    assert wrong(repository) == {}
+    report = check.check(repository, read_percent=100)
+    joined = sum(one.last_seq - one.first_seq + 1 for one in read(repository).compacted)
+    assert joined > 180 and report.read_bytes >= 216 * 300 and report.read_objects < 60
+
+    day = next(one for one in read(repository).compacted if one.level == 2)
+    stored = repository.read(day.key, m.Compacted)[0].object
+    path = Path(repository.backend.name.removeprefix("file://")) / stored.key
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    assert wrong(repository, percent=0) == {}  # who does not read cannot see it
+    assert list(wrong(repository)) == [stored.key]
+    path.write_bytes(data[:-1])
+    assert "were written" in wrong(repository, percent=0)[stored.key]
+    path.unlink()
+    assert wrong(repository, percent=0) == {stored.key: "it is missing"}
+    manifest = Path(repository.backend.name.removeprefix("file://")) / day.key
+    manifest.unlink()  # then nothing holds those segments any more
+    found = wrong(repository, percent=0)
+    assert len(found) == day.last_seq - day.first_seq + 1 and set(found.values()) == {
+        "its payload is neither here nor in a compacted object"
+    }
+
+
+def test_check_sees_what_a_signed_page_should_not_say(grown: Growing, repository: Repository) -> None:
+    """A writer with a defect: the page's own summary, a link and the GTIDs of two of its rows."""
+    upkeep(repository, grown)
+    key = layout.page("0001", 0, 27)
+    page, _ = repository.read(key, m.Page)
+    rows = [dataclasses.replace(one) for one in pages.read_segments(repository, page)]
+    rows[3] = dataclasses.replace(rows[3], gtids="1-11-9999")
+    rows[5] = dataclasses.replace(rows[5], link_before="00" * 32)
+    packed = zstandard.compress(b"".join(canonical.dumps(codec.encode(one)) + b"\n" for one in rows))
+    summary = dataclasses.replace(page.stretch, transactions=7)
+    forged = dataclasses.replace(page, stretch=summary, rows=m.Rows(ROWS, len(packed), hashlib.sha256(packed).hexdigest()))
+    path = Path(repository.backend.name.removeprefix("file://")) / key
+    path.write_bytes(objects.assemble(forged, KEY) + packed)
+    found = wrong(repository, percent=0)
+    assert "do not add up" in found[rows[3].head.key]
+    assert "not linked" in found["timelines/0001/segments/"]
+    assert found[key] == "it does not sum up what it lists"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,10 @@ from kpbackup.backup import archiver, continuous, full
 from kpbackup.model.catalog import History
 from kpbackup.mysql import coordinates, facts
 from kpbackup.pipeline import encrypt, sign
-from kpbackup.plan import chain
+from kpbackup.plan import chain, retention
 from kpbackup.recovery import cut as cuts
 from kpbackup.recovery.binlog import SegmentReader
-from kpbackup.repository import binding, catalog, check, layout, lease
+from kpbackup.repository import binding, catalog, check, compact, layout, lease, prune
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import open_backend
 from tests.cut_off import CutOffBackend
@@ -75,7 +75,8 @@ class Archive:
 
     def gtids(self) -> list[str]:
         """Every archived transaction after the set, in the order of the archive, read from the sealed payloads."""
-        (found,) = chain.chains(self.history())
+        history = self.history()
+        (found,) = chain.chains(catalog.detailed(self.repository, history, history.units))
         assert found.gap is None
         reader = SegmentReader(self.repository, (IDENTITY,))
         return [one.gtid for segment in found.segments for one in cuts.transactions(reader, segment)]
@@ -138,6 +139,15 @@ def test_what_is_committed_is_in_the_bucket_seconds_later(
         assert archive.meter.transactions == 15
     each_once(archive, 15)
     assert archive.error is None
+    # joined with others and its small objects gone, the archive is still what it was, down to the CRC of each event
+    later = datetime.now(UTC) + timedelta(days=2)
+    repository = dataclasses.replace(archive.repository, page_rows=2)
+    assert compact.run(repository, "0001", later).objects
+    found = catalog.read_catalog(repository)
+    prune.execute(repository, found, retention.NOTHING, retention.Policy(), later + timedelta(days=2))
+    assert len(list(repository.backend.list(layout.log_prefix("0001", "segments")))) <= 2  # the newest, and one no page lists
+    archive.repository = dataclasses.replace(repository, verified={}, stretches={})
+    each_once(archive, 15)
     held = lease.observe(archive.repository, "archive")
     assert held is not None and not held.held
 
@@ -242,6 +252,16 @@ def test_a_source_that_restarts_and_one_that_crashes(flavour: str, tmp_path: Pat
         assert archive.meter.interruptions >= 2
     assert archive.error is None
     each_once(archive, 20)
+
+
+def test_what_had_come_when_a_source_dies_is_stored(tmp_path: Path, mariadb: Server) -> None:
+    """For it may never come back. The interval is an hour: it was not the clock that ended the segment."""
+    with running(new_repository(tmp_path / "r", mariadb), mariadb, interval_s=3600.0, observe_interval_s=3600.0) as archive:
+        mariadb.execute(*[ROW] * 7)
+        until(lambda: _has_sent_all(mariadb), what="the source to send them")
+        mariadb.kill()
+        until(lambda: archive.meter.transactions, what="what had come to be stored")
+    each_once(archive, 7)
 
 
 def test_a_source_that_is_reset_meanwhile(tmp_path: Path, mariadb: Server) -> None:

@@ -1,0 +1,209 @@
+"""`python -m soak.year`: what it costs to ask a repository with a year of minutely segments.
+
+525,600 segments and a set a day, in a directory: real signed manifests, catalogue pages, sets and anchors of everything that a
+reader reads. The segments' own objects are names of one file: whoever opened one of those would be found out at once.
+
+Measured in processes that know nothing from before: `kpbackup status`, and planning a restore to a moment, a GTID and the end.
+Writes docs/evidence/year.json and the table in docs/benchmarks.md. DAYS (365) is for a quick look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kpbackup.model import canonical, codec, stretch
+from kpbackup.model import manifest as m
+from kpbackup.pipeline import compress, sign, stream
+from kpbackup.plan import timeline
+from kpbackup.repository import binding, choosing, layout, objects
+from kpbackup.storage import open_backend
+from soak.evidence import publish
+from tests.archives import DAY, Growing
+
+MINUTE = timedelta(minutes=1)
+PLAN_LIMIT_S, PLAN_LIMIT_MIB, STATUS_LIMIT_S = 5.0, 500, 2.0
+ROUNDS = 5
+
+
+class Paged(Growing):
+    """Grows pages at once: a segment's manifest goes into its page, and its own object is a name alone."""
+
+    _dummy: Path
+    _rows: list[tuple[m.BinlogSegment, bytes]]
+    _lower: dict[int, list[tuple[m.Page, bytes]]]
+
+    def __post_init__(self) -> None:
+        self._rows, self._lower = [], {}
+        super().__post_init__()
+        self._dummy = self._directory / "timelines" / "0001" / "segments" / "nothing"
+        self._dummy.parent.mkdir(parents=True, exist_ok=True)
+        self._dummy.write_bytes(b"nobody reads this\n")
+
+    def _write(self, value: Any, payload: bytes = b"") -> None:
+        if not isinstance(value, m.BinlogSegment):
+            super()._write(value, payload)
+            return
+        path = self._directory / value.head.key
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+        os.link(self._dummy, path)
+        self._rows.append((value, canonical.dumps(codec.encode(value))))
+        if len(self._rows) == layout.PAGE_ROWS:
+            self._page(0, value.head.seq // layout.PAGE_ROWS, self._rows)
+            self._rows = []
+
+    def _page(self, level: int, number: int, rows: list[tuple[Any, bytes]]) -> None:
+        compressor = compress.Compressor(level=3)
+        packed = compressor.compress(b"\n".join(line for _, line in rows) + b"\n") + compressor.flush()
+        tally = stream.Tally((packed,))
+        for _ in tally:
+            pass
+        units = [one.stretch if level else one for one, _ in rows]
+        page = m.Page(
+            self.repository.head(
+                "page", key=layout.page("0001", level, number), created_at=self.now, timeline="0001", seq=number
+            ),
+            level, stretch.summed(units, flavour="mariadb"), m.Rows(len(rows), tally.size_bytes, tally.sha256),
+        )
+        super()._write(page, packed)
+        above = self._lower.setdefault(level + 1, [])
+        above.append((page, canonical.dumps(codec.encode(page))))
+        if len(above) == layout.PAGE_ROWS:
+            self._page(level + 1, number // layout.PAGE_ROWS, above)
+            self._lower[level + 1] = []
+
+    def finish(self) -> None:
+        """The segments behind the last page, with objects of their own."""
+        for value, _ in self._rows:
+            path = self._directory / value.head.key
+            path.unlink()
+            path.write_bytes(objects.assemble(value, self._signer))
+        self._dummy.unlink()
+
+    def compacted(self, first: int, last: int) -> None:
+        """The name of a compacted object; its manifest is read by who reads payloads."""
+        path = self._directory / layout.compacted("0001", 2, first, last)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(self._dummy, path)
+
+
+def main() -> int:
+    days = int(os.environ.get("DAYS") or 365)
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="kp-year-", dir=memory if memory.is_dir() else None) as directory:
+        made = _make(Path(directory), days)
+        results = {name: _measured(Path(directory), arguments) for name, arguments in _questions(made).items()}
+        results["status"] = _measured(Path(directory), None)
+    found = {
+        "made_at": canonical.time_text(datetime.now(UTC)), "segments": made.segments, "sets": made.sets,
+        "objects": made.segments + made.sets, "results": results,
+    }
+    slow = [name for name, one in results.items() if not one["met"]]
+    if days == 365:
+        publish("year", found, _table(found))
+    print(_table(found))
+    return 1 if slow else 0
+
+
+def _make(directory: Path, days: int) -> Growing:
+    key = sign.SigningKey.generate()
+    start = datetime.now(UTC).replace(microsecond=0) - days * DAY
+    repository = binding.create_repository(
+        open_backend((directory / "r").as_uri()), signing_key=key, source="db", flavour="mariadb", created_at=start
+    )
+    (directory / "public").write_text(str(key.public_key))
+    (directory / "kpbackup.yaml").write_text(yaml.safe_dump({
+        "repository": {"url": (directory / "r").as_uri()}, "signing": {"public_keys": [str(key.public_key)]},
+    }))
+    made = Paged(repository, start, MINUTE, per_file=1440, payload_bytes=200, keep=False)
+    made.back_up()
+    for day in range(days):
+        made.grow(1440)
+        made.compacted(day * 1440 + 1, day * 1440 + 1440)
+        made.back_up()
+    made.finish()
+    return made
+
+
+def _questions(made: Growing) -> dict[str, list[str]]:
+    moment = made.start + (made.now - made.start) / 3
+    return {
+        "plan to a moment": ["time", moment.isoformat()],
+        "plan to a GTID": ["gtid", f"1-11-{made.segments * 5 + 3}"],
+        "plan to the end": ["latest", ""],
+    }
+
+
+def _measured(directory: Path, question: list[str] | None) -> dict[str, Any]:
+    """The median of some runs, each a process of its own, with its peak memory."""
+    argv = [sys.executable, "-m", "soak.year", "ask", str(directory), *question] if question else [
+        sys.executable, "-m", "kpbackup", "--config", str(directory / "kpbackup.yaml"), "status", "--json",
+    ]
+    seconds, peak_kib, asked = [], 0, 0
+    for _ in range(ROUNDS):
+        started = time.monotonic()
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+            output = child.stdout.read() if child.stdout else ""
+            _, code, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(code)
+        seconds.append(time.monotonic() - started)
+        peak_kib = max(peak_kib, usage.ru_maxrss)
+        answer = json.loads(output)
+        asked = answer.get("requests", 0)
+        if question is None and answer["segments"] < 1440:
+            raise RuntimeError(f"status sees {answer['segments']} segments")
+    median = sorted(seconds)[len(seconds) // 2]
+    limit = PLAN_LIMIT_S if question else STATUS_LIMIT_S
+    return {
+        "seconds": [round(one, 2) for one in seconds], "median_s": round(median, 2), "limit_s": limit,
+        "peak_mib": round(peak_kib / 1024), "requests": asked, "met": median < limit and peak_kib / 1024 < PLAN_LIMIT_MIB,
+    }
+
+
+def ask(directory: str, kind: str, text: str) -> int:
+    """One plan, in a process of its own; prints what it took."""
+    from tests.conformance.test_scale import Counting
+
+    public = sign.PublicKey.parse((Path(directory) / "public").read_text())
+    opened = binding.open_repository(open_backend((Path(directory) / "r").as_uri()), public_keys=(public,))
+    store = Counting(opened)
+    repository = binding.Repository(store, opened.binding, opened.public_keys)
+    target = {
+        "time": lambda: timeline.Target(time=datetime.fromisoformat(text)), "gtid": lambda: timeline.Target(gtid=text),
+        "latest": lambda: timeline.Target(latest=True),
+    }[kind]()
+    plan = choosing.plan_restore(repository, target)
+    print(json.dumps({
+        "requests": store.asked["get"] + store.asked["list"], "segments": len(plan.segments),
+        "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }))
+    return 0
+
+
+def _table(found: dict[str, Any]) -> str:
+    lines = [
+        f"Made at {found['made_at']}: {found['segments']:,} segments of a minute each, {found['sets']} sets, in a directory; each"
+        " question asked by a new process, start-up included.",
+        "", "| question | median s | all runs, s | limit s | peak MiB | requests | |", "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found["results"].items():
+        runs = " ".join(f"{second:.2f}" for second in one["seconds"])
+        met = "met" if one["met"] else "**missed**"
+        asked = one["requests"] or "-"
+        lines.append(f"| {name} | {one['median_s']:.2f} | {runs} | {one['limit_s']:g} | {one['peak_mib']} | {asked} | {met} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(ask(*sys.argv[2:5]) if sys.argv[1:2] == ["ask"] else main())
