@@ -246,7 +246,8 @@ class _Joined:
             met, stored = self._met.get(one.head.key, {}), one.object
             sealings = tuple({segment.sealing: None for segment in met.values()})
             members = tuple((member, met.get(member.seq)) for member in one.members)
-            costs = f"segments {one.members[0].seq} to {one.members[-1].seq}, where nothing else holds them"
+            after = f"the recoverable points after {met[min(met)].start}" if met else "nothing that is still kept"
+            costs = f"{after}, where nothing else holds segments {one.members[0].seq} to {one.members[-1].seq}"
             yield Item(stored.key, 0, stored.bytes, stored.sha256, costs, sealings, members=members)
 
 
