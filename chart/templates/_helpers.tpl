@@ -65,6 +65,16 @@ app.kubernetes.io/managed-by: {{ .ctx.Release.Service }}
 {{- if $notify.kubernetes_events -}}yes{{- end -}}
 {{- end -}}
 
+{{/* The namespace of the application that is kept beside the database; empty when there is none. */}}
+{{- define "kpbackup.application" -}}
+{{- default "" (default dict .Values.config.application).namespace -}}
+{{- end -}}
+
+{{/* Whether what makes full backups asks the API: for Events, or for the application. */}}
+{{- define "kpbackup.fullAsksApi" -}}
+{{- if or (include "kpbackup.events" .) (include "kpbackup.application" .) -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "kpbackup.signingSecret" -}}
 {{- default (printf "%s-signing" (include "kpbackup.fullname" .)) .Values.secrets.signing.name -}}
 {{- end -}}

@@ -55,6 +55,7 @@ RULES: Values = {
 }
 MONITOR: Values = {"metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}}
 EVENTS: Values = {"config": {"notify": {"kubernetes_events": True}}}
+APPLICATION: Values = {"config": {"application": {"namespace": "kubepolaris", "release": "kubepolaris"}}}
 HOOK: Values = {"preUpgradeBackup": {"enabled": True}}
 EVERYTHING: Values = {
     "imagePullSecrets": [{"name": "registry"}],
@@ -174,7 +175,7 @@ def golden() -> dict[str, list[Object]]:
     return {
         "daemon": objects(base()),
         "cronjob": objects(base(CRONJOB)),
-        "everything": objects(base(PRUNE, DRILL, RULES, MONITOR, EVENTS, HOOK, EVERYTHING)),
+        "everything": objects(base(PRUNE, DRILL, RULES, MONITOR, EVENTS, APPLICATION, HOOK, EVERYTHING)),
         "sidecar-example": example_objects(base(SIDECAR)),
     }
 

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from kpbackup import config
+from kpbackup.backup.application import LOOKED_AT
 from tests.chart import rendering
-from tests.chart.rendering import CRONJOB, DRILL, EVENTS, EVERYTHING, HOOK, MONITOR, PRUNE, RULES, SIDECAR, base
+from tests.chart.rendering import APPLICATION, CRONJOB, DRILL, EVENTS, EVERYTHING, HOOK, MONITOR, PRUNE, RULES, SIDECAR, base
 
 FEATURES = {"prune": PRUNE, "drill": DRILL, "rules": RULES, "monitor": MONITOR, "events": EVENTS, "hook": HOOK}
 MODES = {"daemon": {}, "cronjob": CRONJOB, "sidecar": SIDECAR}
@@ -157,6 +158,21 @@ def test_only_what_asks_the_api_gets_a_token_and_a_role() -> None:
     assert not any(pod["automountServiceAccountToken"] for pod in rendering.pods(rendering.objects(given)).values())
 
 
+def test_the_application_is_read_by_full_backups_alone_and_all_that_a_bundle_looks_at() -> None:
+    found = rendering.objects(base(CRONJOB, PRUNE, HOOK, APPLICATION))
+    tokens = {name for name, pod in rendering.pods(found).items() if pod.get("automountServiceAccountToken")}
+    assert tokens == {"kpbackup-init", "kpbackup-full", "kpbackup-pre-upgrade"}
+    role = rendering.one(found, "Role", "kpbackup-application")
+    binding = rendering.one(found, "RoleBinding", "kpbackup-application")
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "kubepolaris"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "kpbackup", "namespace": "backups"}]
+    given = {(group, plural) for rule in role["rules"] for group in rule["apiGroups"] for plural in rule["resources"]}
+    assert given == {(kind.group, kind.plural) for kind in LOOKED_AT}
+    assert all(rule["verbs"] == ["get", "list"] for rule in role["rules"])
+    assert {443, 6443} <= egress(found, "kpbackup-full") and 6443 not in egress(found, "kpbackup-incremental")
+    assert 6443 in egress(rendering.objects(base(APPLICATION)), "kpbackup-daemon")
+
+
 def test_every_pod_is_restricted() -> None:
     """The restricted profile of the Pod Security Standards."""
     for name, pod in rendering.pods(rendering.objects(base(CRONJOB, PRUNE, DRILL, HOOK))).items():
@@ -246,6 +262,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"config": {"encryption": {"recipients": []}}}, "config.encryption.recipients is empty"),
     ({"config": {"source": {"host": ""}}}, "config.source.host and config.source.user must name"),
     ({"config": {"repository": {"url": None}}}, "config.repository.url must say where"),
+    (rendering.merged(SIDECAR, APPLICATION), "mode sidecar runs with the account of the database's pod"),
     ({"leases": {"enabled": False}}, "leases cannot be switched off"),
     (rendering.merged(CRONJOB, {"config": {"archive": {"continuous": True}}}), "mode cronjob cannot archive continuously"),
     ({"drill": {"enabled": True}}, "a drill without the private identity"),

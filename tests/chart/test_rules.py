@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kpbackup.service import metrics
-from kpbackup.service.status import Objectives, assess
+from kpbackup.service import metrics, notify, trust
+from kpbackup.service.http import Latency
+from kpbackup.service.status import Objectives, Recovery, assess
 from tests.chart import rendering
 from tests.chart.rendering import CRONJOB, DRILL, RULES, base
 from tests.servers.prometheus import promtool
@@ -412,16 +414,37 @@ def test_the_recording_rules_for_service_levels(tmp_path: Path) -> None:
     run([{"interval": "1m", "input_series": given, "promql_expr_test": tests}], path, tmp_path)
 
 
-def test_the_exposition_follows_the_conventions() -> None:
+AFTER_A_DRILL = {"kpbackup_drill_last_success_timestamp_seconds"}  # of the contract; shown from the first drill on
+
+
+def everything_known() -> metrics.Observed:
+    """A daemon that knows all there is to know."""
     source = Source()
     source.full(2)
     source.archive(30)
     state = assess(
         catalog(source.history()), (), timings=TIMINGS, now=when(31), objectives=Objectives(timedelta(hours=1), timedelta(minutes=30))  # noqa: E501
     )
-    seen = metrics.Observed(
+    recovery = Recovery("r1", "0001-1", when(30), True, 600.0)
+    canary = trust.Canary("age1abc", when(1), when(2), when(3))
+    state = replace(state, measured_rto={"restore": recovery}, trust=trust.Trust(canaries=(canary,), heads=(("0001/sets", 2),)))
+    latency = Latency()
+    latency.add("/metrics", 0.02)
+    return metrics.Observed(
         "shop", when(31), state, store_up=True, source_up=True, clock_skew=timedelta(), read_at=when(31),
-        failures={"full": 1}, running={"full": True}, in_a_row={"full": 1},
+        failures={"full": 1}, running={"full": True, "incremental": True}, in_a_row={"full": 1}, latency=latency.read(),
+        archive=metrics.ContinuousArchive(True, 0.0, 1, 100, 2), notified={"slack": notify.Counted(3, 1, False)},
+        certificates={"db:3306": when(900)},
     )  # fmt: skip
-    checked = promtool("check", "metrics", stdin=metrics.exposition(seen).decode())
+
+
+def test_the_exposition_follows_the_conventions() -> None:
+    checked = promtool("check", "metrics", stdin=metrics.exposition(everything_known()).decode())
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_the_program_shows_every_metric_that_the_rules_ask_for() -> None:
+    """Not only that it is declared: a rule on a metric that is never shown would be silent for ever."""
+    shown = set(re.findall(r"^(kpbackup_\w+)\{", metrics.exposition(everything_known()).decode(), re.MULTILINE))
+    asked = {name for group in groups() for rule in group["rules"] for name in names_in(rule["expr"])}
+    assert {name for name in asked - shown if name.startswith("kpbackup_")} <= AFTER_A_DRILL

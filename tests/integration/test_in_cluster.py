@@ -6,7 +6,9 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import urllib.parse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,81 +21,105 @@ from kpbackup.service.messages import Message
 from tests.integration.deployment import Deployment, deploy, until
 from tests.integration.test_daemon import running
 from tests.servers.database import Server
-from tests.servers.in_cluster_api import ApiServer, api_server
+from tests.servers.kubernetes import validation
+from tests.servers.kubernetes.access import EVERYTHING, rule
+from tests.servers.kubernetes.cluster import Cluster as FakeCluster
+from tests.servers.kubernetes.cluster import kubernetes_cluster
 
-SECRETS = "/api/v1/namespaces/backups/secrets"
+TOKEN = "KPTEST-service-account-token"
+
+
+@dataclass
+class Pod:
+    """A pod's view of a cluster, and the cluster itself."""
+
+    kubernetes: FakeCluster
+    account: Path
+
+    @property
+    def cluster(self) -> cluster.Cluster:
+        return cluster.Cluster(self.kubernetes.url, "backups", self.account)
+
+    def secret(self, name: str, data: dict[str, str]) -> None:
+        document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+        self.kubernetes.create(document, namespace="backups")
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[ApiServer]:
-    with api_server(tmp_path / "api") as server:
-        yield server
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    (account / "token").write_text(TOKEN)
+    (account / "namespace").write_text("backups")
+    with kubernetes_cluster(tokens={TOKEN: EVERYTHING}, check=validation.check) as running:
+        shutil.copy(running.ca_file, account / "ca.crt")
+        running.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "backups"}})
+        yield Pod(running, account)
 
 
-def test_the_signing_key_is_made_once_and_kept(api: ApiServer) -> None:
-    made = signing_secret.kept_signing_key(api.cluster, "kpbackup-signing")
-    stored = api.objects[f"{SECRETS}/kpbackup-signing"]["data"]
+def test_the_signing_key_is_made_once_and_kept(pod: Pod) -> None:
+    made = signing_secret.kept_signing_key(pod.cluster, "kpbackup-signing")
+    stored = pod.kubernetes.get("Secret", "backups", "kpbackup-signing")["data"]
     assert sign.SigningKey.parse(base64.b64decode(stored["signing.key"]).decode()).public_key == made.public_key
     assert str(made.public_key) in base64.b64decode(stored["signing.pub"]).decode()
-    again = signing_secret.kept_signing_key(api.cluster, "kpbackup-signing")
-    assert again.reveal() == made.reveal() and len(api.objects) == 1
+    again = signing_secret.kept_signing_key(pod.cluster, "kpbackup-signing")
+    assert again.reveal() == made.reveal() and len(pod.kubernetes.list("Secret", "backups")) == 1
 
 
-def test_of_two_that_make_it_at_once_both_use_the_first(api: ApiServer) -> None:
+def test_of_two_that_make_it_at_once_both_use_the_first(pod: Pod) -> None:
     """The loser of the race finds the winner's key: its own GET came too early, its POST too late."""
     winner = sign.SigningKey.generate()
-    unseen = api.answer
 
-    def answer(method: str, path: str, token: str, body: bytes) -> tuple[int, dict[str, object]]:
-        outcome = unseen(method, path, token, body)
-        if method == "GET" and outcome[0] == 404:
-            data = {"signing.key": base64.b64encode(winner.reveal().encode()).decode()}
-            api.objects[f"{SECRETS}/kpbackup-signing"] = {"data": data}
-        return outcome
+    class TooEarly(cluster.Cluster):
+        def get(self, path: str) -> cluster.Document | None:
+            found = super().get(path)
+            if found is None:
+                pod.secret("kpbackup-signing", {"signing.key": base64.b64encode(winner.reveal().encode()).decode()})
+            return found
 
-    api.answer = answer  # type: ignore[method-assign]
-    assert signing_secret.kept_signing_key(api.cluster, "kpbackup-signing").public_key == winner.public_key
-    assert [one.split()[0] for one in api.requests] == ["GET", "POST", "GET"]
+    loser = TooEarly(pod.kubernetes.url, "backups", pod.account)
+    assert signing_secret.kept_signing_key(loser, "kpbackup-signing").public_key == winner.public_key
 
 
-@pytest.mark.parametrize("data", [{}, {"signing.key": "x"}, {"signing.key": base64.b64encode(b"no key").decode()}])
-def test_a_secret_without_a_signing_key_is_refused(api: ApiServer, data: dict[str, str]) -> None:
-    api.objects[f"{SECRETS}/other"] = {"data": data}
+@pytest.mark.parametrize("data", [{}, {"signing.key": "eA=="}, {"signing.key": base64.b64encode(b"no key").decode()}])
+def test_a_secret_without_a_signing_key_is_refused(pod: Pod, data: dict[str, str]) -> None:
+    pod.secret("other", data)
     with pytest.raises(errors.KeyProblem, match="Secret other"):
-        signing_secret.kept_signing_key(api.cluster, "other")
+        signing_secret.kept_signing_key(pod.cluster, "other")
 
 
-def test_missing_rights_and_a_missing_server_are_told(api: ApiServer) -> None:
-    api.forbidden.append(SECRETS)
+def test_missing_rights_and_a_missing_server_are_told(pod: Pod) -> None:
+    pod.kubernetes.access.tokens[TOKEN] = (rule("get", "secrets"),)
     with pytest.raises(errors.PrivilegeMissing, match="the service account may not"):
-        signing_secret.kept_signing_key(api.cluster, "kpbackup-signing")
-    (api.account / "token").write_text("wrong")
+        signing_secret.kept_signing_key(pod.cluster, "kpbackup-signing")
+    (pod.account / "token").write_text("wrong")
     with pytest.raises(errors.PrivilegeMissing, match="401"):
-        api.cluster.get("/api/v1/nodes")
-    nobody = cluster.Cluster("https://127.0.0.1:1", "backups", api.account)
+        pod.cluster.get("/api/v1/namespaces/backups/secrets/any")
+    nobody = cluster.Cluster("https://127.0.0.1:1", "backups", pod.account)
     with pytest.raises(errors.ServerUnreachable, match="cannot read /api/v1/nodes"):
         nobody.get("/api/v1/nodes")
 
 
-def test_a_failure_becomes_an_event_of_the_pod(api: ApiServer) -> None:
-    send = notify.pod_events(api.cluster, "kpbackup-7d9f-x")
+def test_a_failure_becomes_an_event_of_the_pod(pod: Pod) -> None:
+    send = notify.pod_events(pod.cluster, "kpbackup-7d9f-x")
     message = Message("failure", "error", "full", "shop-db", "shop-db: full failed", "x" * 3000, datetime(2026, 5, 1, tzinfo=UTC))
     send(message)
-    (event,) = api.objects.values()  # judged by Kubernetes' own schema when it was stored
+    (event,) = pod.kubernetes.list("Event", "backups")  # judged by Kubernetes' own schema when it was stored
     assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Pod", "name": "kpbackup-7d9f-x", "namespace": "backups"}
     assert (event["type"], event["reason"], len(event["message"])) == ("Warning", "BackupFailed", 1024)
-    api.forbidden.append("/api/v1/namespaces/backups/events")
+    pod.kubernetes.access.tokens[TOKEN] = (rule("create", "secrets"),)
     with pytest.raises(notify.Refused, match="may not") as caught:
         send(message)
     assert caught.value.final
 
 
-def test_a_pod_knows_its_cluster(api: ApiServer, tmp_path: Path) -> None:
-    environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(api.port)}
-    assert cluster.in_cluster(environ, account=api.account) == api.cluster
-    assert cluster.in_cluster({}, account=api.account) is None
+def test_a_pod_knows_its_cluster(pod: Pod, tmp_path: Path) -> None:
+    port = urllib.parse.urlsplit(pod.kubernetes.url).port
+    environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(port)}
+    assert cluster.in_cluster(environ, account=pod.account) == pod.cluster
+    assert cluster.in_cluster({}, account=pod.account) is None
     assert cluster.in_cluster(environ, account=tmp_path) is None
-    assert cluster.Cluster(api.cluster.url, "backups", api.account).get("/api/v1/nodes/none") is None
+    assert pod.cluster.get("/api/v1/namespaces/backups/secrets/none") is None
 
 
 def test_init_makes_no_private_identity_in_a_cluster(tmp_path: Path, mariadb: Server) -> None:
