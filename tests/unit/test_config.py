@@ -111,7 +111,10 @@ def test_variables_of_others_are_passed_over() -> None:
     ("source: {user: u}", "source.host: is not set"),
     ("source: {host: h}", "source.user: is not set"),
     ("repository: {region: eu}", "repository.url: is not set"),
-    ("repository: {url: 'file:///x', region: eu}", "repository: endpoint_url, region, profile, ca_file and lock go with an s3:// url only"),
+    (
+        "repository: {url: 'file:///x', region: eu}",
+        "repository: endpoint_url, region, profile, ca_file and lock go with an s3:// url only",
+    ),
     ("signing: {key_password_file: /x}", "signing: key_password_file is set without key_file"),
     ("recovery: {deploy: {driver: command}}", "recovery.deploy: driver is `command` but command is empty"),
     ("recovery: {deploy: {command: [/bin/true]}}", "recovery.deploy: command is set but driver is `manual`"),

@@ -1,4 +1,4 @@
-"""The frozen repository of format 1: today's code lists, checks and restores what a user stored long ago; the future is refused."""
+"""The frozen repository of format 1: today's code lists, checks and restores what was stored long ago; the future is refused."""
 
 from __future__ import annotations
 
