@@ -19,8 +19,8 @@ from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan.retention import Policy, PrunePlan, Release
-from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import canary, layout, released
+from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
 

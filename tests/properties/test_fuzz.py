@@ -93,7 +93,9 @@ def _decrypt(data: bytes) -> object:
 
 def _decompress(data: bytes) -> object:
     unpack = compress.Decompressor()
-    return sum(len(piece) for piece in unpack.decompress(data)) and unpack.finish()
+    size = sum(len(piece) for piece in unpack.decompress(data))
+    unpack.finish()
+    return size
 
 
 def _settings(data: bytes) -> object:
