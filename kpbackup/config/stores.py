@@ -22,6 +22,11 @@ class LockSettings(Group):
     """For how long. Unset, retention.days and the grace period: until then nothing is to be pruned anyway. Leases and probes
     are never locked."""
 
+    @pydantic.field_validator("mode", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML takes a bare off for false
+
 
 class StoreSettings(Group):
     """A store of objects. S3 credentials come by the usual AWS ways: environment, profile, instance role."""
