@@ -43,8 +43,8 @@ fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 
 	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)
 
 audit: setup-audit ## known vulnerabilities in what is locked (asks the public service)
-	$(PYTHON) -m pip_audit --disable-pip --require-hashes --requirement requirements.lock
-	$(PYTHON) -m pip_audit --disable-pip --require-hashes --requirement requirements-kubernetes.lock
+	$(PYTHON) -m pip_audit --strict --disable-pip --require-hashes --requirement requirements.lock
+	$(PYTHON) -m pip_audit --strict --disable-pip --require-hashes --requirement requirements-kubernetes.lock
 
 sbom: setup-audit ## dist/kpbackup.cdx.json: the bill of materials, CycloneDX
 	mkdir -p dist

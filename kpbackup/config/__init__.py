@@ -8,13 +8,11 @@ files or the environment, when needed, and never shown. A crash leaves nothing b
 
 from kpbackup.config.groups import (
     ArchiveSettings,
-    CopySettings,
     EncryptionSettings,
     Group,
     Login,
     LogSettings,
     ObjectiveSettings,
-    RepositorySettings,
     RequiredFile,
     RetentionSettings,
     RetiredKey,
@@ -22,7 +20,6 @@ from kpbackup.config.groups import (
     ServiceSettings,
     SigningSettings,
     SourceSettings,
-    StoreSettings,
     TlsSettings,
 )
 from kpbackup.config.layers import DEFAULT_PATH
@@ -30,6 +27,7 @@ from kpbackup.config.notify import NotifySettings, WebhookSettings
 from kpbackup.config.reading import load
 from kpbackup.config.recovery import RecoverySettings, SqlCheck, StepSettings, TargetSettings, VerifySettings
 from kpbackup.config.settings import Settings
+from kpbackup.config.stores import CopySettings, RepositorySettings, StoreSettings
 
 __all__ = [
     "DEFAULT_PATH", "ArchiveSettings", "CopySettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pydantic
 
 from kpbackup import errors
-from kpbackup.config import groups, secrets, values
+from kpbackup.config import groups, secrets, stores, values
 from kpbackup.config.application import ApplicationSettings
 from kpbackup.config.notify import NotifySettings, secret_files
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
@@ -28,7 +28,7 @@ class Settings(groups.Group):
 
     source: groups.SourceSettings | None = None
 
-    repository: groups.RepositorySettings | None = None
+    repository: stores.RepositorySettings | None = None
 
     encryption: groups.EncryptionSettings = groups.EncryptionSettings()
 
@@ -54,7 +54,7 @@ class Settings(groups.Group):
 
     notify: NotifySettings = NotifySettings()
 
-    copies: tuple[groups.CopySettings, ...] = ()
+    copies: tuple[stores.CopySettings, ...] = ()
     """Second copies of the repository, on other stores: a list of {name, url, endpoint_url, region, profile, ca_file, max_age,
     grace_period}. `kpbackup copy` and the daemon keep them up to date."""
 
@@ -63,12 +63,12 @@ class Settings(groups.Group):
     @pydantic.field_validator("copies", mode="after")
     @classmethod
     def _copies_differ(
-        cls, value: tuple[groups.CopySettings, ...], info: pydantic.ValidationInfo
-    ) -> tuple[groups.CopySettings, ...]:
+        cls, value: tuple[stores.CopySettings, ...], info: pydantic.ValidationInfo
+    ) -> tuple[stores.CopySettings, ...]:
         if len({one.name for one in value}) != len(value):
             raise ValueError("two copies have the same name")
-        stores: list[groups.StoreSettings] = [*value, *([own] if (own := info.data.get("repository")) else [])]
-        if len({(one.url, one.endpoint_url) for one in stores}) != len(stores):
+        places: list[stores.StoreSettings] = [*value, *([own] if (own := info.data.get("repository")) else [])]
+        if len({(one.url, one.endpoint_url) for one in places}) != len(places):
             raise ValueError("a copy lies where the repository or another copy lies; give each a store of its own")
         return value
 
@@ -92,7 +92,7 @@ class Settings(groups.Group):
         """The copy these settings look at instead of the repository itself; "" when at none."""
         return self._copy
 
-    def need_copy(self, name: str) -> groups.CopySettings:
+    def need_copy(self, name: str) -> stores.CopySettings:
         """The copy of this name.
 
         Raises:
@@ -113,9 +113,9 @@ class Settings(groups.Group):
             SettingsError: there is no such copy.
         """
         found = self.need_copy(name)
-        store = {field: getattr(found, field) for field in groups.StoreSettings.model_fields}
+        store = {field: getattr(found, field) for field in stores.StoreSettings.model_fields}
         retention = self.retention.model_copy(update={"grace_period": found.grace_period})
-        changed = self.model_copy(update={"repository": groups.RepositorySettings(**store), "retention": retention})
+        changed = self.model_copy(update={"repository": stores.RepositorySettings(**store), "retention": retention})
         changed._copy = name
         return changed
 
@@ -144,7 +144,7 @@ class Settings(groups.Group):
             raise _missing("recovery.target.host", "name the server to restore into, its host and user")
         return self.recovery.target
 
-    def need_repository(self) -> groups.RepositorySettings:
+    def need_repository(self) -> stores.RepositorySettings:
         """The repository.
 
         Raises:

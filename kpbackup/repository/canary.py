@@ -144,6 +144,22 @@ def problems(repository: Repository) -> Iterator[tuple[str, str]]:
             yield key, "its bytes are not those that were signed for"
 
 
+def outlived(repository: Repository, before: datetime) -> Iterator[str]:
+    """Keys of canaries made before that moment, with their answers, that prove nothing any more: all but the newest of each
+    recipient and the newest that was opened."""
+    stored = {info.key for info in repository.backend.list(layout.CANARIES)}
+    logs: dict[str, list[str]] = {}
+    for key in sorted(stored):
+        if not key.endswith(layout.canary_proof("")):
+            logs.setdefault(key.rpartition("/")[0], []).append(key)
+    for log in logs.values():
+        opened = [key for key in log if layout.canary_proof(key) in stored]
+        for key in log[:-1]:
+            value = _read(repository, key)
+            if key not in opened[-1:] and value is not None and value.head.created_at < before:
+                yield from (one for one in (layout.canary_proof(key), key) if one in stored)
+
+
 def _state(repository: Repository, log: Sequence[str], stored: set[str]) -> CanaryState | None:
     first, newest = _read(repository, log[0]), _read(repository, log[-1])
     ends = [one for one in (first, newest) if one is not None]

@@ -19,8 +19,8 @@ from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan.retention import Policy, PrunePlan, Release
+from kpbackup.repository import canary, layout, released
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import layout, released
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
 
@@ -66,6 +66,7 @@ def execute(
     archives = [released.read(repository, history, before) for history in catalog.histories]
     due = [key for history in catalog.histories for key in _of_sets(repository, history, before)]
     due += _leftovers(repository, _attempts(catalog, archives), policy, now)
+    due += canary.outlived(repository, now - timedelta(days=policy.days))
     batches = [due, *(list(step) for archive in archives for step in released.due(repository, archive, before, check))]
     for backup_set in plan.release_sets:
         check()

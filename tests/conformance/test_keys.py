@@ -173,3 +173,16 @@ def test_a_short_passphrase_and_an_empty_store_are_refused(store: Backend) -> No
         sealed_identity.seal(encrypt.Identity.generate(), "short")
     with pytest.raises(errors.KeyProblem, match="holds no identity"):
         sealed_identity.open_stored(store, PASSPHRASE)
+
+
+def test_canaries_that_prove_nothing_any_more_are_released(repository: Repository) -> None:
+    identity = encrypt.Identity.generate()
+    made = [canary.renew(repository, (identity.recipient,), now=CREATED + timedelta(days=day))[0] for day in range(5)]
+    canary.open_newest(repository, (identity,))
+    newest = canary.renew(repository, (identity.recipient,), now=CREATED + timedelta(days=5))[0]
+    assert set(canary.outlived(repository, CREATED)) == set(), "all of them are young"
+    gone = list(canary.outlived(repository, CREATED + timedelta(days=90)))
+    assert gone == [one.head.key for one in made[:-1]], "not the one that was opened, nor the newest"
+    repository.backend.delete_all(gone)
+    (state,) = canary.read_states(repository)
+    assert (state.newest_at, state.proven_at) == (newest.head.created_at, made[-1].head.created_at)

@@ -158,7 +158,7 @@ def truth(server: Server) -> dict[str, tuple[int, int]]:
         )
         found = {}
         for schema, name in names:
-            table = f"`{schema}`.`{name}`"
+            table = ".".join("`" + str(part).replace("`", "``") + "`" for part in (schema, name))
             checksum = connection.rows(f"CHECKSUM TABLE {table}")[0][1]
             found[f"{schema}.{name}"] = (int(checksum), int(connection.value(f"SELECT COUNT(*) FROM {table}") or 0))
         return found

@@ -80,9 +80,10 @@ def test_a_late_copy_is_a_warning(scene: Scene, pair: Pair) -> None:
     assert "run `kpbackup copy`" in scene.run("status").out
 
 
-def test_the_daemon_copies_on_schedule_and_shows_the_copys_own_recovery_point(scene: Scene, pair: Pair) -> None:
+def test_the_daemon_copies_and_makes_canaries_and_shows_the_copys_own_recovery_point(scene: Scene, pair: Pair) -> None:
     port = ports.free_port()
     scene.settings["service"] = {"listen": f"127.0.0.1:{port}"}
+    scene.settings["schedule"] = {"canary": "0 3 1 1 *"}
     daemon = scene.start("daemon")
     try:
         def recovery_point(name: str) -> float | None:
@@ -99,6 +100,7 @@ def test_the_daemon_copies_on_schedule_and_shows_the_copys_own_recovery_point(sc
         )
         origin = recovery_point("kpbackup_recovery_point_timestamp_seconds")
         assert origin is not None and of_copy <= origin
+        until(lambda: scene.ok("keys", "list")["recipients"][0]["canary_at"], what="the first canary", timeout_s=90)
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.communicate(timeout=60)

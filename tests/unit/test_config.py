@@ -301,3 +301,9 @@ def test_reading_settings_logs_nothing(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.DEBUG):
         config.load("/dev/null", environ)
     assert caplog.text == ""
+
+
+def test_a_bare_off_switches_the_lock_off(tmp_path: Path) -> None:
+    path = write(tmp_path, "repository: {url: 's3://bucket/a', lock: {mode: off}}")
+    assert config.load(path, {}).need_repository().lock.mode == "off"
+    assert "off, governance or compliance" in refusal(write(tmp_path, "repository: {url: 's3://b/a', lock: {mode: yes}}")).message
