@@ -1,7 +1,7 @@
 """The clusters of the story: one in which KubePolaris runs on the source, and an empty one to recover it into.
 
-Both are the test-only API server: no real apiserver can run here. What answers HTTP is real, and so are the database behind it and
-the Helm engine that deploys it.
+Both are the test-only API server: no real apiserver can run here. What answers HTTP is real, and so are the database behind it
+and the Helm engine that deploys it.
 """
 
 from __future__ import annotations

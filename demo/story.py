@@ -134,8 +134,8 @@ class Story:
         self._voice.chapter("All five steps, into an empty cluster, on a machine that never saw the source")
         target = self._stage.fresh_target(with_application=True)
         self._voice.say(
-            "All it knows: the repository, the identity, whose signatures to believe, an empty server and an empty cluster (an API"
-            " server made for tests: no real one can run here; the Helm engine, the database and what answers HTTP are real)."
+            "All it knows: the repository, the identity, whose signatures to believe, an empty server and an empty cluster (an"
+            " API server made for tests: no real one can run here; the Helm engine, the database and what answers HTTP are real)."
         )
         self._voice.show(self._stage.recovery.file("kpbackup.yaml").read_text())
         moment = self._happened().moment_before.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -152,8 +152,8 @@ class Story:
         if data.VICTIM not in clusters or len(clusters) != int(rows):
             raise DemoFailed(f"a user who logs in through {public.url} sees the clusters {clusters}, and {rows} should be there")
         self._voice.say(
-            f"A user logs in through the public address and sees {len(clusters)} clusters, {data.VICTIM} among them: the application"
-            " runs from the backed up chart and image, with the passwords it had."
+            f"A user logs in through the public address and sees {len(clusters)} clusters, {data.VICTIM} among them: the"
+            " application runs from the backed up chart and image, with the passwords it had."
         )
 
     def _evidence(self) -> None:
