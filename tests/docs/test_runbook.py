@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -75,7 +76,9 @@ def test_every_command_runs(stage: Recovered, tmp_path: Path) -> None:
 def test_every_key_of_a_profile_is_described() -> None:
     text = (DOCS / "profiles.md").read_text(encoding="utf-8")
     rows = " ".join(re.findall(r"^\| (`.+?) \|", text, re.MULTILINE))
-    for kind in (profile.Profile, profile.Call):
+    whole: tuple[Any, ...] = (profile.Profile, profile.Call)
+    for kind in whole:
         assert [name for name in kind.__dataclass_fields__ if f"`{name}`" not in rows] == []
-    for kind in (profile.Tables, profile.Unrestored, profile.Assertion, profile.Count, profile.Listing):
+    kinds: tuple[Any, ...] = (profile.Tables, profile.Unrestored, profile.Assertion, profile.Count, profile.Listing)
+    for kind in kinds:
         assert [name for name in kind.__dataclass_fields__ if not re.search(rf"[{{, ]{name}[}}, ]", text)] == []
