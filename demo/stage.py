@@ -20,8 +20,10 @@ from typing import Any
 import pymysql
 
 from demo import truth
+from demo.clusters import Clusters
 from demo.narrator import Machine
 from tests.servers.database import Server
+from tests.servers.kubepolaris.deployed import NAME
 from tests.servers.mariadb import mariadb_server
 from tests.servers.s3 import S3Server, s3_server
 
@@ -46,18 +48,21 @@ class Stage:
     store: S3Server
     backup: Machine
     recovery: Machine
+    clusters: Clusters
     target: Server | None = None
     _target_stack: ExitStack = field(default_factory=ExitStack)
 
-    def fresh_target(self) -> Server:
-        """A new, empty server; the one before is gone with its data."""
+    def fresh_target(self, *, with_application: bool = False) -> Server:
+        """A new, empty server; the one before is gone with its data. With the application: and an empty cluster before it."""
         self.end_target()
         started = mariadb_server(self.directory / "target", server_id=_TARGET_SERVER_ID, options=self.options)
         self.target = self._target_stack.enter_context(started)
-        write_settings(self.recovery, self._recovery_settings(self.target.port))
+        steps = self.clusters.recovery_settings(self.target, self.recovery.file("verifier")) if with_application else {}
+        write_settings(self.recovery, self._recovery_settings(self.target.port, steps))
         return self.target
 
     def end_target(self) -> None:
+        self.clusters.lose_new()
         self._target_stack.close()
         shutil.rmtree(self.directory / "target", ignore_errors=True)
 
@@ -77,14 +82,15 @@ class Stage:
             "signing": {"key_file": str(keys / "signing.key"), "public_keys_file": str(keys / "signing.pub")},
             "archive": {"continuous": True},
             "service": {"listen": f"127.0.0.1:{listen_port}"},
+            "application": {"kubeconfig": str(self.clusters.origin_config), "namespace": NAME, "release": NAME},
         })
 
-    def _recovery_settings(self, port: int) -> Mapping[str, Any]:
+    def _recovery_settings(self, port: int, steps: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
             "repository": self._repository(),
             "encryption": {"identity_file": str(self.recovery.file("keys/identity.txt"))},
             "signing": {"public_keys_file": str(self.recovery.file("keys/signing.pub"))},
-            "recovery": {"target": {"host": "127.0.0.1", "port": port, "user": "root"}},
+            "recovery": {"target": {"host": "127.0.0.1", "port": port, "user": "root"}, **steps},
         }
 
     def _repository(self) -> Mapping[str, str]:
@@ -102,8 +108,10 @@ def stage(*, is_large: bool) -> Iterator[Stage]:
         store = stack.enter_context(s3_server(directory / "store"))
         store.create_bucket(BUCKET)
         backup, recovery = (_machine(directory / f"{name} machine", name, store) for name in ("backup", "recovery"))
-        set_up = Stage(directory, options, source, store, backup, recovery)
+        clusters = Clusters(directory)
+        set_up = Stage(directory, options, source, store, backup, recovery, clusters)
         stack.callback(set_up.end_target)
+        stack.callback(clusters.lose_origin)
         yield set_up
 
 

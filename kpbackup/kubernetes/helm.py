@@ -26,7 +26,7 @@ PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 
 @dataclass(frozen=True)
 class Installation:
-    """What is to be installed, and for how long Helm may wait until it is ready."""
+    """What is to be installed, and for how long Helm may wait for hooks and, unless `waits` is off, until it is ready."""
 
     release: str
     namespace: str
@@ -34,6 +34,7 @@ class Installation:
     values: dict[str, Any]
     timeout_s: float
     description: str = ""
+    waits: bool = True
 
 
 class Engine(Protocol):
@@ -42,7 +43,7 @@ class Engine(Protocol):
     name: str
 
     def install(self, access: Access, wanted: Installation) -> int:
-        """Installs or upgrades and waits until everything is ready; the revision.
+        """Installs or upgrades, and waits until everything is ready if so wanted; the revision.
 
         Raises:
             StepFailed: Helm refused, or it was not ready in time.
@@ -81,7 +82,8 @@ class Program:
         self._path = path
 
     def install(self, access: Access, wanted: Installation) -> int:
-        words = ("--wait", "--timeout", f"{wanted.timeout_s:.0f}s", "--description", wanted.description)
+        wait = ("--wait",) if wanted.waits else ()
+        words = (*wait, "--timeout", f"{wanted.timeout_s:.0f}s", "--description", wanted.description)
         return int(self._run(access, wanted, *words).get("version", 0))
 
     def render(self, access: Access, wanted: Installation) -> str:
@@ -112,7 +114,8 @@ class Library:
     name = "the library helm-python-sdk"
 
     def install(self, access: Access, wanted: Installation) -> int:
-        how = {"wait": "watcher", "timeout": int(wanted.timeout_s), "description": wanted.description or None}
+        how: dict[str, Any] = {"wait": "watcher"} if wanted.waits else {}
+        how |= {"timeout": int(wanted.timeout_s), "description": wanted.description or None}
         return int(self._run(access, wanted, **how)["revision"])
 
     def render(self, access: Access, wanted: Installation) -> str:

@@ -41,6 +41,10 @@ def run(request: RecoveryRequest, planned: ApplicationPlan, name: str) -> dict[s
         else:
             figures = _by_manifests(cluster, environment, planned, name)
         figures["workloads_released"] = str(environments.release_held(cluster, environment.timeout_s, planned.workloads))
+        for one in planned.bundle.objects:
+            if one["kind"] in ("Deployment", "StatefulSet"):
+                name_there = planned.renamed(objects.name_of(one))
+                environments.await_ready(cluster, cluster.kind(one), name_there, environment.timeout_s)
     return figures
 
 
@@ -56,6 +60,7 @@ def _by_helm(cluster: client.Cluster, request: RecoveryRequest, planned: Applica
         values=values(request, planned, found.values),
         timeout_s=environment.timeout_s,
         description=f"kpbackup recovery {name}",
+        waits=False,  # a held workload is released afterwards: where an autoscaler keeps the replicas, Helm leaves it at 0
     )
     helm.unlock(cluster, planned.release)
     before = release.newest(helm.release_records(cluster, planned.release), planned.release)
@@ -132,8 +137,4 @@ def _by_manifests(cluster: client.Cluster, environment: Environment, planned: Ap
     for one in sorted(made, key=lambda one: order(one["kind"])):
         if objects.name_of(one) != environment.database:
             cluster.apply(environments.marked(planned, one, name))
-    for one in made:
-        kind = cluster.kind(one)
-        if one["kind"] in ("Deployment", "StatefulSet"):
-            environments.await_ready(cluster, kind, planned.renamed(objects.name_of(one)), environment.timeout_s)
     return {"engine": "plain objects", "objects_applied": str(len(made))}

@@ -204,7 +204,8 @@ def _start_database(cluster: client.Cluster, environment: Environment, planned: 
 
 
 def release_held(cluster: client.Cluster, timeout_s: float, names: Sequence[str]) -> int:
-    """Gives held workloads their replicas back and waits until they are ready; those an autoscaler leaves at 0 too."""
+    """Gives held workloads their replicas back and waits until they are ready; those an autoscaler leaves at 0 too. All first,
+    then the waiting: a front end may wait for the back end."""
     held = [
         (kind, one) for kind in WORKLOADS for one in cluster.all(kind)
         if HELD in (one["metadata"].get("annotations") or {}) and objects.name_of(one) in names

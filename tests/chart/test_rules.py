@@ -427,14 +427,14 @@ def everything_known() -> metrics.Observed:
     )
     recovery = Recovery("r1", "0001-1", when(30), True, 600.0)
     canary = trust.Canary("age1abc", when(1), when(2), when(3))
-    state = replace(state, measured_rto={"restore": recovery}, trust=trust.Trust(canaries=(canary,), heads=(("0001/sets", 2),)))
+    known = trust.Trust(canaries=(canary,), heads=(("0001/sets", 2),), certificates=(("source", when(900)),))
+    state = replace(state, measured_rto={"restore": recovery}, trust=known)
     latency = Latency()
     latency.add("/metrics", 0.02)
     return metrics.Observed(
         "shop", when(31), state, store_up=True, source_up=True, clock_skew=timedelta(), read_at=when(31),
         failures={"full": 1}, running={"full": True, "incremental": True}, in_a_row={"full": 1}, latency=latency.read(),
         archive=metrics.ContinuousArchive(True, 0.0, 1, 100, 2), notified={"slack": notify.Counted(3, 1, False)},
-        certificates={"db:3306": when(900)},
     )  # fmt: skip
 
 

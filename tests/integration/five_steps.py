@@ -14,38 +14,18 @@ from typing import Any
 import pymysql
 
 from demo import data
-from kpbackup.kubernetes import helm, release
-from kpbackup.kubernetes.client import Access
 from tests.integration import scenario
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
-from tests.servers.kubepolaris import application, network
+from tests.servers.kubepolaris import deployed, network
+from tests.servers.kubepolaris.deployed import ANNOTATIONS, MARKER, NAME, PASSWORD, USER
 from tests.servers.kubepolaris.platform import Platform
 from tests.servers.kubernetes import validation
 from tests.servers.kubernetes.access import Rule, rule
 from tests.servers.kubernetes.cluster import Cluster, kubernetes_cluster
 from tests.servers.mariadb import mariadb_server
 
-CHART = Path(__file__).resolve().parents[1] / "servers" / "charts" / "kubepolaris"
-NAME = "kubepolaris"  # of namespace, release and database
-MARKER = "KPDEMO-SECRET"
-USER, PASSWORD = "kp-verify", f"{MARKER}-verification"
-HOST = "kp.example.net"
-ANNOTATIONS = {
-    "nginx.ingress.kubernetes.io/affinity": "cookie", "nginx.ingress.kubernetes.io/session-cookie-name": "kp",
-    "nginx.ingress.kubernetes.io/proxy-read-timeout": "3600",
-}
-PATHS = [{"path": "/", "pathType": "Prefix", "backend": "frontend"}, {"path": "/api", "pathType": "Prefix", "backend": "backend"}]
-# no database password is set: the chart makes a random one, and another one at every upgrade
-VALUES: dict[str, Any] = {
-    "mysql": {"internal": {"persistence": {"enabled": True}}}, "backend": {"image": {"tag": "v1.0.5"}},
-    "frontend": {"image": {"tag": "v1.0.5"}}, "grafana": {"enabled": True},
-    "autoscaling": {"backend": {"enabled": True}},
-    "ingress": {
-        "enabled": True, "annotations": ANNOTATIONS, "hosts": [{"host": HOST, "paths": PATHS}],
-        "tls": [{"secretName": "kubepolaris-tls", "hosts": [HOST]}],
-    },
-}
+__all__ = ["ANNOTATIONS", "MARKER", "NAME", "PASSWORD", "USER", "Recovered", "stage"]
 TOKENS: dict[str, tuple[Rule, ...]] = {"admin": (rule("*", "*"),)}
 
 
@@ -75,34 +55,18 @@ class Recovered:
         self.platform.new_volume()
         if not self.target.is_running:
             self.target.restart()
-        scenario.wipe(self.target, users=["'kubepolaris'@'127.0.0.1'"])
+        scenario.wipe(self.target, users=["'kp_app'@'127.0.0.1'"])
 
     def settings(self) -> dict[str, Any]:
         recovery: dict[str, Any] = self.scene.settings["recovery"]
         return recovery
 
 
-def packed_chart() -> bytes:
-    files = {str(path.relative_to(CHART)): path.read_bytes() for path in CHART.rglob("*") if path.is_file()}
-    return release._packed("kubepolaris", files)
-
-
-def tls_secret() -> dict[str, Any]:
-    return {
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kubepolaris-tls"}, "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": f"{MARKER}-crt", "tls.key": f"{MARKER}-key"},
-    }
-
-
 def fill(server: Server) -> None:
     """A tiny KubePolaris database with a user for verification."""
     with pymysql.connect(host=server.host, port=server.port, user="root", autocommit=True, charset="utf8mb4") as connection:
         data.load(connection, data.SIZES["tiny"])
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {NAME}.users (username, password_hash, salt, auth_type) VALUES (%s, %s, %s, 'local')",
-                (USER, application.hashed(PASSWORD, f"kp_{USER}_salt"), f"kp_{USER}_salt"),
-            )
+        deployed.add_user(connection)
 
 
 @contextmanager
@@ -113,10 +77,8 @@ def backed_up(directory: Path, source: Server) -> Iterator[tuple[Scene, Cluster]
         platform = Platform(cluster, source)
         cluster.workloads.run = platform
         try:
-            cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}})
-            cluster.create(tls_secret(), namespace=NAME)
             config = str(cluster.write_kubeconfig(directory / "kubeconfig-source"))
-            helm.Library().install(Access(NAME, config), helm.Installation(NAME, NAME, packed_chart(), VALUES, 60))
+            deployed.install(cluster, config)
             scene = Scene(directory / "scene", source=source)
             scene.settings["application"] = {"kubeconfig": config, "namespace": NAME, "release": NAME}
             scene.ok("init", "--keys", str(scene.keys))
@@ -134,7 +96,7 @@ def recovering(directory: Path, made: Scene, origin: Cluster, source: Server, ta
     """An empty cluster and an empty target, with settings that drive steps 1, 3 and 5 there."""
     with ExitStack() as stack:
         cluster = stack.enter_context(kubernetes_cluster(tokens=TOKENS, check=validation.check))
-        platform = Platform(cluster, target)
+        platform = Platform(cluster, target, starts_database=True)
         cluster.workloads.run = platform
         stack.callback(platform.end)
         inside = stack.enter_context(network.service(cluster, NAME, "kubepolaris-backend"))

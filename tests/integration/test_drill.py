@@ -107,7 +107,6 @@ def test_kill_minus_nine_leaves_no_server(made: Deployment, tmp_path: Path) -> N
     drill.wait(30)
     until(lambda: not home.exists(), what="the watchdog")
     assert not _is_running(server)
-    assert made.json("drill")["passed"]
 
 
 def _is_running(pid: int) -> bool:

@@ -91,6 +91,31 @@ def test_from_an_empty_cluster_to_users_who_are_served(empty: Recovered) -> None
     assert all(text not in journal for text in (MARKER.encode(), base64.b64encode(MARKER.encode())[:16]))
 
 
+@pytest.mark.slow
+def test_in_place_and_by_plain_objects(empty: Recovered) -> None:
+    """First without Helm into an empty namespace; then with it over what runs there: held while its database is replaced."""
+    recovery, cluster = empty.settings(), empty.cluster
+    recovery["deploy"]["method"] = "manifests"
+    assert empty.scene.ok("restore", "--to", "latest", "--yes")["recovered"]
+    assert [one for one in cluster.list("Secret", NAME) if one.get("type") == release.SECRET_TYPE] == []
+    assert log_in(empty.ingress.url)["token"]
+    recovery["deploy"]["method"] = "helm"
+    recovery["application"]["in_place"] = True
+    empty.target.execute(f"DELETE FROM {NAME}.operation_logs", f"UPDATE {NAME}.users SET email = 'x'")
+    starts = empty.platform.starts
+    answer = empty.scene.ok("restore", "--to", "latest", "--overwrite", NAME, "--yes")
+    assert answer["recovered"]
+    entries = empty.scene.ok("recoveries", answer["run"])["entries"]
+    fields = {one["fields"]["step"]: one["fields"] for one in entries if one["event"] == "step_finished"}
+    assert fields["prepare"]["workloads_held"] == "2"
+    assert empty.platform.starts > starts
+    for name in ("kubepolaris-backend", "kubepolaris-frontend"):
+        there = cluster.get("Deployment", NAME, name)
+        assert there["status"]["readyReplicas"] == there["spec"].get("replicas", 1) >= 1
+        assert "kpbackup.io/replicas" not in there["metadata"]["annotations"]
+    assert log_in(empty.ingress.url)["token"]
+
+
 @pytest.fixture
 def beside(empty: Recovered) -> Recovered:
     """An Ingress that still leads to the old release, which the recovered one will stand beside."""

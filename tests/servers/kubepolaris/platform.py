@@ -17,14 +17,15 @@ from tests.servers.kubernetes.resources import Object
 from tests.servers.kubernetes.store import Refused
 
 TRY_AGAIN_S = 0.5
-ACCOUNT = "kubepolaris"
+ACCOUNT, DATABASE = "kp_app", "kubepolaris"  # the account the chart logs in with
 
 
 class Platform:
-    """The runner of a cluster's workloads. `database` is the server its StatefulSet stands for; `starts` counts back ends."""
+    """The runner of a cluster's workloads. `database` is the server its StatefulSet stands for, which is started if it is not up
+    and `starts_database`; `starts` counts back ends."""
 
-    def __init__(self, cluster: Cluster, database: Server) -> None:
-        self.cluster, self.database = cluster, database
+    def __init__(self, cluster: Cluster, database: Server, *, starts_database: bool = False) -> None:
+        self.cluster, self.database, self._starts_database = cluster, database, starts_database
         self.starts = 0
         self.is_dead: set[str] = set()  # names of Deployments whose processes answer nobody
         self._has_volume = False
@@ -48,7 +49,7 @@ class Platform:
             self._stop(key)
 
     def _database(self, workload: Object, replicas: int) -> list[Address]:
-        if not replicas:
+        if not replicas or not (self.database.is_running or self._starts_database):
             return []
         if not self.database.is_running:
             self.database.restart()
@@ -60,7 +61,7 @@ class Platform:
             self.database.execute(
                 "SET sql_log_bin = 0",
                 f"CREATE OR REPLACE USER '{ACCOUNT}'@'127.0.0.1' IDENTIFIED BY '{password}'",
-                f"GRANT ALL ON {ACCOUNT}.* TO '{ACCOUNT}'@'127.0.0.1'",
+                f"GRANT ALL ON {DATABASE}.* TO '{ACCOUNT}'@'127.0.0.1'",
             )
             self._has_volume = True
         return [("127.0.0.1", self.database.port)]
