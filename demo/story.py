@@ -97,7 +97,8 @@ class Story:
         self._writer.wait_for(25)
         asked = follower.now()
         self._follower.wait(lambda: self._follower.has_archived(asked), "as far as the application had written")
-        behind = (follower.now() - self._follower.recovery_point()).total_seconds()
+        point = self._follower.recovery_point()
+        behind = (follower.now() - point).total_seconds()
         self._voice.say(
             "From here on it archives by itself: a sealed, signed segment of the binlog every three seconds, over one replication"
             f" connection. What the application wrote {behind:.1f} s ago can be restored from the bucket; on an hourly schedule"
