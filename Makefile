@@ -6,7 +6,7 @@ KEEP ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench check test lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity check test lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -22,6 +22,10 @@ demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1
 
 bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
 	@$(PYTHON) -m bench --write $(ARGS)
+
+fidelity: setup-test ## thousands of tables of MariaDB's own tests through kpbackup and mariadb-dump (an hour or two)
+	KPBACKUP_TEST_FIDELITY=whole $(PYTHON) -m pytest tests/fidelity
+	@$(PYTHON) -m tests.fidelity.report --keep $(ARGS)
 
 check: setup-check ## lint, types, layers
 	$(PYTHON) -m ruff check
