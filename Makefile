@@ -9,7 +9,7 @@ SECONDS ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench soak check test test-kills fuzz audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check test test-kills fuzz audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -25,6 +25,10 @@ demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1
 
 bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
 	@$(PYTHON) -m bench --write $(ARGS)
+
+fidelity: setup-test ## thousands of tables of MariaDB's own tests through kpbackup and mariadb-dump (an hour or two)
+	KPBACKUP_TEST_FIDELITY=whole $(PYTHON) -m pytest tests/fidelity
+	@$(PYTHON) -m tests.fidelity.report --keep $(ARGS)
 
 check: setup-check ## lint, types, layers, insecure habits
 	$(PYTHON) -m ruff check
@@ -50,6 +54,7 @@ sbom: setup-audit ## dist/kpbackup.cdx.json: the bill of materials, CycloneDX
 	mkdir -p dist
 	$(PYTHON) -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
 	  --output-format JSON --output-file dist/kpbackup.cdx.json requirements-kubernetes.lock
+
 test-kills: setup-test ## kills a recovery of all five steps at 50 moments (ten minutes)
 	KPBACKUP_TEST_KILLS=50 $(PYTHON) -m pytest tests/crash/test_kill_five_steps.py $(ARGS)
 

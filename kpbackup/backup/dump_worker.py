@@ -19,7 +19,7 @@ a half object is never followed by "done". Imports stay few: each worker pays fo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kpbackup import errors
@@ -32,6 +32,23 @@ from kpbackup.pipeline.pace import Pace
 from kpbackup.pipeline.process import Message, WorkerChannel
 
 MESSAGE_BYTES = 262_144  # sealed bytes are gathered to about this size: fewer messages, fewer switches between processes
+
+# what a server says of a table that is not what it was: unknown database, unknown column, no such table, definition has changed
+_CHANGED = (1049, 1054, 1146, 1412)
+
+
+@contextlib.contextmanager
+def _reading(table: Table) -> Iterator[None]:
+    """A table that was dropped or altered since the snapshot is named as such."""
+    try:
+        yield
+    except errors.DatabaseError as exc:
+        if exc.number not in _CHANGED:
+            raise
+        raise errors.SnapshotError(
+            f"table {table.schema}.{table.name} was dropped or altered while the backup ran: {exc.message}",
+            hint="nothing was stored as a success; run the backup again when the change is done",
+        ) from exc
 
 
 class SealedObject:
@@ -133,7 +150,8 @@ class DumpWorker:
     def _cut(self, request: dict[str, Any]) -> Bound | None:
         table = codec.decode(Table, request["table"], what="table for a dump worker")
         lower = tuple(request["lower"]) if request["lower"] is not None else None
-        return cutting.next_bound(self._session(), table, lower, rows=request["rows"])
+        with _reading(table):
+            return cutting.next_bound(self._session(), table, lower, rows=request["rows"])
 
     def _dump(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
         self._session()
@@ -142,7 +160,8 @@ class DumpWorker:
         for ordinal, request in enumerate(requests):
             table = codec.decode(Table, request["table"], what="table for a dump worker")
             bounds = codec.decode(ChunkBounds, request["bounds"], what="bounds for a dump worker")
-            totals = rows.stream_chunk(self._socket, table, bounds, self._flavour, sealed.write)
+            with _reading(table):
+                totals = rows.stream_chunk(self._socket, table, bounds, self._flavour, sealed.write)
             done.append(
                 {
                     "schema": table.schema,

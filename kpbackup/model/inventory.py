@@ -31,7 +31,8 @@ class Table:
 
     `key` names the columns of the primary key in order, () for a keyless table.
     `estimated_rows` and `estimated_bytes` are the server's guesses; nothing depends on their truth.
-    `holds_rows` is False where the rows are other tables' or another server's (MERGE, FEDERATED): they are not dumped.
+    `holds_rows` is False where the rows are other tables' or another server's (MERGE, FEDERATED), or all columns are generated:
+    they are not dumped.
     `json_types` names the columns whose rows carry the list of their typed JSON values (MySQL).
     `history` names the start and end column of a system-versioned table whose past rows are kept (MariaDB).
     """

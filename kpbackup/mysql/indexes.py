@@ -12,6 +12,7 @@ may have run; compare, and add what is missing.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,6 +89,12 @@ def referenced_tables(database: str, create_sql: str) -> set[tuple[str, str]]:
 def same_definition(one: str, other: str) -> bool:
     """Whether two texts of SHOW CREATE TABLE say the same; the AUTO_INCREMENT counter does not matter."""
     return schema.comparable(one) == schema.comparable(other)
+
+
+def first_difference(expected: str, found: str) -> str:
+    """The first line in which two texts of SHOW CREATE TABLE part, as a sentence's end; "" when they say the same."""
+    pairs = itertools.zip_longest(*(schema.comparable(text).split("\n") for text in (expected, found)), fillvalue="")
+    return next((f"`{one.strip()}` was expected, `{other.strip()}` is there" for one, other in pairs if one != other), "")
 
 
 def _take_apart(create_sql: str) -> tuple[str, list[str], str]:

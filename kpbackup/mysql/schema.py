@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
-from kpbackup.mysql import accounts, schema_objects, schema_tables
+from kpbackup.mysql import accounts, schema_objects, schema_tables, table_text
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier, literal
 from kpbackup.mysql.schema_tables import text
@@ -104,12 +104,14 @@ def changed_tables(before: Sequence[Table], after: Sequence[Table]) -> list[tupl
 
 
 def comparable(create_sql: str) -> str:
-    """The definition for comparing: without the next AUTO_INCREMENT value, and without CHARACTER SET where COLLATE follows.
+    """The definition for comparing: without the next AUTO_INCREMENT value, without CHARACTER SET where COLLATE follows, and
+    as every version of MariaDB would print it.
 
     MySQL remembers whether a column's character set was written out; after any reload it was. The collation says it all.
     """
     head, value, tail = split_auto_increment(create_sql)
-    return re.sub(r" CHARACTER SET \w+( COLLATE \w+)", r"\1", head + tail if value else create_sql)
+    shown = head + tail if value else create_sql
+    return table_text.in_one_order(re.sub(r" CHARACTER SET \w+( COLLATE \w+)", r"\1", shown))
 
 
 def split_auto_increment(create_sql: str) -> tuple[str, str, str]:

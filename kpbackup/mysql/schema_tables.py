@@ -26,6 +26,7 @@ _KEYS = """SELECT table_name, column_name FROM information_schema.statistics
 _TABLES = """SELECT table_name, table_type, engine, table_rows, data_length FROM information_schema.tables
   WHERE table_schema = %s ORDER BY table_name"""
 _CREATE_OPTIONS = "SELECT create_options FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+_FOUR_BYTES = ("utf8mb4", "utf16", "utf16le", "utf32")
 _SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increment, cycle_count FROM "
 
 
@@ -66,7 +67,7 @@ def read_tables_of(
                 transactional=transactional,
                 estimated_rows=int(rows or 0),
                 estimated_bytes=int(size or 0),
-                holds_rows=text(engine).upper() not in ROWS_ELSEWHERE,
+                holds_rows=text(engine).upper() not in ROWS_ELSEWHERE and bool(columns[table]),
                 json_types=tuple(column.name for column in columns[table] if column.data_type == "json"),
                 history=ends,
             )
@@ -122,7 +123,9 @@ def _set_next(name: str, state: tuple[Any, ...]) -> Iterator[str]:
 def table_warnings(table: Table) -> Iterator[str]:
     """What a backup of this table does not keep, or keeps with a cost."""
     name, tail = f"table {table.schema}.{table.name}", table.create_sql[table.create_sql.rfind("\n)") :]
-    if not table.holds_rows:
+    if not table.columns:
+        yield f"{name}: all its columns are generated; its rows hold nothing of their own, only the definition is kept"
+    elif not table.holds_rows:
         yield f"{name}: its rows lie elsewhere (engine {table.engine}), only the definition is kept"
     elif not table.transactional:
         yield f"{name}: engine {table.engine} has no snapshots, its rows are copied under lock"
@@ -131,6 +134,17 @@ def table_warnings(table: Table) -> Iterator[str]:
     for word in ("TABLESPACE", "DATA DIRECTORY", "INDEX DIRECTORY"):
         if re.search(rf"\b{word}[ =]", tail) and "TABLESPACE `innodb_" not in tail:
             yield f"{name}: names a {word}, which must exist on the target"
+    yield from _hidden_members(table)
+
+
+def _hidden_members(table: Table) -> Iterator[str]:
+    """Columns whose members the server may not show as they are: it prints those of ENUM and SET in three-byte UTF-8 only."""
+    for column in table.columns:
+        if column.data_type in ("enum", "set") and column.charset in _FOUR_BYTES and "?" in column.column_type:
+            yield (
+                f"table {table.schema}.{table.name}: column {column.name}: servers show a character beyond U+FFFF in a member"
+                " of ENUM or SET as '?', and so it comes back; rows keep members by number, ALTER TABLE gives the text again"
+            )
 
 
 def text(value: object) -> str:

@@ -17,6 +17,10 @@ _ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "b": "\b"}
 _QUOTED = r"'(?:[^'\\]|''|\\.)*'"
 _TAKEN_OVER = re.compile(rf"(?P<head>  `(?:[^`]|``)+` \w+(?:\((?:[^()']|{_QUOTED})*\))?) COLLATE (?P<collation>\w+)", re.DOTALL)
 _OF_TABLE = re.compile(r" COLLATE=(\w+)")
+_BINARY_DEFAULT = re.compile(
+    rf"(?P<head>  `(?:[^`]|``)+` (?:var)?binary\(\d+\)[^']* DEFAULT )'(?P<text>{_QUOTED[1:-1]})'", re.DOTALL
+)
+_INVISIBLE = " INVISIBLE"
 _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
 
 
@@ -33,13 +37,32 @@ def without_page_checksum(text: str) -> str:
     return begin + mark + _PAGE_CHECKSUM.sub("", unquoted, count=1) + options[len(unquoted) :]
 
 
+def in_one_order(text: str) -> str:
+    """The text as MariaDB 11.8 prints it: INVISIBLE after the default, defaults of binary columns in hex. For comparing only."""
+    return "\n".join(_line_in_one_order(line) if line.startswith("  `") else line for line in text.split("\n"))
+
+
+def _line_in_one_order(line: str) -> str:
+    line = _BINARY_DEFAULT.sub(lambda one: f"{one['head']}x'{_bytes_of(one['text']).hex()}'", line, count=1)
+    head, mark, tail = line.partition(_INVISIBLE)
+    if not mark or "'" in head:  # in a comment
+        return line
+    comma = "," if tail.endswith(",") else ""
+    return head + tail.removesuffix(",") + _INVISIBLE + comma
+
+
+def _bytes_of(inner: str) -> bytes:
+    """The bytes of a string constant, by the text between its quotes."""
+    plain = _ESCAPED.sub(lambda one: "'" if one[1] is None else _ESCAPES.get(one[1], one[1]), inner)
+    return plain.encode("utf-8", "surrogateescape")
+
+
 def _as_hex(found: re.Match[str]) -> str:
     """A string constant of bytes that are no text, as a hexadecimal one."""
     inner = found[1]
     if not any("\udc80" <= letter <= "\udcff" for letter in inner):
         return found[0]
-    plain = _ESCAPED.sub(lambda one: "'" if one[1] is None else _ESCAPES.get(one[1], one[1]), inner)
-    return f"x'{plain.encode('utf-8', 'surrogateescape').hex()}'"
+    return f"x'{_bytes_of(inner).hex()}'"
 
 
 def _without_taken_over(text: str) -> str:

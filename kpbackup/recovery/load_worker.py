@@ -100,13 +100,22 @@ class LoadWorker:
                     raise
         if not self._is_as_backed_up(table):
             raise errors.RestoreMismatch(
-                f"the definition of {table.schema}.{table.name} differs from the backup's after its indexes were built",
-                hint="restore the table with its indexes in place",
+                f"the definition of {table.schema}.{table.name} differs from the backup's after its indexes were built:"
+                f" {indexes.first_difference(table.create_sql, self._shown(table))}",
+                hint="does the target run another version or other plugins than the source? it is not to be used as it is",
             )
 
     def _is_as_backed_up(self, table: Table) -> bool:
-        shown = schema_tables.table_definition(self._connection, table.schema, table.name, flavour=self._loader.session.flavour)
-        return indexes.same_definition(shown, table.create_sql)
+        return indexes.same_definition(self._shown(table), table.create_sql)
+
+    def _shown(self, table: Table) -> str:
+        """The definition in no sql_mode: under the one in which a table is loaded, MariaDB pads the defaults of CHAR columns."""
+        before = self._connection.value("SELECT @@session.sql_mode")
+        self._connection.execute("SET SESSION sql_mode = ''")
+        flavour = self._loader.session.flavour
+        shown = schema_tables.table_definition(self._connection, table.schema, table.name, flavour=flavour)
+        self._connection.execute("SET SESSION sql_mode = %s", (before,))
+        return shown
 
     def _analyze(self, table: Table) -> None:
         for _, _, kind, text in self._connection.rows(

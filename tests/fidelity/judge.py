@@ -7,9 +7,8 @@ A truth maps an object (kind, database, name) to its aspects and their texts. Su
 rows; the sum over whole rows notices values that changed places. A value whose hash the server does not give makes the reading
 fail, so that nothing is equal because nothing was seen.
 
-Limits: the server must be quiet. Left out: when an object was made, optimizer statistics, sizes on disk, and the history rows of
-system-versioned tables. CHECKSUM TABLE is not asked of a table with generated columns, where it differs from one time to
-the next.
+Limits: the server must be quiet. Left out: when an object was made, optimizer statistics, sizes on disk. CHECKSUM TABLE
+is not asked of a table with generated columns, where it differs from one time to the next.
 """
 
 from __future__ import annotations
@@ -33,6 +32,12 @@ _BY_HEX = {
     "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon", "geometrycollection",
     "geomcollection", "vector",
 }
+_TYPES = (  # hashes of the types of all values of each document, in their order
+    "SELECT SUM(CRC32(CONCAT(JSON_TYPE({column}), (SELECT IFNULL(GROUP_CONCAT(n, JSON_TYPE(v) ORDER BY n), '')"
+    " FROM JSON_TABLE({column}, '$**.*' COLUMNS (n FOR ORDINALITY, v JSON PATH '$')) a),"
+    " (SELECT IFNULL(GROUP_CONCAT(n, JSON_TYPE(v) ORDER BY n), '')"
+    " FROM JSON_TABLE({column}, '$**[*]' COLUMNS (n FOR ORDINALITY, v JSON PATH '$')) b)))) FROM {place}"
+)
 COLUMNS_AT_ONCE = 40  # more expressions in one SELECT overrun a server's stack
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
 _COLUMN_LIST = re.compile(r"\((`[^()]*`)\)")  # of a grant; the server gives the columns in any order
@@ -53,6 +58,7 @@ _NOT_FACTS = {
     "routines": {"created", "last_altered"},
     "triggers": {"created"},
     "events": {"created", "last_altered", "last_executed", "originator"},
+    "views": {"view_definition"},  # as it was first written down; SHOW CREATE VIEW prints what the server makes of it
 }
 _UNFIT_TO_READ = (1033, 1286, 1430, 1431, 1146, 1356, 1429, 1296, 1168, 1194, 1877)  # no rows of its own here: a fact in itself
 
@@ -104,6 +110,7 @@ def connect(port: int) -> pymysql.Connection[Any]:
         else:
             cursor.execute("SET SESSION information_schema_stats_expiry = 0, print_identified_with_as_hex = 1")
             cursor.execute("SET SESSION show_gipk_in_create_table_and_information_schema = 1")
+            cursor.execute("SET SESSION group_concat_max_len = 1073741824")
     return connection
 
 
@@ -197,10 +204,22 @@ class _Tables:
                    _rows(self.cursor, query, self.schema, name)]
         if not any(generated for _, _, generated in columns):
             yield "checksum", str(_rows(self.cursor, f"CHECKSUM TABLE {place}")[0][1])
+        yield from self._hidden(place, columns)
         first = columns[:1]  # in each group, so that no group's values can change places with another's
         for begin in range(0, len(columns), COLUMNS_AT_ONCE):
             group = columns[begin : begin + COLUMNS_AT_ONCE]
             yield from self._hashed(place, [one[:2] for one in (group if begin == 0 else first + group)], number=begin)
+
+    def _hidden(self, place: str, columns: Sequence[tuple[str, str, bool]]) -> Iterator[tuple[str, str]]:
+        """What no text of a row shows: past rows with their times, and the types of values inside JSON documents."""
+        text = _shown(self.cursor, f"SHOW CREATE TABLE {place}") if self.mariadb else ""
+        if "WITH SYSTEM VERSIONING" in text:
+            times = [] if " AS ROW START" in text else [("row_start", "timestamp"), ("row_end", "timestamp")]
+            kept = [column[:2] for column in columns]
+            for label, found in self._hashed(f"{place} FOR SYSTEM_TIME ALL", [*kept, *times], number=0):
+                yield f"past and present {label}", found
+        for name in [name for name, kind, _ in columns if kind == "json" and not self.mariadb]:
+            yield f"types in {name}", str(_rows(self.cursor, _TYPES.format(column=quoted(name), place=place))[0][0])
 
     def _hashed(self, place: str, columns: Sequence[tuple[str, str]], *, number: int) -> Iterator[tuple[str, str]]:
         hashes = [exact_hash(quoted(column), kind, mariadb=self.mariadb) for column, kind in columns]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from tests.servers.mariadb import mariadb_server
 from tests.servers.mysql97 import mysql97_server
 
 COMMON = ("--max-allowed-packet=134217728", "--event-scheduler=OFF", "--log-bin-trust-function-creators=ON")
+_ROOM_BYTES = 4 << 30
 _PLUGINS = ("auth_ed25519", "ha_archive", "ha_blackhole")
 
 
@@ -25,6 +29,15 @@ def options(kind: Kind) -> list[str]:
     if kind.name == "mariadb":
         return [*COMMON, *plugins.options(plugins.installed_mariadb(), _PLUGINS)]
     return [*COMMON, *plugins.options(mariadb118.plugins(), (*_PLUGINS, "auth_parsec"))]
+
+
+@contextmanager
+def memory() -> Iterator[Path]:
+    """A folder for servers and repositories, in memory where there is room: nothing here tries what a disk does."""
+    shm = Path("/dev/shm")
+    roomy = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > _ROOM_BYTES
+    with tempfile.TemporaryDirectory(prefix="kpb-", dir=shm if roomy else None, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 @contextmanager

@@ -31,7 +31,11 @@ def installed_mariadb() -> Path:
 @functools.cache
 def package(name: str) -> Path:
     """The unpacked content of a package of MariaDB in the version that is installed."""
+    plain = "".join(letter if letter.isalnum() else "-" for letter in version())
+    return fetched(f"{name}-{plain}", alone=[f"{name}={version()}"]) / "root"
+
+
+def version() -> str:
+    """The version of the package of the server that is installed."""
     show = ["dpkg-query", "--show", "--showformat=${Version}", "mariadb-server-core"]
-    version = subprocess.run(show, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
-    plain = "".join(letter if letter.isalnum() else "-" for letter in version)
-    return fetched(f"{name}-{plain}", alone=[f"{name}={version}"]) / "root"
+    return subprocess.run(show, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout

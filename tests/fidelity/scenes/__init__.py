@@ -6,7 +6,10 @@ server knows is in a branch on the kind.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+
+WHOLE = os.environ.get("KPBACKUP_TEST_FIDELITY") == "whole"  # everything everywhere; `make fidelity` asks for it
 
 
 @dataclass(frozen=True)

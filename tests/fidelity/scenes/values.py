@@ -129,20 +129,24 @@ def _times(kind: Kind) -> list[str]:
 
 
 def _choices() -> list[str]:
+    wide = "\u20ac\u20ac"  # no server shows members beyond U+FFFF as they are: see `choices_beyond`
     many = ",".join(f"'m{number}'" for number in range(64))
     long = ",".join(f"'value {number}'" for number in range(700))
     return [
         "CREATE TABLE choices (id int PRIMARY KEY, plain enum('a','b''c','d,e','\\\\','',' '), s set('r','g','b'),"
         " latin enum('\u00e9','e','\u00fc') CHARACTER SET latin1, latin_s set('\u00e9','\u00f6') CHARACTER SET latin1,"
-        " emoji enum('\U0001f600','\u20ac','x'), emoji_s set('\U0001f600','\u20ac'), wide enum('\u20ac','b') CHARACTER SET utf16,"
+        f" emoji enum('{wide}','\u20ac','x'), emoji_s set('{wide}','\u20ac'),"
+        " wide enum('\u20ac','b') CHARACTER SET utf16,"
         f" many set({many}), long_one enum({long}), bin enum('A','a') COLLATE utf8mb4_bin)",
-        "INSERT INTO choices VALUES (1,'a','','\u00e9','','\U0001f600','','\u20ac',0,'value 0','A'),"
-        "(2,'b''c','r,b','e','\u00e9','\u20ac','\U0001f600','b',18446744073709551615,'value 699','a'),"
-        "(3,'d,e','r,g,b','\u00fc','\u00e9,\u00f6','x','\U0001f600,\u20ac','b',9223372036854775808,'value 255','a'),"
+        f"INSERT INTO choices VALUES (1,'a','','\u00e9','','{wide}','','\u20ac',0,'value 0','A'),"
+        f"(2,'b''c','r,b','e','\u00e9','\u20ac','{wide}','b',18446744073709551615,'value 699','a'),"
+        f"(3,'d,e','r,g,b','\u00fc','\u00e9,\u00f6','x','{wide},\u20ac','b',9223372036854775808,'value 255','a'),"
         "(4,'\\\\','g','e','','x','','b',1,'value 256','A'),(5,'','g','e','','x','','b',1,'value 254','A')",
         # what a permissive server keeps for a wrong value: index 0, beside a member ''
         "INSERT IGNORE INTO choices VALUES (6,'nonsense','nonsense','?','?','?','?','?',0,'?','?')",
         "INSERT INTO choices (id) VALUES (7)",
+        "CREATE TABLE choices_beyond (id int PRIMARY KEY, e enum('\U0001f600','b'), s set('a','\U0001f601'), plain enum('?'))",
+        "INSERT INTO choices_beyond VALUES (1,1,2,1),(2,2,3,NULL)",
         "CREATE TABLE by_choice (e enum('z','a','') NOT NULL, s set('x','y') NOT NULL, n int, PRIMARY KEY (e, s))",
         "INSERT IGNORE INTO by_choice VALUES ('z','',1),('a','x,y',2),('','y',3),('wrong','x',4)",
     ]
@@ -187,9 +191,28 @@ def _documents(kind: Kind) -> list[str]:
         return [*found, "INSERT INTO documents VALUES (102, '  { \"kept\" :  [ 1.10 , 1.10 ] , \"kept\" : 2 }  ')",
                 "CREATE TABLE documents_own (id int PRIMARY KEY, j longtext CHARACTER SET latin1 COLLATE latin1_bin CHECK (json_valid(j)), k longtext CHECK (json_valid(k)))",
                 "INSERT INTO documents_own VALUES (1, '{\"\u00e9\": 1}', '[1]')"]
-    return [*found, "CREATE TABLE documents_indexed (id int PRIMARY KEY, j json, KEY ((CAST(j->'$.zip' AS UNSIGNED ARRAY))),"
+    return [*found, *_typed_documents(), "CREATE TABLE documents_indexed (id int PRIMARY KEY, j json, KEY ((CAST(j->'$.zip' AS UNSIGNED ARRAY))),"
                     " v varchar(20) AS (j->>'$.name') VIRTUAL, KEY (v))",
             "INSERT INTO documents_indexed (id, j) VALUES (1, '{\"zip\": [1, 2, 3], \"name\": \"x\"}'), (2, '{\"zip\": []}')"]
+
+
+def _typed_documents() -> list[str]:
+    """Values that JSON text does not tell from strings and doubles."""
+    values = (
+        "CAST(1.10 AS DECIMAL(3,2))", f"CAST('{'9' * 35}.{'9' * 30}' AS DECIMAL(65,30))", "CAST('-0.1' AS DECIMAL(2,1))", "CAST(7 AS UNSIGNED)",
+        "CAST('2024-02-29' AS DATE)", "CAST('-838:59:58.999999' AS TIME(6))", "CAST('9999-12-31 23:59:59.999999' AS DATETIME(6))",
+        "CAST(x'00FF27225C' AS BINARY)", "UNHEX('')", "1.5e0", "'1.10'", "'2024-02-29'", "NULL", "TRUE",
+    )
+    pairs = ", ".join(f"'k{number} \"\u20ac', {value}" for number, value in enumerate(values))
+    return [
+        "CREATE TABLE documents_typed (id int PRIMARY KEY, j json, k json)",
+        *(f"INSERT INTO documents_typed VALUES ({number}, CAST({value} AS JSON), JSON_ARRAY({value}))" for number, value in enumerate(values[:7])),
+        f"INSERT INTO documents_typed VALUES (100, JSON_OBJECT({pairs}), JSON_ARRAY({', '.join(values)}))",
+        f"INSERT INTO documents_typed VALUES (101, JSON_ARRAY(JSON_OBJECT('a', JSON_ARRAY({', '.join(values)})), 1, JSON_OBJECT({pairs})), NULL)",
+        "INSERT INTO documents_typed VALUES (102, '{\"plain\": [1.10, \"2024-02-29\"]}', NULL)",
+        "CREATE TABLE documents_bit (b bit(12), l longblob, t timestamp NULL)", "INSERT INTO documents_bit VALUES (2565, x'00FF', '2024-01-01 00:00:00')",
+        "INSERT INTO documents_typed SELECT 103, JSON_ARRAY(b, l, t), JSON_OBJECT('b', b, 'l', l, 't', t) FROM documents_bit",
+    ]
 
 
 def _addresses(kind: Kind) -> list[str]:

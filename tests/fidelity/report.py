@@ -1,0 +1,227 @@
+"""`make fidelity`: MariaDB's own regression scripts through kpbackup and through mariadb-dump, the judge's findings kept.
+
+    python -m tests.fidelity.report [--suites main,suite/json/t] [--parts FOLDER] [--keep]
+
+Each script of the corpus fills a database of its own; batches of scripts go from a fresh server into an empty one, once by
+kpbackup (full backup, restore) and once by `mariadb-dump | mariadb`, both told to bring everything. An object is wrong when any
+fact about it differs or it is missing; where kpbackup stops with an error, all of the batch is missing. `--parts` keeps what
+each batch gave, so that a run that was stopped goes on. `--keep` writes docs/evidence/fidelity.json and docs/fidelity.md, which
+say which suites were taken. Tables that the source itself cannot open (a MERGE over tables that are gone) are dropped first.
+
+Limits: what a script needs of options it does not get, so a part of its statements fails, on the source alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from tests.fidelity import corpus, judge, page, pairs
+from tests.fidelity.scenes import MARIADB_10
+from tests.integration.scenario import Scene
+from tests.servers import mariadb, plugins
+from tests.servers.database import Server
+
+BATCH = 60  # scripts
+STATEMENT_S = 5
+SHOWN = 3  # differences of one object that are kept
+_DUMP = (
+    "--force", "--routines", "--events", "--triggers", "--hex-blob", "--single-transaction", "--skip-lock-tables",
+    "--max-allowed-packet=1G", "--default-character-set=utf8mb4", "--databases",
+)
+
+
+def play(server: Server, database: str, statements: Sequence[str]) -> None:
+    """The statements in a session of their own; what a server does not take is passed over."""
+    connection = _session(server, database)
+    for statement in statements:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement.encode("latin1"))
+                while cursor.nextset():
+                    pass
+        except (pymysql.MySQLError, ValueError, IndexError) as exc:
+            if not server.is_running:
+                server.restart()  # a script may end it: then what it made until then counts
+            if not connection.open or isinstance(exc, pymysql.OperationalError) and exc.args[0] in (2006, 2013):
+                connection = _session(server, database)
+    with contextlib.suppress(pymysql.MySQLError):
+        connection.close()
+
+
+def _session(server: Server, database: str) -> Any:
+    connection = pymysql.connect(
+        host=server.host, port=server.port, user="root", database=database, autocommit=True, charset="latin1",
+        use_unicode=False, read_timeout=4 * STATEMENT_S,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET max_statement_time = {STATEMENT_S}, lock_wait_timeout = 2, innodb_lock_wait_timeout = 2")
+        cursor.execute("SET sql_mode = 'NO_ENGINE_SUBSTITUTION'")
+    return connection
+
+
+def quiet(server: Server) -> int:
+    """No session but ours, and no table that this server itself cannot open or read any more: how many of these it took away."""
+    dropped = 0
+    with judge.connect(server.port) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user = 'root'")
+        for (number,) in cursor.fetchall():
+            with contextlib.suppress(pymysql.MySQLError):
+                cursor.execute(f"KILL {number}")
+        cursor.execute("SET foreign_key_checks = 0")
+        cursor.execute("SELECT table_schema, table_name FROM information_schema.tables WHERE table_type <> 'VIEW'")
+        for schema, table in cursor.fetchall():
+            place = f"{judge.quoted(schema)}.{judge.quoted(table)}"
+            try:
+                cursor.execute(f"SHOW CREATE TABLE {place}")
+                cursor.execute(f"SELECT COUNT(*) FROM {place}")
+            except pymysql.MySQLError:
+                if schema not in judge.SYSTEM:
+                    dropped += 1
+                    with contextlib.suppress(pymysql.MySQLError):
+                        cursor.execute(f"DROP TABLE {place}")
+    return dropped
+
+
+def by_kpbackup(source: Server, target: Server, databases: Sequence[str], directory: Path) -> str:
+    """"" or why it stopped."""
+    scene = Scene(directory, source=source, target=target)
+    scene.settings["source"]["databases"] = list(databases)
+    scene.ok("init", "--keys", str(scene.keys))
+    for words in (("backup", "full"), ("restore", "database", "--to", "latest", "--yes")):
+        ended = scene.run(*words)
+        if ended.code:
+            said = [line for line in ended.err.splitlines() if line.startswith("kpbackup: ") and "--resume" not in line]
+            return " ".join(said) or "?"
+    return ""
+
+
+def by_dump(source: Server, target: Server, databases: Sequence[str]) -> str:
+    login = ["--no-defaults", "-uroot", "-h127.0.0.1"]
+    dump = [mariadb.find("mariadb-dump"), *login, f"-P{source.port}", *_DUMP, *databases]
+    load = [mariadb.find("mariadb"), *login, f"-P{target.port}", "--force", "--binary-mode", "--max-allowed-packet=1G"]
+    reading = subprocess.Popen(dump, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    subprocess.run(load, stdin=reading.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    reading.wait()
+    return ""
+
+
+def batches(home: Path, suites: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
+    for suite in suites:
+        found = sorted((home / suite).glob("*.test"))
+        for begin in range(0, len(found), BATCH):
+            yield suite, found[begin : begin + BATCH]
+
+
+def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
+    """One batch: the counts, and each wrong object with what is wrong."""
+    with pairs.memory() as top, pairs.server(MARIADB_10, top / "source", server_id=81) as source:
+        for nth, script in enumerate(scripts):
+            database = f"c{nth:03d}"
+            with judge.connect(source.port) as connection, connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {database}")
+            play(source, database, corpus.statements(script, home))
+        unreadable = quiet(source)
+        with judge.connect(source.port) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT schema_name FROM information_schema.schemata")
+            databases = [str(row[0]) for row in cursor.fetchall() if row[0] not in judge.SYSTEM]
+        expected = judge.read(source.port, accounts=False)
+        counts = Counter("table" if kind in ("table", "sequence") else "other" for kind, _, _ in expected)
+        found: dict[str, Any] = {
+            "suite": suite, "scripts": len(scripts), "unreadable": unreadable, "tables": counts["table"],
+            "others": counts["other"],
+        }
+        for name in ("kpbackup", "mariadb-dump"):
+            with pairs.server(MARIADB_10, top / f"target-{name}", server_id=82) as target:
+                if name == "kpbackup":
+                    stopped = by_kpbackup(source, target, databases, top / "scene")
+                else:
+                    stopped = by_dump(source, target, databases)
+                found[name] = {"stopped": stopped, "wrong": _wrong(expected, judge.read(target.port, accounts=False), scripts)}
+        return found
+
+
+def _wrong(expected: judge.Truth, truth: judge.Truth, scripts: Sequence[Path]) -> dict[str, list[str]]:
+    """Object -> what is wrong with it, named by the script it comes from."""
+    wrong: dict[str, list[str]] = {}
+    for one in judge.differences(expected, truth):
+        kind, schema, name = one.key
+        place = scripts[int(schema[1:])].stem if schema[:1] == "c" and schema[1:].isdigit() else schema
+        listed = wrong.setdefault(f"{kind} {place}: {name}", [])
+        if len(listed) < SHOWN:
+            listed.append(str(one).partition(" ")[2].partition(" ")[2][:400])
+    return wrong
+
+
+def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The evidence: totals, rows by suite, and every wrong object."""
+    suites: dict[str, Counter[str]] = {}
+    wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, "mariadb-dump": {}}
+    stopped: list[str] = []
+    for one in found:
+        row = suites.setdefault(one["suite"], Counter())
+        row.update({name: one[name] for name in ("scripts", "unreadable", "tables", "others")})
+        for name, listed in wrong.items():
+            listed |= one[name]["wrong"]
+            row[f"{name} tables"] += page.tables(one[name]["wrong"])
+            row[f"{name} others"] += len(one[name]["wrong"]) - page.tables(one[name]["wrong"])
+        stopped += [f"{one['suite']}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []
+    total = sum(suites.values(), Counter())
+    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fidelity.report")
+    parser.add_argument("--suites", default="", help="only these, separated by commas")
+    parser.add_argument("--parts", default="", help="a folder for what each batch gave")
+    parser.add_argument("--keep", action="store_true", help="write docs/evidence/fidelity.json and docs/fidelity.md")
+    options = parser.parse_args()
+    home = plugins.package("mariadb-test-data") / "usr/share/mysql/mysql-test"
+    suites = options.suites.split(",") if options.suites else corpus.SUITES
+    found = []
+    for suite, scripts in batches(home, suites):
+        part = Path(options.parts or "") / f"{suite.replace('/', '-')}-{scripts[0].stem}.json"
+        if options.parts and part.exists():
+            found.append(json.loads(part.read_text(encoding="utf-8")))
+            continue
+        began = time.monotonic()
+        found.append(judged(suite, scripts, home))
+        _tell(found[-1], time.monotonic() - began)
+        if options.parts:
+            part.write_text(json.dumps(found[-1]), encoding="utf-8")
+    evidence = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": f"MariaDB {plugins.version()}",
+        "python": platform.python_version(),
+        **summed(found),
+    }
+    if options.keep:
+        page.EVIDENCE.write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        page.write(evidence)
+    print(json.dumps(evidence["total"], indent=1))
+    return 1 if evidence["wrong"]["kpbackup"] else 0
+
+
+def _tell(one: dict[str, Any], seconds: float) -> None:
+    ours, theirs = one["kpbackup"], one["mariadb-dump"]
+    print(
+        f"{one['suite']}: {one['scripts']} scripts, {one['tables']} tables, {one['others']} other objects; wrong: kpbackup"
+        f" {len(ours['wrong'])}, mariadb-dump {len(theirs['wrong'])}; {seconds:.0f} s {ours['stopped']}", flush=True,
+    )
+    for name, listed in ours["wrong"].items() if not ours["stopped"] else ():
+        print(f"  {name}: {' '.join(listed[:1])[:300]}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
