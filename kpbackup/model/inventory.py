@@ -58,7 +58,8 @@ class Definition:
     `kind`: database, table, sequence, view, library, function, procedure, package, package body, trigger, event,
     account, grant. `statements` run in order in a session that was given `session` (variable -> value) first;
     its `collation_database` is the default collation the database must have at that moment. `schema` is '' for
-    accounts and grants. `optional`: broken on the source already, so that failing to create it is a warning.
+    accounts and grants. `optional`: broken on the source already, or a view that may need what was left out, so that failing
+    to create it is a warning.
     """
 
     kind: str

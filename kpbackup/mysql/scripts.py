@@ -55,7 +55,8 @@ def _in_own_session(definitions: Iterable[Definition], collations: dict[str, str
             yield f"-- {definition.kind} {_comment(definition)}: broken on the source, its text could not be read"
             continue
         if definition.optional:
-            yield f"-- {definition.kind} {_comment(definition)}: broken on the source, expect an error"
+            why = "broken on the source, or in need of what is left out: expect an error"
+            yield f"-- {definition.kind} {_comment(definition)}: {why}"
         usual, own = collations.get(definition.schema, ""), definition.session.get("collation_database", "")
         yield f"USE {identifier(definition.schema)};"
         if own not in ("", usual):
