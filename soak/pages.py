@@ -41,7 +41,7 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items()) or "none"
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 

@@ -77,15 +77,6 @@ def tidied(repository: Repository) -> None:
 
 
 @pytest.fixture
-def source(mariadb: Server) -> Server:
-    mariadb.execute(
-        "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY, note VARCHAR(300))",
-        "INSERT INTO shop.orders VALUES (1, 'before')",
-    )
-    return mariadb
-
-
-@pytest.fixture
 def with_a_set(source: Server, tmp_path: Path) -> Repository:
     """A repository with a set and, on the source, three segments' worth of changes after it."""
     repository = new_repository(tmp_path / "base")

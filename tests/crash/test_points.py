@@ -299,12 +299,3 @@ def test_a_stale_listing_makes_no_second_truth(source: Server, tmp_path: Path) -
     run_incremental(source)(repository)
     found = chain.chains(found_after(repository))
     assert len(found) == 2 and all(one.gap is None for one in found)
-
-
-@pytest.fixture
-def source(mariadb: Server) -> Server:
-    mariadb.execute(
-        "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY, note VARCHAR(300))",
-        "INSERT INTO shop.orders VALUES (1, 'before')",
-    )
-    return mariadb

@@ -57,7 +57,7 @@ def test_an_object_of_several_chunks(mariadb: Server) -> None:
     for ordinal, (chunk, (table, bounds), (_, tally)) in enumerate(zip(done["chunks"], jobs, found, strict=True)):
         assert chunk == {
             "schema": "s", "table": table.name, "bounds": codec.encode(bounds), "ordinal": ordinal, "rows": tally.rows,
-            "row_bytes": tally.row_bytes, "sha256": tally.sha256,
+            "row_bytes": tally.row_bytes, "sha256": tally.sha256, "unkept": {},
         }
     assert done["raw_bytes"] == sum(len(piece) for piece in stream.unseal([sealed], [IDENTITY]))
 
