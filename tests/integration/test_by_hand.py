@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pymysql
 import pytest
 
+from kpbackup import config
+from kpbackup.plan import retention
+from kpbackup.repository import catalog, compact, prune
+from kpbackup.service import opening
 from tests.servers.database import Server
 
 ROOT = Path(__file__).parents[2]
@@ -72,8 +78,9 @@ def write_after(source: pymysql.cursors.Cursor) -> None:
     source.execute("INSERT INTO shop.late VALUES (1), (2)")
 
 
+@pytest.mark.parametrize("form", ["small objects", "pages and joined objects"])
 def test_the_documented_commands_bring_the_same_database_back(
-    tmp_path: Path, mariadb_pair: tuple[Server, Server], kpbackup: Callable[..., None]
+    form: str, tmp_path: Path, mariadb_pair: tuple[Server, Server], kpbackup: Callable[..., None]
 ) -> None:
     source, target = map(session, mariadb_pair)
     write_before(source)
@@ -89,6 +96,8 @@ def test_the_documented_commands_bring_the_same_database_back(
     source.execute("DELETE FROM shop.orders")
     kpbackup("backup", "incremental")
 
+    if form != "small objects":
+        join_and_prune(tmp_path)
     copy = tmp_path / "copy"  # as the document says: the repository copied to a directory
     shutil.copytree(tmp_path / "repository", copy)
     target.execute("SET GLOBAL gtid_strict_mode = 0")  # as the document says
@@ -113,6 +122,16 @@ def test_the_documented_commands_refuse_a_changed_object(
     assert "FAILED" in done.stdout + done.stderr
     target = session(mariadb_pair[1])
     assert target.execute("SHOW DATABASES LIKE 'shop'") == 0
+
+
+def join_and_prune(directory: Path) -> None:
+    """Days later: the small objects are gone but for the newest."""
+    opened = opening.writing_repository(config.load(directory / "kpbackup.yaml", {}))
+    repository = dataclasses.replace(opened, page_rows=2)
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert compact.run(repository, "0001", later).objects
+    prune.execute(repository, catalog.read_catalog(repository), retention.NOTHING, retention.Policy(), later + timedelta(days=2))
+    assert len(list((directory / "repository" / "timelines" / "0001" / "segments").glob("*/*"))) == 1
 
 
 def by_hand(repository: Path, keys: Path, target: Server, **more: str) -> subprocess.CompletedProcess[str]:
