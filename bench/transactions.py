@@ -33,7 +33,8 @@ def create(server: Server) -> None:
 def _procedure(number: int) -> str:
     row = (
         "(n % 97, 'POST', CONCAT('/api/v1/clusters/', n % 31, '/namespaces/default/pods/', n), 'workload',"
-        " CONCAT('{\"name\": \"pod-', n, '\", \"image\": \"', REPEAT(MD5(n), 4), '\"}'), 200, n % 1000, NOW(3))"
+        " CONCAT('{\"name\": \"pod-', n, '\", \"image\": \"', REPEAT(LPAD(HEX(n * 40503), 32, '7'), 4),"
+        " '\"}'), 200, n % 1000, NOW(3))"
     )
     columns = "(user_id, method, path, module, body, status_code, duration, created_at)"
     return (

@@ -16,7 +16,7 @@ def read_coordinates(connection: Connection, facts: ServerFacts) -> Coordinates:
     On MariaDB `gtid` is @@gtid_binlog_pos, read apart: it belongs to the position only while nothing commits.
 
     Raises:
-        ServerUnfit: the binlog is off. PrivilegeMissing: REPLICATION CLIENT (BINLOG MONITOR) is missing.
+        ServerUnfit: the binlog is off, or leaves databases out. PrivilegeMissing: REPLICATION CLIENT (BINLOG MONITOR) is missing.
     """
     modern = not facts.mariadb and facts.version >= BINARY_LOG_STATUS_SINCE
     found = connection.row("SHOW BINARY LOG STATUS" if modern else "SHOW MASTER STATUS")
@@ -25,11 +25,23 @@ def read_coordinates(connection: Connection, facts: ServerFacts) -> Coordinates:
             f"cannot read the binlog position of {connection.endpoint.name}: the binlog is off",
             hint="set log_bin=binlog and a server_id in the server's configuration and restart it",
         )
+    _refuse_filters(connection, str(found[2] or ""), str(found[3] or ""))
     if facts.mariadb:
         gtid = str(connection.value("SELECT @@global.gtid_binlog_pos") or "")
     else:
         gtid = str(found[4] or "") if len(found) > 4 else ""
     return Coordinates(str(found[0]), int(found[1]), "".join(gtid.split()))
+
+
+def _refuse_filters(connection: Connection, only: str, ignored: str) -> None:
+    """What such a filter hides depends on each session's default database, so no list of databases would be the truth."""
+    hidden = set(filter(None, ignored.split(","))) - {"information_schema", "performance_schema"}
+    if only or hidden:
+        setting = f"binlog_do_db={only}" if only else f"binlog_ignore_db={','.join(sorted(hidden))}"
+        raise errors.ServerUnfit(
+            f"{connection.endpoint.name} leaves databases out of its binlog ({setting}): their changes could not be recovered",
+            hint="remove the filter from the server's configuration, restart it and take a full backup",
+        )
 
 
 def list_binlogs(connection: Connection) -> list[tuple[str, int]]:

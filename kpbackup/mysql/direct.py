@@ -43,7 +43,6 @@ LOCK_WAIT_S = 600  # what a killed run had sent is at most PIPELINE_BYTES
 PROGRESS_TABLE = f"{load.SCRATCH_SCHEMA}.replayed"
 
 _LOCK = "kpbackup_replay"
-_MORE_RESULTS = 0x0008
 _STATEMENT_ENDS_AT = binlog_events.HEADER_BYTES + 6
 
 
@@ -57,8 +56,12 @@ class Manner:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A packet whose answer is not read yet, up to which place it leads."""
+    """A packet whose answers are not read yet, one for each statement, and up to which place it leads.
 
+    Counted, because the server's flag for more of them cannot be trusted: it is missing in the answer to BINLOG.
+    """
+
+    answers: int
     size: int
     end: End | None
     transactions: int
@@ -298,7 +301,7 @@ class Applier:
     def _send(self, end: End | None, transactions: int) -> None:
         packet = b";".join(self._parts)
         self._wire.send(wire.COM_QUERY, packet)
-        self._sent.append(_Sent(len(packet), end, transactions))
+        self._sent.append(_Sent(len(self._parts), len(packet), end, transactions))
         self._sent_bytes += len(packet)
         self._parts, self._parts_bytes = [], 0
         while len(self._sent) > PIPELINE_PACKETS or self._sent_bytes > PIPELINE_BYTES:
@@ -318,15 +321,15 @@ class Applier:
         """Each by itself, waited for."""
         for statement in statements:
             self._wire.send(wire.COM_QUERY, statement)
-            self._sent.append(_Sent(0, None, 0))
+            self._sent.append(_Sent(1, 0, None, 0))
             self._answer()
 
     def _answer(self) -> None:
         sent = self._sent.popleft()
         self._sent_bytes -= sent.size
         try:
-            while self._wire.read_ok().status & _MORE_RESULTS:
-                pass
+            for _ in range(sent.answers):
+                self._wire.read_ok()
         except (errors.DatabaseError, errors.PrivilegeMissing) as exc:
             behind = f"{self._progress.file}:{self._progress.position}" if self._progress.file else "its start"
             raise errors.StepFailed(

@@ -109,7 +109,8 @@ def steps(stream: Iterable[StreamEvent]) -> Iterator[Step]:
             in_block = kind == events.MARIADB_GTID and not events.mariadb_gtid(event.data).standalone
             yield _begin(event)
         if kind in _ROWS:
-            data = event.data if has_crc or events.has_valid_crc(event.data) else events.seal_event(event.data)
+            data = row_events.uncompressed(event.data)
+            data = data if has_crc or events.has_valid_crc(data) else events.seal_event(data)
             ends = kind != row_events.TABLE_MAP and bool(row_events.rows_flags(event.data) & row_events.STATEMENT_ENDS)
             yield Rows(data, ends)
         elif kind in query_event.CONTEXT_EVENTS:

@@ -45,6 +45,8 @@ _KINDS = {
 }
 ROW_EVENTS = frozenset(_KINDS)
 
+_PLAIN_KINDS = {166: 23, 167: 24, 168: 25, 169: 30, 170: 31, 171: 32}
+
 _LARGEST_DEFLATE_RATIO = 1032
 _NEXT_LENGTH = struct.Struct("<H")
 
@@ -106,6 +108,27 @@ def parse_table_map(data: bytes) -> TableMap:
         return TableMap(table_id(data), schema, table, types, _metadata(types, data[at : at + length]))
     except (IndexError, ValueError) as exc:
         raise errors.IntegrityError(f"table map event is malformed: {exc}") from exc
+
+
+def uncompressed(data: bytes) -> bytes:
+    """A row event without MariaDB's compression, which BINLOG statements do not take; any other event as it is.
+
+    Raises:
+        IntegrityError: malformed.
+    """
+    if data[4] not in _PLAIN_KINDS:
+        return data
+    what, has_extra, _ = _KINDS[data[4]]
+    end = len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)
+    try:
+        at = events.HEADER_BYTES + 8
+        at += _NEXT_LENGTH.unpack_from(data, at)[0] if has_extra else 0
+        columns, at = read_lenenc_int(data, at)
+        at += (columns + 7) // 8 * (2 if what is Change.UPDATE else 1)
+        rows = decompressed(data[at:end])
+    except (struct.error, IndexError, ValueError, zlib.error) as exc:
+        raise errors.IntegrityError(f"compressed row event is malformed: {exc}") from exc
+    return events.seal_event(data[:4] + bytes([_PLAIN_KINDS[data[4]]]) + data[5:at] + rows)
 
 
 class RowCounter:

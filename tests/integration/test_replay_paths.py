@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 
+from kpbackup import errors
 from kpbackup.model import gtid as gtids
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.mysql import direct, follow, gtid_state, row_events
+from kpbackup.mysql import events as binlog_events
+from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql.events import StreamEvent
 from tests.integration import scenario
 from tests.integration.scenario import Scene
-from tests.servers import ports
+from tests.servers import plugins, ports
 from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
 from tests.servers.mysql97 import mysql97_server
@@ -54,13 +60,21 @@ class Shop:
     gone: str
 
 
+def maker(flavour: str) -> Any:
+    return mariadb_server if flavour == "mariadb" else mysql97_server
+
+
 @pytest.fixture(scope="module", params=["mariadb", "mysql"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     directory = tmp_path_factory.mktemp("paths")
     if request.param == "mysql":
         request.getfixturevalue("mysql97_programs")
-    make = mariadb_server if request.param == "mariadb" else mysql97_server
-    with make(directory / "source", server_id=71) as source, make(directory / "target", server_id=71) as target:
+    make = maker(request.param)
+    options = ("--log-bin-compress", "--log-bin-compress-min-len=10") if request.param == "mariadb" else ()
+    with (
+        make(directory / "source", server_id=71, options=options) as source,
+        make(directory / "target", server_id=71) as target,
+    ):
         scene = Scene(directory / "scene", source=source, target=target)
         source.execute(*SHOP)
         target.execute("SET GLOBAL event_scheduler = OFF", "SET GLOBAL log_bin_trust_function_creators = 1")
@@ -90,7 +104,7 @@ def newest_gtid(of: Server) -> str:
     return f"{uuid}:{intervals[-1][1]}"
 
 
-def gtid_state(of: Server) -> list[Any]:
+def state_of(of: Server) -> list[Any]:
     if of.product == "MariaDB":
         return scenario.rows(of, "SELECT @@GLOBAL.gtid_binlog_pos")
     return scenario.rows(of, "SELECT @@GLOBAL.gtid_executed")
@@ -131,7 +145,7 @@ def test_served_at_a_given_address_with_tls(shop: Shop, target: Server) -> None:
         assert process.returncode == 0, process.communicate()
     assert ("localhost", str(port), "Yes") in seen
     assert_same(shop, target)
-    assert gtid_state(target) == gtid_state(shop.source)
+    assert state_of(target) == state_of(shop.source)
     assert_clean(target)
 
 
@@ -140,9 +154,9 @@ def test_direct_keeps_the_sources_gtids(shop: Shop, target: Server) -> None:
     done = shop.scene.restore("--to", "latest")
     assert done["details"]["replay_path"] == "direct"
     assert_same(shop, target)
-    assert gtid_state(target) == gtid_state(shop.source)
+    assert state_of(target) == state_of(shop.source)
     if shop.flavour == "mariadb":
-        assert scenario.rows(target, "SELECT @@gtid_slave_pos") == gtid_state(shop.source)
+        assert scenario.rows(target, "SELECT @@gtid_slave_pos") == state_of(shop.source)
     assert_clean(target)
 
 
@@ -180,23 +194,23 @@ BINLOG = {"mariadb": ("BINLOG REPLAY",), "mysql": ("BINLOG_ADMIN",)}
 def test_an_account_that_may_not_replicate_gets_the_direct_path(shop: Shop, target: Server, no_weak: None) -> None:
     """Grouped under GTIDs of the target's own; the evidence has the source's coordinates."""
     weak_login(shop, target, *REPLICATION[shop.flavour])
-    before = gtid_state(target)
+    before = state_of(target)
     done = shop.scene.restore("--to", "latest")
     assert done["details"]["replay_path"] == "direct, grouped"
     assert done["details"]["reached"] == scenario.position(shop.source)
     assert_same(shop, target)
-    assert gtid_state(target) != gtid_state(shop.source) and gtid_state(target) != before
+    assert state_of(target) != state_of(shop.source) and state_of(target) != before
     assert_clean(target)
 
 
 def test_an_account_that_may_do_neither_is_refused_before_loading(shop: Shop, target: Server, no_weak: None) -> None:
     weak_login(shop, target, *REPLICATION[shop.flavour], *BINLOG[shop.flavour])
-    before = gtid_state(target)
+    before = state_of(target)
     said = shop.scene.refused(13, "restore", "database", "--yes", "--to", "latest")
     assert BINLOG[shop.flavour][0] in said and REPLICATION[shop.flavour][1] in said
     assert "mysql.rds_set_external_source" in said
     assert scenario.databases(target) == []
-    assert gtid_state(target) == before
+    assert state_of(target) == before
 
 
 def test_a_target_that_cannot_reach_us_is_found_before_loading(shop: Shop, target: Server) -> None:
@@ -219,8 +233,7 @@ def replayed(target: Server) -> int:
 @pytest.mark.parametrize(("shop", "manner"), [("mariadb", "kept"), ("mariadb", "grouped"), ("mysql", "kept")], indirect=["shop"])
 def test_a_killed_direct_replay_goes_on(shop: Shop, target: Server, tmp_path: Path, no_weak: None, manner: str) -> None:
     """Killed in the middle: nothing is lost, nothing is doubled in a table without a key."""
-    make = mariadb_server if shop.flavour == "mariadb" else mysql97_server
-    with make(tmp_path / "busy", server_id=72) as source:
+    with maker(shop.flavour)(tmp_path / "busy", server_id=72) as source:
         scene = Scene(tmp_path / "scene", source=source, target=target)
         source.execute("CREATE DATABASE shop", "CREATE TABLE shop.keyless (n INT, v VARCHAR(500))")
         scene.ok("init", "--keys", str(scene.keys))
@@ -244,3 +257,124 @@ def test_a_killed_direct_replay_goes_on(shop: Shop, target: Server, tmp_path: Pa
         assert scenario.truth(target) == scenario.truth(source)
         assert done["details"]["replay_path"] == ("direct" if manner == "kept" else "direct, grouped")
         assert done["details"]["reached"] == scenario.position(source)
+
+
+def test_filters_of_the_target_hide_nothing(shop: Shop, target: Server, tmp_path: Path) -> None:
+    """Its own appliers would leave the database out; BINLOG statements are not filtered."""
+    with maker(shop.flavour)(tmp_path / "filtering", server_id=73, options=("--replicate-ignore-db=shop",)) as filtering:
+        filtering.execute("SET GLOBAL event_scheduler = OFF")
+        shop.scene.settings["recovery"] = {**shop.scene.settings["recovery"], "target": scenario.login(filtering)}
+        shop.scene.settings["recovery"]["replay"] = {"path": "served"}
+        said = shop.scene.refused(26, "restore", "database", "--yes", "--to", "latest")
+        assert "filters replication" in said and "nothing was loaded" in said
+        assert scenario.databases(filtering) == []
+        shop.scene.settings["recovery"]["replay"] = {}
+        assert shop.scene.restore("--to", "latest")["details"]["replay_path"] == "direct"
+        assert_same(shop, filtering)
+
+
+def encrypted(directory: Path) -> tuple[str, ...]:
+    keys = directory / "keys.txt"
+    keys.write_text("1;" + "a7" * 32 + "\n")
+    keys.chmod(0o644)
+    loaded = plugins.options(plugins.installed_mariadb(), ["file_key_management"])
+    return (*loaded, "--encrypt-binlog", f"--file-key-management-filename={keys}")
+
+
+@pytest.mark.parametrize("what", ["binlog_ignore_db=hidden", "encrypted"])
+def test_a_source_whose_binlog_is_not_all_to_be_read_is_refused(tmp_path: Path, what: str) -> None:
+    options = encrypted(tmp_path) if what == "encrypted" else (f"--{what}",)
+    with mariadb_server(tmp_path / "source", server_id=74, options=options) as source:
+        scene = Scene(tmp_path / "scene", source=source)
+        source.execute("CREATE DATABASE hidden")
+        scene.ok("init", "--keys", str(scene.keys))
+        assert what in scene.refused(14, "backup", "full")
+
+
+def test_a_gtid_never_seen(shop: Shop, target: Server) -> None:
+    unseen = "1-71-999999" if shop.flavour == "mariadb" else f"{shop.gone.partition(':')[0]}:999999"
+    for option in ("--to-gtid", "--before-gtid"):
+        assert unseen in shop.scene.refused(22, "restore", "database", "--yes", option, unseen)
+    assert scenario.databases(target) == []
+
+
+def test_an_event_larger_than_a_packet_of_the_target(shop: Shop, target: Server) -> None:
+    """Refused by its size; of its own transaction nothing is there, of those before it no hole."""
+    large = "INSERT INTO wide.t VALUES (2, REPEAT('x', 15000000))"
+    before = scenario.rows(target, "SELECT @@GLOBAL.max_allowed_packet")[0][0]
+    with shop.source.connect() as connection:
+        connection.execute("SET GLOBAL max_allowed_packet = 67108864")
+    start = new_file(shop.source)
+    shop.source.execute("CREATE DATABASE wide", "CREATE TABLE wide.t (i INT PRIMARY KEY, v LONGBLOB)",
+                        "INSERT INTO wide.t VALUES (1, 'x')", large)
+    end = coordinates_of(shop.source)
+    target.execute("SET GLOBAL max_allowed_packet = 16777216")
+    try:
+        with target.connect() as connection:
+            facts = server_facts.read_facts(connection)
+            gtid_state.set_state(connection, facts, "")
+        stream = follow.follow(shop.source.endpoint, flavour=shop.flavour, start=start, until=end)
+        events = (event for event in stream if isinstance(event, StreamEvent))
+        scenario.wipe(target)
+        with (
+            direct.opened(target.endpoint, facts, direct.Manner(keeps_gtids=True)) as applier,
+            pytest.raises(errors.StepFailed, match="does not fit into the max_allowed_packet"),
+        ):
+            applier.run(events)
+        assert scenario.rows(target, "SELECT i FROM wide.t") in ([], [(1,)])
+    finally:
+        target.execute(f"SET GLOBAL max_allowed_packet = {before}")
+        shop.source.execute("DROP DATABASE wide")
+
+
+@pytest.mark.parametrize("keeps_gtids", [True, False])
+def test_the_last_answer_is_waited_for(shop: Shop, target: Server, keeps_gtids: bool) -> None:
+    """A failure of the very last transaction is one, and when there is none everything is there at once."""
+    start = new_file(shop.source)
+    with shop.source.connect() as connection:
+        connection.execute("CREATE DATABASE many")
+        connection.execute("CREATE TABLE many.t (i INT PRIMARY KEY)")
+        for number in range(150):
+            connection.execute(f"INSERT INTO many.t VALUES ({number})")
+    end = coordinates_of(shop.source)
+    try:
+        for in_the_way in (False, True):
+            target.execute("DROP DATABASE IF EXISTS many", "DROP DATABASE IF EXISTS kpbackup_restore",
+                           "CREATE DATABASE kpbackup_restore")
+            with target.connect() as connection:
+                facts = server_facts.read_facts(connection)
+                gtid_state.set_state(connection, facts, "")
+            stream = follow.follow(shop.source.endpoint, flavour=shop.flavour, start=start, until=end)
+            with direct.opened(target.endpoint, facts, direct.Manner(keeps_gtids)) as applier:
+                applier.begin(start)
+                if not in_the_way:
+                    assert applier.run(event for event in stream if isinstance(event, StreamEvent)).transactions == 152
+                    assert scenario.rows(target, "SELECT COUNT(*) FROM many.t") == [(150,)]
+                    continue
+                with pytest.raises(errors.StepFailed, match="Duplicate entry '149'"):
+                    applier.run(_with_a_row_in_the_way(stream, target))
+    finally:
+        shop.source.execute("DROP DATABASE many")
+        target.execute("DROP DATABASE kpbackup_restore")
+
+
+def _with_a_row_in_the_way(stream: Any, target: Server) -> Iterator[StreamEvent]:
+    """The events; when the table has been made, the row of the last transaction is put there."""
+    is_made = False
+    for event in stream:
+        if isinstance(event, StreamEvent):
+            if not is_made and event.type == row_events.TABLE_MAP:
+                target.execute("SET sql_log_bin = 0", "INSERT INTO many.t VALUES (149)")
+                is_made = True
+            yield event
+
+
+def new_file(source: Server) -> Coordinates:
+    """The beginning of a new binlog file."""
+    source.execute("FLUSH BINARY LOGS")
+    return Coordinates(coordinates_of(source).file, binlog_events.FIRST_POSITION)
+
+
+def coordinates_of(source: Server) -> Coordinates:
+    file, _, position = scenario.position(source).rpartition(":")
+    return Coordinates(file, int(position))
