@@ -35,8 +35,8 @@
 {{- if not $values.secrets.signing.name -}}
 {{- fail "kpbackup: mode sidecar needs secrets.signing.name: before the database is there, nothing can make the key. Make one with `minisign -G -W -s signing.key -p signing.pub` and create the Secret from both files." -}}
 {{- end -}}
-{{- if and (include "kpbackup.application" .) $values.rbac.create -}}
-{{- fail "kpbackup: mode sidecar runs with the account of the database's pod, which this chart cannot give the right to read the application: use mode daemon, or set rbac.create: false and bind that account to a Role of your own." -}}
+{{- if and (include "kpbackup.fullAsksApi" .) $values.rbac.create -}}
+{{- fail "kpbackup: mode sidecar runs with the account of the database's pod, which this chart cannot give rights: for config.application and config.notify.kubernetes_events use mode daemon, or set rbac.create: false and bind that account to a Role of your own." -}}
 {{- end -}}
 {{- if $values.preUpgradeBackup.enabled -}}
 {{- fail "kpbackup: preUpgradeBackup is a Job of its own and cannot reach a database that only its sidecar reaches: leave it off in mode sidecar." -}}

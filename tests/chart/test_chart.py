@@ -27,7 +27,7 @@ MODES = {"daemon": {}, "cronjob": CRONJOB, "sidecar": SIDECAR}
 def test_every_combination_is_taken_by_kubernetes(mode: str) -> None:
     for chosen in itertools.product((False, True), repeat=len(FEATURES)):
         picked = [values for values, is_chosen in zip(FEATURES.values(), chosen, strict=True) if is_chosen]
-        if mode == "sidecar" and HOOK in picked:
+        if mode == "sidecar" and (HOOK in picked or EVENTS in picked):
             continue  # refused, see below
         found = rendering.objects(base(MODES[mode], *picked))
         names = [(item["kind"], item["metadata"]["name"]) for item in found]
@@ -263,6 +263,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"config": {"source": {"host": ""}}}, "config.source.host and config.source.user must name"),
     ({"config": {"repository": {"url": None}}}, "config.repository.url must say where"),
     (rendering.merged(SIDECAR, APPLICATION), "mode sidecar runs with the account of the database's pod"),
+    (rendering.merged(SIDECAR, EVENTS), "which this chart cannot give rights"),
     ({"leases": {"enabled": False}}, "leases cannot be switched off"),
     (rendering.merged(CRONJOB, {"config": {"archive": {"continuous": True}}}), "mode cronjob cannot archive continuously"),
     ({"drill": {"enabled": True}}, "a drill without the private identity"),
