@@ -82,9 +82,9 @@ class Program:
         self._path = path
 
     def install(self, access: Access, wanted: Installation) -> int:
-        wait = ("--wait",) if wanted.waits else ()
-        words = (*wait, "--timeout", f"{wanted.timeout_s:.0f}s", "--description", wanted.description)
-        return int(self._run(access, wanted, *words).get("version", 0))
+        waiting = ("--wait",) if wanted.waits else ()
+        words = ("--timeout", f"{wanted.timeout_s:.0f}s", "--description", wanted.description)
+        return int(self._run(access, wanted, *waiting, *words).get("version", 0))
 
     def render(self, access: Access, wanted: Installation) -> str:
         return str(self._run(access, wanted, "--dry-run=server").get("manifest", ""))

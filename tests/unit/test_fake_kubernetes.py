@@ -6,6 +6,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -60,6 +61,10 @@ WEB = "/apis/apps/v1/namespaces/default/deployments"
 def web(cluster: Cluster) -> Iterator[Any]:
     code, made = ask(cluster, "POST", WEB, DEPLOYMENT)
     assert code == 201
+    deadline = time.monotonic() + 60
+    while made.get("status", {}).get("readyReplicas") != 2:  # each status that is written makes what was read before stale
+        assert time.monotonic() < deadline
+        made = ask(cluster, "GET", f"{WEB}/web")[1]
     yield made
     ask(cluster, "DELETE", f"{WEB}/web")
 
