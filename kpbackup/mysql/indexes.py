@@ -120,6 +120,8 @@ def _reason_to_keep_all(create_sql: str, lines: list[str], end: str, *, referenc
         return "a foreign key needs the indexes"
     if "WITH SYSTEM VERSIONING" in end:
         return "the table keeps its history"
+    if "`FTS_DOC_ID" in create_sql.upper():
+        return "InnoDB takes its FULLTEXT document ids, and the index of that name, only with the table"
     return ""
 
 

@@ -42,9 +42,13 @@ def figures(evidence: Mapping[str, Any]) -> str:
         "| scripts of | scripts | tables | other objects | wrong by kpbackup | wrong by `mariadb-dump \\| mariadb` |",
         "|---|---|---|---|---|---|",
         *(_row(f"`{suite}`", row) for suite, row in evidence["suites"].items()), _row("**all**", total), "",
-        "Wrong by kpbackup:", "",
+        "Where kpbackup stopped, so that all of the batch is missing:", "",
     ]
-    wrong = evidence["wrong"]["kpbackup"]
+    stopped = evidence["stopped"]
+    lines += [f"- {_short(one)}" for one in stopped] or ["- nowhere"]
+    lines += ["", "Wrong by kpbackup elsewhere:", ""]
+    suites = tuple(f" ({one.partition(':')[0]}," for one in stopped)
+    wrong = {key: what for key, what in evidence["wrong"]["kpbackup"].items() if not any(suite in key for suite in suites)}
     lines += [f"- {name}: {_short(found[0])}" for name, found in list(wrong.items())[:_LISTED]] or ["- nothing"]
     lines += [f"- {len(wrong) - _LISTED} more, in the evidence"] if len(wrong) > _LISTED else []
     return "\n".join([*lines, "", ""])
@@ -57,4 +61,4 @@ def _row(name: str, row: Mapping[str, int]) -> str:
 
 
 def _short(text: str) -> str:
-    return " ".join(text.split())[:160].replace("|", "\\|").replace("`", "'")
+    return " ".join(text.split())[:220].replace("|", "\\|").replace("`", "'")

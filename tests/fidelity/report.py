@@ -170,11 +170,11 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     suites: dict[str, Counter[str]] = {}
     wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, "mariadb-dump": {}}
     stopped: list[str] = []
-    for one in found:
+    for number, one in enumerate(found, start=1):
         row = suites.setdefault(one["suite"], Counter())
         row.update({name: one[name] for name in ("scripts", "unreadable", "tables", "others")})
         for name, listed in wrong.items():
-            listed |= one[name]["wrong"]
+            listed |= {f"{key} ({one['suite']}, batch {number})": what for key, what in one[name]["wrong"].items()}
             row[f"{name} tables"] += page.tables(one[name]["wrong"])
             row[f"{name} others"] += len(one[name]["wrong"]) - page.tables(one[name]["wrong"])
         stopped += [f"{one['suite']}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []

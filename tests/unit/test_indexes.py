@@ -116,3 +116,11 @@ def test_definitions_differ_by_more_than_the_counter() -> None:
     assert indexes.same_definition(PLAIN.replace("=17", "=99"), PLAIN)
     assert not indexes.same_definition(PLAIN, PLAIN.replace("`who`(10)", "`who`(11)"))
     assert not indexes.same_definition(PLAIN, PLAIN.replace("COMMENT 'a, ", "COMMENT 'a AUTO_INCREMENT=17, "))
+
+
+def test_document_ids_of_ones_own_come_with_the_table() -> None:
+    """InnoDB refuses to add the index FTS_DOC_ID_INDEX later."""
+    keys = ("UNIQUE KEY `FTS_DOC_ID_INDEX` (`FTS_DOC_ID`)", "FULLTEXT KEY `t` (`t`)")
+    found = indexes.defer(with_lines("`FTS_DOC_ID` bigint unsigned NOT NULL", "`t` text", *keys))
+    assert found.statements == ()
+    assert "document ids" in found.reason
