@@ -82,7 +82,7 @@ def test_a_full_backup_and_incrementals_beside_it(source: Server, tmp_path: Path
     allow(source, connections)
     scene = Scene(tmp_path / "scene", source=source)
     # slow enough for many passes beside it
-    scene.settings["source"] = as_account(scene.settings["source"], tmp_path, connections, bandwidth_limit="8MiB")
+    scene.settings["source"] = as_account(scene.settings["source"], tmp_path, connections, bandwidth_limit="4MiB")
     scene.ok("init", "--keys", str(scene.keys))
     with counting(source) as first:
         scene.ok("backup", "full")
