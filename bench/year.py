@@ -100,14 +100,14 @@ class Paged(Growing):
 
 def main() -> int:
     days = int(os.environ.get("DAYS") or 365)
-    memory = Path("/dev/shm")
+    memory, load = Path("/dev/shm"), round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory(prefix="kp-year-", dir=memory if memory.is_dir() else None) as directory:
         made = _make(Path(directory), days)
         results = {name: _measured(Path(directory), arguments) for name, arguments in _questions(made).items()}
         results["status"] = _measured(Path(directory), None)
     found = {
         "made_at": canonical.time_text(datetime.now(UTC)), "segments": made.segments, "sets": made.sets,
-        "objects": made.segments + made.sets, "results": results,
+        "objects": made.segments + made.sets, "results": results, "load_1min": load,
     }
     slow = [name for name, one in results.items() if not one["met"]]
     if days == 365 or os.environ.get("KEEP"):
@@ -150,7 +150,7 @@ def _measured(directory: Path, question: list[str] | None) -> dict[str, Any]:
     argv = [sys.executable, "-m", "bench.year", "ask", str(directory), *question] if question else [
         sys.executable, "-m", "kpbackup", "--config", str(directory / "kpbackup.yaml"), "status", "--json",
     ]
-    seconds, peak_kib, asked = [], 0, 0
+    seconds, cpu, peak_kib, asked = [], [], 0, 0
     for _ in range(ROUNDS):
         started = time.monotonic()
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
@@ -158,6 +158,7 @@ def _measured(directory: Path, question: list[str] | None) -> dict[str, Any]:
             _, code, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(code)
         seconds.append(time.monotonic() - started)
+        cpu.append(usage.ru_utime + usage.ru_stime)
         peak_kib = max(peak_kib, usage.ru_maxrss)
         answer = json.loads(output)
         asked = answer.get("requests", 0)
@@ -167,6 +168,7 @@ def _measured(directory: Path, question: list[str] | None) -> dict[str, Any]:
     limit = PLAN_LIMIT_S if question else STATUS_LIMIT_S
     return {
         "seconds": [round(one, 2) for one in seconds], "median_s": round(median, 2), "limit_s": limit,
+        "median_cpu_s": round(sorted(cpu)[len(cpu) // 2], 2),
         "peak_mib": round(peak_kib / 1024), "requests": asked, "met": median < limit and peak_kib / 1024 < PLAN_LIMIT_MIB,
     }
 
@@ -194,14 +196,16 @@ def ask(directory: str, kind: str, text: str) -> int:
 def _table(found: dict[str, Any]) -> str:
     lines = [
         f"Made at {found['made_at']}: {found['segments']:,} segments of a minute each, {found['sets']} sets, in a directory; each"
-        " question asked by a new process, start-up included.",
-        "", "| question | median s | all runs, s | limit s | peak MiB | requests | |", "|---|---|---|---|---|---|---|",
+        f" question asked by a new process, start-up included. Load of the machine before: {found['load_1min']}.",
+        "",
+        "| question | median s | all runs, s | limit s | CPU s | peak MiB | requests | |", "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in found["results"].items():
         runs = " ".join(f"{second:.2f}" for second in one["seconds"])
         met = "met" if one["met"] else "**missed**"
         asked = one["requests"] or "-"
-        lines.append(f"| {name} | {one['median_s']:.2f} | {runs} | {one['limit_s']:g} | {one['peak_mib']} | {asked} | {met} |")
+        figures = f"{one['median_s']:.2f} | {runs} | {one['limit_s']:g} | {one['median_cpu_s']:.2f} | {one['peak_mib']} | {asked}"
+        lines.append(f"| {name} | {figures} | {met} |")
     return "\n".join(lines)
 
 
