@@ -4,7 +4,7 @@ Interleaved runs, each into a fresh server that holds the tables as they were be
 the source after the clock has stopped. kpbackup reads binlog files as `mysqlbinlog` does, so that reading and opening a
 repository is on neither side. Wall time and processor time of client and server.
 
-`--write` keeps a whole run as docs/evidence/replay.json and its table in docs/benchmarks.md.
+Prints the table; `--json FILE` keeps the runs.
 """
 
 from __future__ import annotations
@@ -31,10 +31,6 @@ from kpbackup.mysql import binlog_file, coordinates, direct, facts, gtid_state, 
 from kpbackup.mysql.events import StreamEvent
 from tests.servers import mariadb, mysql97
 from tests.servers.database import Server
-
-EVIDENCE = Path("docs/evidence/replay.json")
-PAGE = Path("docs/benchmarks.md")
-BEGINS, ENDS = "<!-- replay begins -->", "<!-- replay ends -->"
 
 PROGRAMS = {"mariadb": "`mariadb-binlog \\| mariadb`", "mysql": "`mysqlbinlog \\| mysql`"}
 
@@ -165,7 +161,7 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The table of docs/benchmarks.md: medians, and how many times faster than the programs; CPU is client and server."""
+    """Medians, and how many times faster than the programs; CPU is client and server."""
     lines = [
         f"{document['transactions']:,} transactions, {document['rounds']} interleaved runs each, medians; every run's tables"
         f" equal the source's by CHECKSUM. Made {document['made_at']}, {document['machine']['cores']} cores, load"
@@ -192,21 +188,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.replay", description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=transactions.COUNT, help="transactions (default: 100000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each variant (default: 3)")
-    parser.add_argument("--write", action="store_true", help=f"keep it: {EVIDENCE}, {PAGE}")
+    parser.add_argument("--json", metavar="FILE", help="write the runs to FILE as well")
     arguments = parser.parse_args()
     document = measure(arguments.count, arguments.rounds)
-    text = table(document)
-    print(text)
-    if arguments.write:
-        EVIDENCE.write_text(json.dumps(document, indent=1) + "\n")
-        write_page(text)
-
-
-def write_page(text: str) -> None:
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGINS)
-    _, _, after = rest.partition(ENDS)
-    PAGE.write_text(f"{before}{BEGINS}\n{text}\n{ENDS}{after}")
+    print(table(document))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
