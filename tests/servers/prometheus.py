@@ -41,7 +41,7 @@ def programs() -> Path:
 
 def promtool(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(programs() / "promtool"), *words], input=stdin, capture_output=True, text=True, timeout=120, check=False
+        [str(programs() / "promtool"), *words], input=stdin, capture_output=True, text=True, timeout=600, check=False
     )
 
 
