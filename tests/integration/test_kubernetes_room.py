@@ -118,7 +118,8 @@ def packed() -> bytes:
 
 
 def values(**more: Any) -> dict[str, Any]:
-    return {"mysql": {"internal": {"password": "KPDEMO-SECRET-db"}}, "security": {"jwtSecret": "KPDEMO-SECRET-jwt"}, **more}
+    passwords = {"password": "KPDEMO-SECRET-db", "rootPassword": "KPDEMO-SECRET-root"}
+    return {"mysql": {"internal": passwords}, "security": {"jwtSecret": "KPDEMO-SECRET-jwt"}, **more}
 
 
 def test_a_release_is_made_again_from_its_own_record(cluster: Cluster, access: client.Access, packed: bytes) -> None:
