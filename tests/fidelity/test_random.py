@@ -16,7 +16,7 @@ from tests.integration import scenario
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
 
-EXAMPLES = 40 if WHOLE else 2
+EXAMPLES = 40 if WHOLE else 1
 TABLES = 12
 
 

@@ -14,6 +14,11 @@ SCENES = (values, columns, keys, programs, history)
 OF_ROWS = ("rows", "NULLs in", "values of", "whole rows", "past and present", "existence", "next AUTO_INCREMENT", "state")
 
 
+def of_row_end(one: judge.Difference) -> bool:
+    """The end of a row that goes on is the last moment a server knows: 2038 on 10.11, 2106 on 11.8."""
+    return one.key[1] == "history" and one.aspect.endswith((" of e", " of row_end", "whole rows from column 0"))
+
+
 @pytest.mark.usefixtures("mariadb118_programs")
 def test_a_newer_server_holds_the_same(tmp_path: Path) -> None:
     with (
@@ -29,5 +34,5 @@ def test_a_newer_server_holds_the_same(tmp_path: Path) -> None:
         work.restore("--to", "latest")
         expected, found = judge.read(source.port, accounts=False), judge.read(target.port, accounts=False)
     assert len(expected) > 150
-    differing = [one for one in judge.differences(expected, found) if one.aspect.startswith(OF_ROWS)]
+    differing = [one for one in judge.differences(expected, found) if one.aspect.startswith(OF_ROWS) and not of_row_end(one)]
     assert "\n".join(map(str, differing)) == ""

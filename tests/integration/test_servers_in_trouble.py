@@ -107,7 +107,7 @@ def test_a_table_emptied_during_a_dump(scene: Scene, servers: tuple[Server, Serv
     held = scenario.truth(source)
     ended = backup_while(scene, lambda: source.execute(f"TRUNCATE TABLE shop.t{TABLES - 1}"))
     if ended.code == 0:
-        scene.restore("--to-position", scene.ok("list")["timelines"][0]["sets"][0]["coordinates"])
+        scene.restore("--to-position", scene.ok("list")["sets"][0]["coordinates"])
         assert scenario.truth(target) == held
     else:
         assert ended.code == 28
