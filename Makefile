@@ -5,6 +5,8 @@ SIZE ?= small
 KEEP ?=
 EXAMPLES ?= 20000
 ARGS ?=
+# tests wait for servers most of the time: two cores keep four processes
+JOBS ?= 4
 SECONDS ?=
 SEED ?=
 
@@ -40,8 +42,8 @@ check: setup-check ## lint, types, layers, insecure habits
 soak: setup-test ## long runs under random faults (SECONDS=, SEED=; ARGS=faults only that part); docs/reliability.md
 	@SECONDS="$(SECONDS)" SEED="$(SEED)" $(PYTHON) -m soak $(ARGS)
 
-test: setup-test ## all tests, on real servers (ARGS="-k wire -x" goes to pytest)
-	$(PYTHON) -m pytest $(ARGS)
+test: setup-test ## all tests, on real servers, JOBS processes side by side (ARGS="-k wire -x" goes to pytest)
+	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 inputs each
 	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)

@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,18 @@ from tests.servers.mysql97 import mysql97_server
 from tests.servers.s3 import S3Server, s3_server
 
 _server_ids = itertools.count(101)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of a run in several processes tells the first one which servers it started."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["exercised"] = exercised.everything()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    for product, version in getattr(node, "workeroutput", {}).get("exercised", ()):
+        exercised.record(product, version)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,4 +1,4 @@
-"""Which servers this process has really started: the last word of a test run."""
+"""Which servers this process and its workers have really started: the last word of a test run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ _versions: dict[str, set[str]] = {}
 def record(product: str, version: str) -> None:
     """Notes a server that answered, e.g. `record("MariaDB", "10.11.19")`."""
     _versions.setdefault(product, set()).add(version)
+
+
+def everything() -> list[list[str]]:
+    """(product, version) of all, as a worker hands them on."""
+    return [[product, version] for product, versions in _versions.items() for version in sorted(versions)]
 
 
 def line() -> str:
