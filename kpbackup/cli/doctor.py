@@ -49,8 +49,8 @@ def doctor(
     }
     parts: list[render.Part] = []
     for one in found:
-        parts.append(f"{one.finding.severity:<8}{one.area}: {one.finding.what}")
-        parts += [f"        {label}: {text}" for label, text in (("why", one.finding.why), ("mend", one.finding.mend)) if text]
+        parts.append(render.Judged(one.finding.severity, f"{one.area}: {one.finding.what}"))
+        parts += [f"         {label}: {text}" for label, text in (("why", one.finding.why), ("mend", one.finding.mend)) if text]
     room.printer.show(document, *parts)
     if wrong:
         raise errors.DoctorFailed(
