@@ -35,6 +35,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "pin": ("kpbackup pin SET --reason 'before the migration to version 2'",),
     "unpin": ("kpbackup unpin SET",),
     "prune": ("kpbackup prune --dry-run", "kpbackup prune"),
-    "doctor": ("kpbackup doctor", "kpbackup doctor --as-attacker"),
+    "doctor": ("kpbackup doctor", "kpbackup doctor --as-attacker", "kpbackup doctor --checklist"),
     "version": ("kpbackup version",),
 }
