@@ -31,7 +31,8 @@ def script(name: str) -> str:
     """What a shell must read to complete; for the shell that runs this."""
     from typer._completion_shared import get_completion_script
 
-    return get_completion_script(prog_name=name, complete_var=VARIABLE, shell=_shell())
+    found = _shell()
+    return get_completion_script(prog_name=name, complete_var=VARIABLE, shell=found)  # nosec B604: a name, nothing is run by it
 
 
 def install(name: str) -> tuple[str, str]:
@@ -39,7 +40,7 @@ def install(name: str) -> tuple[str, str]:
     from typer._completion_shared import install
 
     try:
-        shell, path = install(shell=_shell(), prog_name=name, complete_var=VARIABLE)
+        shell, path = install(shell=_shell(), prog_name=name, complete_var=VARIABLE)  # nosec B604: a name, nothing is run by it
     except OSError as exc:
         hint = f"{name} --show-completion prints the script, to be put where you like"
         raise errors.LocalIOError(f"cannot install completion: {exc}", hint=hint) from exc
