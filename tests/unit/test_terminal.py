@@ -8,13 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from kpbackup.cli import context, main, verbs
 from kpbackup.cli.examples import EXAMPLES
+from tests import terminal
 from tests.unit.test_cli_frame import ROOT, environment, run
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -76,27 +76,8 @@ def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None
 
 def drawn(*words: str, **environ: str) -> str:
     """What the program writes to a terminal that is its standard output and error."""
-    ours, theirs = os.openpty()
-    got: list[bytes] = []
-
-    def read() -> None:
-        try:
-            while data := os.read(ours, 65536):
-                got.append(data)
-        except OSError:  # the other end is closed
-            pass
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        argv = [sys.executable, "-m", "kpbackup.cli.main", *words]
-        env = {**environment(TERM="xterm", COLUMNS="200"), **environ}
-        subprocess.run(argv, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, timeout=60, check=False)
-    finally:
-        os.close(theirs)
-        reader.join()
-        os.close(ours)
-    return b"".join(got).decode()
+    argv = [sys.executable, "-m", "kpbackup.cli.main", *words]
+    return terminal.drawn(argv, env={**environment(TERM="xterm", COLUMNS="200"), **environ}, cwd=ROOT)[1]
 
 
 def test_colours_are_for_terminals_that_want_them(tmp_path: Path) -> None:
