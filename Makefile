@@ -11,7 +11,7 @@ SECONDS ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check test test-kills fuzz audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills fuzz audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -32,12 +32,15 @@ fidelity: setup-test ## thousands of tables of MariaDB's own tests through kpbac
 	KPBACKUP_TEST_FIDELITY=whole $(PYTHON) -m pytest tests/fidelity
 	@$(PYTHON) -m tests.fidelity.report --keep $(ARGS)
 
-check: setup-check ## lint, types, layers, insecure habits
+check: setup-check docs ## lint, types, layers, insecure habits, links of the documents
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m mypy -p kpbackup
 	$(PYTHON) -m mypy tests $(wildcard demo bench soak)
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) -m bandit --quiet --recursive --severity-level medium --configfile pyproject.toml kpbackup
+
+docs: setup-check ## the documents as pages in build/site; a broken link or a page that no menu leads to is an error
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 soak: setup-test ## long runs under random faults (SECONDS=, SEED=; ARGS=faults only that part); docs/reliability.md
 	@SECONDS="$(SECONDS)" SEED="$(SEED)" $(PYTHON) -m soak $(ARGS)

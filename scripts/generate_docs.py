@@ -128,6 +128,10 @@ def commands() -> Iterator[str]:
         yield ""
         yield inspect.cleandoc(command.help or "")
         yield ""
+        yield "```sh"
+        yield from command.examples
+        yield "```"
+        yield ""
         yield from _options(command)
 
 

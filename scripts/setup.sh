@@ -4,7 +4,6 @@
 #   demo   base + MariaDB's programs (no service), age, minisign, zstd, the S3 server
 #   check  base + the checkers
 #   test   demo + check + chromium, which the status page is tried in
-#   test   demo + check
 #   audit  base + pip-audit, and what writes the bill of materials
 #   bench  demo + mydumper
 # A second run finds everything in place in a moment and needs no root. Stopped half-way it is simply run again.

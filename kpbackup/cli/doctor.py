@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kpbackup import errors
 from kpbackup.cli import context, render
 
-ORDER = ("error", "warning", "ok")
+if TYPE_CHECKING:
+    from kpbackup.service.doctor import Examined
+
+ORDER = ("error", "warning", "unknown", "ok")
 
 
 def doctor(
@@ -18,6 +21,10 @@ def doctor(
         bool,
         typer.Option("--as-attacker", help="Try, with the credentials at hand, to decrypt, overwrite and delete; only probes."),
     ] = False,
+    checklist: Annotated[
+        bool,
+        typer.Option("--checklist", help="Walk the high-availability list of the application in its cluster instead."),
+    ] = False,
     json: context.JsonOption = False,
 ) -> None:
     """Examine source, binlog settings, privileges, store, repository, keys and clock; say how to mend what is wrong.
@@ -25,14 +32,16 @@ def doctor(
     With --as-attacker, run where backups are made: what could somebody do who took over this machine? It tries to open the
     newest backup and to overwrite and delete probe objects of its own, and says what it could.
 
-    Exits 29 when something must be mended; warnings alone exit 0.
+    With --checklist it walks the list for highly available deployments instead: replicas, anti-affinity, database, load balancer,
+    TLS, probes, disruption budgets, backup policy and alerts, of the release that `application` in the settings names. What could
+    not be seen, for want of rights for example, is said to be unknown. Nothing is changed.
+
+    Exits 29 when something must be mended; warnings and unknowns alone exit 0.
     """
     room = context.of(ctx, json=json)
-    from kpbackup.service import attacker
-    from kpbackup.service.doctor import examine
-
-    findings = attacker.attack(room.settings) if as_attacker else examine(room.settings)
-    found = sorted(findings, key=lambda one: ORDER.index(one.finding.severity))
+    if as_attacker and checklist:
+        raise errors.UsageError("--as-attacker and --checklist are two examinations", hint="run one after the other")
+    found = sorted(_findings(room, as_attacker, checklist), key=lambda one: ORDER.index(one.finding.severity))
     wrong = [one for one in found if one.finding.severity == "error"]
     document = {
         "healthy": not wrong,
@@ -49,11 +58,21 @@ def doctor(
     }
     parts: list[render.Part] = []
     for one in found:
-        parts.append(f"{one.finding.severity:<8}{one.area}: {one.finding.what}")
-        parts += [f"        {label}: {text}" for label, text in (("why", one.finding.why), ("mend", one.finding.mend)) if text]
+        parts.append(render.Judged(one.finding.severity, f"{one.area}: {one.finding.what}"))
+        parts += [f"         {label}: {text}" for label, text in (("why", one.finding.why), ("mend", one.finding.mend)) if text]
     room.printer.show(document, *parts)
     if wrong:
         raise errors.DoctorFailed(
             f"{len(wrong)} of {len(found)} findings must be mended: {'; '.join(one.finding.what for one in wrong)}",
             hint=wrong[0].finding.mend or "see the findings above",
         )
+
+
+def _findings(room: context.Context, as_attacker: bool, checklist: bool) -> list[Examined]:
+    from kpbackup.service import attacker
+    from kpbackup.service import checklist as checklists
+    from kpbackup.service.doctor import examine
+
+    if as_attacker:
+        return attacker.attack(room.settings)
+    return checklists.walk(room.settings) if checklist else examine(room.settings)

@@ -23,7 +23,7 @@ import typer
 import typer.main
 
 from kpbackup import errors, logs
-from kpbackup.cli import context, render, verbs
+from kpbackup.cli import completion, context, render, verbs
 
 GC_THRESHOLD = 20_000  # new objects between two looks for cycles; Python's own 700 suits small programs
 PROGRAM = "kpbackup"
@@ -68,6 +68,34 @@ LogFormatOption = Annotated[LogFormat | None, typer.Option("--log-format", help=
 LogLevelOption = Annotated[LogLevel | None, typer.Option("--log-level", help="Least level that is logged.")]
 
 
+def _install_completion(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        shell, path = completion.install(PROGRAM)
+        print(f"completion for {shell} is in {path}; a new {shell} reads it")
+        raise typer.Exit
+
+
+def _show_completion(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        print(completion.script(PROGRAM))
+        raise typer.Exit
+
+
+InstallCompletionOption = Annotated[
+    bool,
+    typer.Option(
+        "--install-completion", is_eager=True, callback=_install_completion,
+        help="Make this shell (bash, zsh, fish) complete commands and options, and exit.",
+    ),
+]
+ShowCompletionOption = Annotated[
+    bool,
+    typer.Option(
+        "--show-completion", is_eager=True, callback=_show_completion, help="Print the shell's script for that, and exit."
+    ),
+]
+
+
 def _options(
     ctx: typer.Context,
     config: ConfigOption = None,
@@ -76,6 +104,8 @@ def _options(
     json: JsonOption = False,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    install_completion: InstallCompletionOption = False,
+    show_completion: ShowCompletionOption = False,
 ) -> None:
     """Back up MySQL and MariaDB, and restore them to the moment before an accident.
 
@@ -150,6 +180,9 @@ def _guarded(words: list[str], room: context.Context) -> int:
 
 def _run(words: list[str], room: context.Context) -> int:
     command = program()
+    completed = completion.answer(command, PROGRAM, room)
+    if completed is not None:
+        return completed
     try:
         with command.make_context(PROGRAM, words, obj=room) as ctx:
             outcome = command.invoke(ctx)
@@ -211,9 +244,9 @@ def _defect(room: context.Context, exc: Exception) -> int:
 
 def _complain(room: context.Context, message: str, *, kind: str, code: int, hint: str = "") -> int:
     """Tells an ending on standard error and, in JSON mode when nothing was answered yet, on standard output. The exit code."""
-    print(f"{PROGRAM}: {render.printable(message, lines=True)}", file=sys.stderr)
+    print(f"{render.painted(f'{PROGRAM}:', 'error', sys.stderr)} {render.printable(message, lines=True)}", file=sys.stderr)
     if hint:
-        print(f"hint: {render.printable(hint, lines=True)}", file=sys.stderr)
+        print(f"{render.painted('hint:', 'hint', sys.stderr)} {render.printable(hint, lines=True)}", file=sys.stderr)
     if room.printer.json and not room.printer.answered:
         try:
             room.printer.show({"error": {"kind": kind, "message": message, "hint": hint, "exit_code": code}})

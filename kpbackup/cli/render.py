@@ -2,13 +2,15 @@
 
     printer.show({"sets": [...]}, "2 backup sets", Table(("SET", "SIZE"), rows))
 
-Text is plain and aligned; on a terminal tables are drawn by rich. Control characters in names are shown escaped,
-because a table may be called anything, an escape sequence included. JSON keys carry their units.
+Text is plain and aligned; on a terminal tables are drawn by rich, and words that judge have a colour unless NO_COLOR is set
+(https://no-color.org) or the terminal is a dumb one. The word says the same without its colour. Control characters in names
+are shown escaped, because a table may be called anything, an escape sequence included. JSON keys carry their units.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +23,14 @@ from kpbackup.model import times
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` hold text, whole numbers or None; columns of numbers, and those named in `right`, are aligned right."""
+    """`rows` hold text, whole numbers or None; columns of numbers, and those named in `right`, are aligned right. Words in the
+    column `judged` have their colour."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     right: frozenset[str] = frozenset()
     empty: str = "none"
+    judged: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,20 @@ class Fields:
     pairs: Sequence[tuple[str, object]]
 
 
-Part = str | Table | Fields
+@dataclass(frozen=True)
+class Judged:
+    """A word that judges, and what it judges, on one line."""
+
+    word: str
+    text: str
+    width: int = 9
+
+
+Part = str | Table | Fields | Judged
+
+# The colours every terminal has (SGR codes), by the words that judge.
+_COLOURS = {"ok": 32, "warning": 33, "unknown": 36, "critical": 31, "error": 31, "hint": 36}
+_RICH = {32: "green", 33: "yellow", 36: "cyan", 31: "red"}
 
 
 @dataclass
@@ -78,6 +95,9 @@ class Printer:
     def _write(self, part: Part) -> None:
         if isinstance(part, str):
             self.stream.write(printable(part, lines=True) + "\n")
+        elif isinstance(part, Judged):
+            space = " " * max(part.width - len(part.word), 1)
+            self.stream.write(f"{painted(part.word, part.word, self.stream)}{space}{printable(part.text)}\n")
         elif isinstance(part, Fields):
             self.stream.write(fields_text(part))
         elif self.stream.isatty() and part.rows:
@@ -127,11 +147,26 @@ def printable(text: str, *, lines: bool = False) -> str:
     return "".join(char if char.isprintable() or char in allowed else char.encode("unicode_escape").decode() for char in text)
 
 
+def has_colours(stream: TextIO) -> bool:
+    """Whether colours may be written: to a terminal that has them, and whose user did not refuse them."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, word: str, stream: TextIO) -> str:
+    """The text in the colour of a word that judges; as it is where there are no colours, or none for the word."""
+    colour = _COLOURS.get(word) if has_colours(stream) else None
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+
+
 def _right(table: Table) -> list[bool]:
     return [
         name in table.right or all(isinstance(row[index], int) and not isinstance(row[index], bool) for row in table.rows)
         for index, name in enumerate(table.columns)
     ]
+
+
+def _style(value: object) -> str:
+    return _RICH.get(_COLOURS.get(str(value), 0), "")
 
 
 def _draw(table: Table, stream: TextIO) -> None:
@@ -140,9 +175,15 @@ def _draw(table: Table, stream: TextIO) -> None:
     import rich.table
     import rich.text
 
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    coloured = has_colours(stream)
+    drawn = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold" if coloured else "none"
+    )
     for name, to_right in zip(table.columns, _right(table), strict=True):
         drawn.add_column(name, justify="right" if to_right else "left", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(rich.text.Text(cell(value)) for value in row))
-    rich.console.Console(file=stream, highlight=False).print(drawn)
+        cells = zip(table.columns, row, strict=True)
+        drawn.add_row(
+            *(rich.text.Text(cell(value), style=_style(value) if name == table.judged else "") for name, value in cells)
+        )
+    rich.console.Console(file=stream, highlight=False, no_color=not coloured).print(drawn)

@@ -106,7 +106,7 @@ def _show(room: context.Context, found: Status) -> None:
     events += [(one.finished_at, "recovery", one.run) for one in found.measured_rto.values()]
     room.printer.show(
         document(found),
-        render.Table(("level", "why"), [(one.level.name.lower(), one.text) for one in found.reasons]),
+        render.Table(("level", "why"), [(one.level.name.lower(), one.text) for one in found.reasons], judged="level"),
         "",
         *line_text.lines(found.windows, events, zone, now=found.at),
         render.Fields(

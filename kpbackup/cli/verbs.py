@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
 import typer.core
 import typer.main
+
+from kpbackup.cli.examples import EXAMPLES
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -93,8 +95,21 @@ def skip_when_absent(parameter: Any) -> None:
         parameter.process_value = lambda ctx, value: convert(ctx, value) if value else value
 
 
+def write_examples(examples: Sequence[str], formatter: Any) -> None:
+    """A section below the options, each example on a line of its own however narrow the terminal is."""
+    if examples:
+        with formatter.section("Examples" if len(examples) > 1 else "Example"):
+            for example in examples:
+                formatter.write(f"  {example}\n")
+
+
 class VerbCommand(typer.core.TyperCommand):
     """A verb that is no group."""
+
+    examples: Sequence[str] = ()
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        write_examples(self.examples, formatter)
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
@@ -111,6 +126,7 @@ class VerbGroup(typer.core.TyperGroup):
         self._table = table
         below = (name.removeprefix(self._prefix) for name in table if name.startswith(self._prefix))
         self._words = tuple(dict.fromkeys(name.split()[0] for name in below))
+        self.examples = EXAMPLES.get(path, ())
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
@@ -128,7 +144,20 @@ class VerbGroup(typer.core.TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        write_examples(self.examples, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Words from the table, so that no verb is imported; then options."""
+        from typer._click.shell_completion import CompletionItem
+
+        fitting = [word for word in self._words if word.startswith(incomplete)]
+        words = [CompletionItem(word, help=short_help(self._prefix + word, self._table)) for word in fitting]
+        return [*words, *super(typer.core.TyperGroup, self).shell_complete(ctx, incomplete)]
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self._words and ctx.resilient_parsing:
+            return None, None, args  # a shell asks for completions; a wrong word is no error then
         if args[0] not in self._words:
             self._refuse(ctx, args[0])
         if self.callback is not None and self._prefix:
@@ -152,6 +181,8 @@ def build(path: str, table: Mapping[str, Verb]) -> Any:
     """The command of a verb or group, importing the verb's module."""
     name = path.split()[-1]
     own = _command(name, _loaded(path, table[path])) if path in table else None
+    if own is not None:
+        own.examples = EXAMPLES.get(path, ())
     if not any(other.startswith(f"{path} ") for other in table):
         return own
     if own is None:

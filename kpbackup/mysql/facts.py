@@ -24,7 +24,7 @@ class ServerFacts:
 
     `flavour` is 'mariadb' or 'mysql'; `version` like (10, 11, 19). `server_uuid` and `gtid_mode` ('ON', 'OFF',
     'ON_PERMISSIVE', ...) are '' on MariaDB. `binlog_expire_s` is 0 when the server never purges by itself.
-    `is_replica` is also False when the account may not know.
+    `is_replica` is also False when the account may not know. `cluster` is 'Galera', 'Group Replication' or ''.
     """
 
     flavour: str
@@ -51,6 +51,7 @@ class ServerFacts:
     hostname: str
     system_time_zone: str = "UTC"
     innodb_page_size: int = 16384
+    cluster: str = ""
 
     @property
     def mariadb(self) -> bool:
@@ -100,7 +101,15 @@ def facts_of(variables: Mapping[str, str], *, flavour: str, is_replica: bool) ->
         hostname=variables.get("hostname", ""),
         system_time_zone=variables.get("system_time_zone", "UTC"),
         innodb_page_size=int(variables.get("innodb_page_size", "16384")),
+        cluster=_cluster(variables),
     )
+
+
+def _cluster(variables: Mapping[str, str]) -> str:
+    """By what a node is set to, not by whether it has joined just now."""
+    if variables.get("wsrep_on", "OFF").upper() in ("ON", "1") and variables.get("wsrep_provider", "none").lower() != "none":
+        return "Galera"
+    return "Group Replication" if variables.get("group_replication_group_name") else ""
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

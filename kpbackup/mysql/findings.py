@@ -9,13 +9,13 @@ from typing import Literal
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier
 
-Severity = Literal["ok", "warning", "error"]
+Severity = Literal["ok", "unknown", "warning", "error"]
 MARIADB_ONLY_NAME = {"REPLICATION CLIENT": "BINLOG MONITOR"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One judged fact: what was found, why it matters, how to mend it ('' when ok)."""
+    """One judged fact: what was found, why it matters, how to mend it ('' when ok). `unknown`: it could not be seen."""
 
     severity: Severity
     what: str

@@ -87,12 +87,12 @@ def _binlog(facts: ServerFacts, interval_s: int) -> list[Finding]:
 
 def _position(facts: ServerFacts) -> list[Finding]:
     found = []
-    if facts.is_replica and not facts.log_replica_updates:
+    if (facts.is_replica or facts.cluster) and not facts.log_replica_updates:
         found.append(
             Finding(
                 "error",
-                "a replica without log_replica_updates",
-                "changes that come from its source are not in its binlog, so they cannot be archived here",
+                f"a {f'node of {facts.cluster}' if facts.cluster else 'replica'} without log_replica_updates",
+                "changes that come from elsewhere are not in its binlog, so they cannot be archived here",
                 "set log_slave_updates=ON (MySQL 8.0.26 on: log_replica_updates) and restart, or back up the source",
             )
         )

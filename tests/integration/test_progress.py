@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import threading
 from pathlib import Path
 
+from tests import terminal
 from tests.integration.scenario import Scene
 from tests.integration.test_connections import SHOP
 from tests.servers.database import Server
@@ -16,30 +15,8 @@ from tests.servers.database import Server
 
 def on_a_terminal(scene: Scene, *words: str) -> str:
     """What kpbackup draws on the terminal its standard error is."""
-    ours, theirs = os.openpty()
-    drawn: list[bytes] = []
-
-    def read() -> None:
-        try:
-            while data := os.read(ours, 65536):
-                drawn.append(data)
-        except OSError:  # the other end is closed
-            pass
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        environ = {**os.environ, "COLUMNS": "200"}
-        done = subprocess.run(
-            scene.argv(*words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, timeout=120, check=False,
-            env=environ,
-        )  # fmt: skip
-    finally:
-        os.close(theirs)
-        reader.join()
-        os.close(ours)
-    text = b"".join(drawn).decode()
-    assert done.returncode == 0, text
+    code, text = terminal.drawn(scene.argv(*words), env={**os.environ, "COLUMNS": "200"}, answers=False)
+    assert code == 0, text
     return text
 
 

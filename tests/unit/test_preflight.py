@@ -109,6 +109,19 @@ def test_a_replica_must_log_what_it_replays() -> None:
     assert worst(source_findings(change(replica, is_replica=False), EVERYTHING)) == []
 
 
+def test_a_node_of_a_cluster_must_log_what_comes_from_the_others() -> None:
+    both = {"log_bin": "ON", "server_id": "1", "gtid_mode": "ON"}
+    galera = {**both, "version": "10.11.19-MariaDB", "wsrep_on": "ON", "wsrep_provider": "/lib/galera.so"}
+    group = {**both, "version": "8.4.0", "group_replication_group_name": "aaaa"}
+    for variables, flavour, name in ((galera, "mariadb", "Galera"), (group, "mysql", "Group Replication")):
+        node = facts_of(variables, flavour=flavour, is_replica=False)
+        assert node.cluster == name
+        assert worst(source_findings(node, EVERYTHING)) == [f"a node of {name} without log_replica_updates"]
+        assert worst(source_findings(change(node, log_replica_updates=True), EVERYTHING)) == []
+    single = facts_of({**galera, "wsrep_provider": "none"}, flavour="mariadb", is_replica=False)
+    assert single.cluster == MARIADB.cluster == MYSQL.cluster == ""
+
+
 def test_gtid_mode_off_is_a_warning_on_mysql_alone() -> None:
     assert "gtid_mode is OFF" in [
         f.what for f in source_findings(change(MYSQL, gtid_mode="OFF"), EVERYTHING) if f.severity == "warning"

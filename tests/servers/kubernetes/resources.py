@@ -59,6 +59,7 @@ RESOURCES = (
     Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False),
     Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     Resource("coordination.k8s.io", "v1", "leases", "Lease"),
+    Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule"),  # as if the Prometheus operator were installed
     Resource(
         "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False, verbs=("create",)
     ),

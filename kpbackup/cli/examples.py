@@ -1,0 +1,40 @@
+"""One or more examples of every verb, for its help and docs/cli.md: what one would type on a common day."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "init": ("kpbackup init --keys /etc/kpbackup/keys",),
+    "backup full": ("kpbackup backup full", "kpbackup backup full --exclude 'shop.log_*'"),
+    "backup incremental": ("kpbackup backup incremental",),
+    "backup application": ("kpbackup backup application",),
+    "daemon": ("kpbackup daemon --init",),
+    "exporter": ("kpbackup exporter",),
+    "list": ("kpbackup list", "kpbackup list --json"),
+    "status": ("kpbackup status", "kpbackup status --json"),
+    "restore": (
+        "kpbackup restore --to 2026-05-01T10:00 --dry-run",
+        "kpbackup restore --to latest --yes",
+        "kpbackup restore --before-gtid 0-1-4711 --only shop.orders --rename shop=shop_before",
+    ),
+    "restore prepare": ("kpbackup restore prepare --to latest",),
+    "restore database": ("kpbackup restore database --to latest --overwrite shop",),
+    "restore deploy": ("kpbackup restore deploy --resume RUN",),
+    "restore verify": ("kpbackup restore verify --resume RUN",),
+    "restore switch": ("kpbackup restore switch --resume RUN",),
+    "drill": ("kpbackup drill", "kpbackup drill --to latest"),
+    "recoveries": ("kpbackup recoveries", "kpbackup recoveries RUN"),
+    "find": ("kpbackup find --from 2026-05-01T09:00 --table shop.orders --kind delete --rows 100",),
+    "check": ("kpbackup check", "kpbackup check --read-data 10%"),
+    "copy": ("kpbackup copy", "kpbackup copy offsite"),
+    "keys list": ("kpbackup keys list",),
+    "keys add": ("kpbackup keys add --new-identity /mnt/safe/identity.txt",),
+    "keys remove": ("kpbackup keys remove age1...",),
+    "keys rewrap": ("kpbackup keys rewrap",),
+    "keys canary": ("kpbackup keys canary", "kpbackup keys canary --check"),
+    "keys signing": ("kpbackup keys signing /etc/kpbackup/keys/signing-2.key",),
+    "pin": ("kpbackup pin SET --reason 'before the migration to version 2'",),
+    "unpin": ("kpbackup unpin SET",),
+    "prune": ("kpbackup prune --dry-run", "kpbackup prune"),
+    "doctor": ("kpbackup doctor", "kpbackup doctor --as-attacker", "kpbackup doctor --checklist"),
+    "version": ("kpbackup version",),
+}
