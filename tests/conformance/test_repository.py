@@ -368,7 +368,8 @@ def test_the_newest_rewrap_comes_first_and_an_older_one_still_opens(repository: 
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (encrypt.Identity.generate().reveal().encode(), "holds another key"), (b"nothing of the kind\n", "holds no data key"),
+    pytest.param(encrypt.Identity.generate().reveal().encode(), "holds another key", id="another"),
+    pytest.param(b"nothing of the kind\n", "holds no data key", id="none"),
     (b"\xff\xfe", "holds no data key"), (b"", "holds no data key"),
 ])
 def test_a_replaced_key_object_is_found_out(repository: Repository, content: bytes, reason: str) -> None:
