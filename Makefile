@@ -46,7 +46,7 @@ soak: setup-test ## long runs under random faults (SECONDS=, SEED=; ARGS=faults 
 	@SECONDS="$(SECONDS)" SEED="$(SEED)" $(PYTHON) -m soak $(ARGS)
 
 test: setup-test ## all tests, on real servers, JOBS processes side by side (ARGS="-k wire -x" goes to pytest)
-	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 inputs each
 	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)

@@ -133,12 +133,19 @@ def prove(request: RecoveryRequest, backup_set: BackupSet, description: bytes) -
             except errors.KpbackupError as exc:
                 failures.append(exc)
             finally:
-                connection.execute(f"DROP DATABASE IF EXISTS {load.SCRATCH_SCHEMA}")
+                _drop_scratch(request.endpoint)
     raise errors.StepFailed(
         "nothing was loaded: a trial of the replay failed; "
         + "; ".join(f"{name}: {exc.message}" for name, exc in zip(paths, failures, strict=True)),
         hint=" or ".join(filter(None, (exc.hint for exc in failures))),
     )
+
+
+def _drop_scratch(endpoint: server.Endpoint) -> None:
+    """By a connection of its own: an interrupt may have cut the other one off in the middle of an answer."""
+    with server.connect(endpoint) as connection:
+        load.prepare_session(connection, write_binlog=False)
+        connection.execute(f"DROP DATABASE IF EXISTS {load.SCRATCH_SCHEMA}")
 
 
 def _make_scratch(connection: server.Connection) -> None:

@@ -131,7 +131,7 @@ def test_it_catches_up_shows_the_state_and_ends_in_order(tmp_path: Path, mariadb
         assert json.loads(body)["status"] == "healthy" and json.loads(body)["database"] == "connected"
         assert daemon.get("/api/health/ready") == (200, '{"ready": true}\n')
         assert daemon.get("/nowhere")[0] == 404 and json.loads(daemon.get("/nowhere")[1])["error"] == "not found"
-        assert "recovery point" in daemon.get("/")[1]
+        assert "Recovery point" in daemon.get("/")[1]
 
         mariadb.kill()
         until(lambda: daemon.get("/api/health")[0] == 503, what="the source to be missed")

@@ -119,6 +119,6 @@ def test_a_replica_that_does_not_log_what_it_applies_is_refused(
         scene = Scene(tmp_path / "scene", source=replica)
         scene.ok("init", "--keys", str(scene.keys))
         said = scene.refused(14, "backup", "full")
-        assert "a replica without log_replica_updates: changes that come from its source are not in its binlog" in said
+        assert "a replica without log_replica_updates: changes that come from elsewhere are not in its binlog" in said
         assert "restart, or back up the source" in said
         assert not [key for key in scene.manifests() if "/sets/" in key]

@@ -145,7 +145,6 @@ def test_a_difference_of_any_kind_is_named(mariadb_zoo: tuple[Server, Server]) -
             "database shop differs",
             "grant `reader` differs",
             "account `o'dd`@`localhost` differs",
-            "grant `o'dd`@`localhost` differs",  # MariaDB repeats the password's hash there
         ]
     )
     assert schema.changed_tables(before.tables, after.tables) == [("shop", "fresh"), ("shop", "gen"), ("shop", "heap")]
@@ -163,7 +162,7 @@ def test_tables_are_described(mariadb_zoo: tuple[Server, Server]) -> None:
     assert ("shop", "versioned") in tables
     text = "\n".join(inventory.warnings)
     assert (
-        "table shop.versioned: system-versioned" in text
+        "shop.versioned" not in text  # its past rows are kept
         and "table shop.heap: engine MyISAM" in text
         and "view shop.broken" in text
     )
