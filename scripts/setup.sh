@@ -47,6 +47,14 @@ need_programs() { # need_programs PROGRAM:PACKAGE...
   [ ${#absent[@]} = 0 ] || install_packages "${absent[@]}"
 }
 
+need_libraries() { # need_libraries LIBRARY:PACKAGE...
+  local absent=() pair
+  for pair in "$@"; do
+    ldconfig -p | grep -q "${pair%%:*}" || absent+=("${pair##*:}")
+  done
+  [ ${#absent[@]} = 0 ] || install_packages "${absent[@]}"
+}
+
 make_venv() {
   # the programs in it know their folder by its full path, so a moved or copied .venv is of no use
   if grep -qsF "$PWD/.venv" .venv/bin/activate && .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -93,6 +101,7 @@ main() {
       ;;
     test)
       need_programs "${demo_programs[@]}" chromium:chromium
+      need_libraries libatomic.so.1:libatomic1 # of what steers the browser
       install_python requirements-dev.lock
       ;;
     check) install_python requirements-dev.lock ;;
