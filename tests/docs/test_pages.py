@@ -127,6 +127,6 @@ def test_the_unit_of_systemd(tmp_path: Path) -> None:
     if analyze is None:
         pytest.skip("there is no systemd-analyze on this machine")
     own = tmp_path / "kpbackup.service"
-    own.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", text, flags=re.MULTILINE), encoding="utf-8")
+    own.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE), encoding="utf-8")
     judged = subprocess.run([analyze, "verify", str(own)], capture_output=True, text=True, timeout=60)
     assert (judged.returncode, [line for line in judged.stderr.splitlines() if "kpbackup.service" in line]) == (0, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_the_first_start_of_the_compose_file(tmp_path: Path, mysql97: Server, s3
     (tmp_path / "kpbackup.yaml").write_text(text)
     program = tmp_path / "bin" / "kpbackup"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\ncd {}\nexec {} {} {} \"$@\"\n".format(ROOT, *PROGRAM))
+    program.write_text("#!/bin/sh\ncd {}\nexec {} {} {} \"$@\"\n".format(*map(shlex.quote, map(str, (ROOT, *PROGRAM)))))
     program.chmod(0o755)
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("KPBACKUP_")},
