@@ -21,6 +21,9 @@ SCENES = (values, texts_scene, columns, keys, layouts, naming, programs, bases, 
 BROKEN = ("view", "shop", "broken")  # its table is gone: no server lets it be made again; the restore names it
 
 
+PRINTS_ALL = (10, 11, 19)  # of Debian's security updates
+
+
 @dataclass(frozen=True)
 class Restored:
     """Source and target after the restore, and what backup and restore warned of."""
@@ -42,6 +45,8 @@ def restored(request: pytest.FixtureRequest) -> Iterator[Restored]:
         pairs.server(kind, top / "source", server_id=31) as source,
         pairs.server(kind, top / "target", server_id=32) as target,
     ):
+        if kind.name == "mariadb" and tuple(map(int, source.version.split("."))) < PRINTS_ALL:
+            pytest.skip(f"MariaDB {source.version} does not print all it holds: proxies, and names with quotes of keys and subjects")
         for scene in SCENES:
             pairs.play(source, scene.statements(kind))
         work = Scene(top / "scene", source=source, target=target)
