@@ -46,7 +46,7 @@ def restored(request: pytest.FixtureRequest) -> Iterator[Restored]:
         pairs.server(kind, top / "target", server_id=32) as target,
     ):
         if kind.name == "mariadb" and tuple(map(int, source.version.split("."))) < PRINTS_ALL:
-            pytest.skip(f"MariaDB {source.version} does not print all it holds: proxies, and names with quotes of keys and subjects")
+            pytest.skip(f"MariaDB {source.version} does not print all it holds: proxies, names with quotes of keys and subjects")
         for scene in SCENES:
             pairs.play(source, scene.statements(kind))
         work = Scene(top / "scene", source=source, target=target)
