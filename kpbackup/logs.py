@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-FORMATS = ("text", "json")
 
 _ROOM = "kpbackup"
 _PLAIN = re.compile(r"[\w./:@%+,-]+")

@@ -271,6 +271,20 @@ class WorkerChannel:
         """Sends raw bytes to the parent."""
         self._write(_BYTES, data)
 
+    def serve_after_start(self, make: Callable[[Message], Callable[[Message], None]]) -> None:
+        """As serve, with the handler that `make` gives for the first message, which is answered with {"ready": true}."""
+        handler: Callable[[Message], None] | None = None
+
+        def handle(message: Message) -> None:
+            nonlocal handler
+            if handler is None:
+                handler = make(message)
+                self.send({"ready": True})
+            else:
+                handler(message)
+
+        self.serve(handle)
+
     def serve(self, handler: Callable[[Message], None]) -> None:
         """Calls `handler` for each JSON message until the parent closes the pipe.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kpbackup import errors
@@ -102,12 +102,6 @@ def names_rule(request: RecoveryRequest) -> tuple[str, str]:
     data_key = keys.open_data_key(request.repository, found.sealing, request.identities)
     inventory = loading.read_inventory(request.repository, found, data_key)
     return found.source.flavour, inventory.settings.get("lower_case_table_names", "")
-
-
-def without_application(request: RecoveryRequest) -> RecoveryRequest:
-    """The request with what asks or starts an application left out; the profile's questions to the database stay."""
-    asked = replace(request.verification, url="", public_url="") if request.verification else None
-    return replace(request, drivers={}, environment=None, verification=asked, ask_manual=None)
 
 
 def clear(endpoint: server.Endpoint, accounts_before: frozenset[str]) -> None:

@@ -53,17 +53,7 @@ class FindWorker:
 def main() -> None:
     """Serves one parent until it closes the pipe."""
     channel = process.WorkerChannel()
-    worker: FindWorker | None = None
-
-    def handle(message: dict[str, Any]) -> None:
-        nonlocal worker
-        if worker is None:
-            worker = FindWorker(channel, message)
-            channel.send({"ready": True})
-        else:
-            worker.handle(message)
-
-    channel.serve(handle)
+    channel.serve_after_start(lambda start: FindWorker(channel, start).handle)
 
 
 if __name__ == "__main__":

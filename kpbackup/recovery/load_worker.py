@@ -170,17 +170,7 @@ def _record(data: Any) -> ChunkRecord:
 def main() -> None:
     """Serves one parent until it closes the pipe."""
     channel = process.WorkerChannel()
-    worker: LoadWorker | None = None
-
-    def handle(message: dict[str, Any]) -> None:
-        nonlocal worker
-        if worker is None:
-            worker = LoadWorker(channel, message)
-            channel.send({"ready": True})
-        else:
-            worker.handle(message)
-
-    channel.serve(handle)
+    channel.serve_after_start(lambda start: LoadWorker(channel, start).handle)
 
 
 if __name__ == "__main__":
