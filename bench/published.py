@@ -13,9 +13,18 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 def publish(name: str, found: dict[str, Any], table: str) -> None:
     """Replaces both. Raises ValueError when the page has no place for it."""
     (ROOT / "docs" / "evidence" / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    PAGE.write_text(renewed(PAGE.read_text(), name, table))
+
+
+def renewed(page: str, name: str, body: str) -> str:
+    """The page with what stands between the marks of `name` replaced.
+
+    Raises:
+        ValueError: it has no such marks.
+    """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    text = PAGE.read_text()
-    if begin not in text or end not in text:
-        raise ValueError(f"{PAGE} has no {begin} ... {end}")
-    head, _, rest = text.partition(begin)
-    PAGE.write_text(f"{head}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}")
+    head, opened, rest = page.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"no marks {begin} ... {end}")
+    return f"{head}{begin}\n\n{body.strip()}\n\n{end}{tail}"

@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import verdicts
+from bench import published, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "bench.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- begin figures -->", "<!-- end figures -->"
 _MB, _MIB = 1e6, 2**20
 
 
@@ -104,17 +103,8 @@ def _goals(goals: list[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def renewed(page: str, document: Mapping[str, Any]) -> str:
-    """The page with its generated part replaced.
-
-    Raises:
-        ValueError: it has no such markers.
-    """
-    head, found, rest = page.partition(BEGIN)
-    _, closed, tail = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"no markers {BEGIN} ... {END}")
-    body = "\n".join(figures(document)).strip()
-    return f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}"
+    """The page with its generated part replaced. Raises ValueError: it has no marks for it."""
+    return published.renewed(page, "figures", "\n".join(figures(document)))
 
 
 def main() -> int:

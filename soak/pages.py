@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import published
+
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "soak-faults.json"
 PAGE = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- begin figures -->", "<!-- end figures -->"
 _CIRCUMSTANCES = ("made_at", "commit", "uncommitted_changes", "seconds", "seed", "machine", "failures")
 
 
@@ -46,17 +47,8 @@ def _shown(value: Any) -> str:
 
 
 def renewed(page: str, document: Mapping[str, Any]) -> str:
-    """The page with its generated part replaced.
-
-    Raises:
-        ValueError: it has no such markers.
-    """
-    head, opened, rest = page.partition(BEGIN)
-    _, closed, tail = rest.partition(END)
-    if not opened or not closed:
-        raise ValueError(f"no markers {BEGIN} ... {END}")
-    body = "\n".join(figures(document)).strip()
-    return f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}"
+    """The page with its generated part replaced. Raises ValueError: it has no marks for it."""
+    return published.renewed(page, "figures", "\n".join(figures(document)))
 
 
 def main() -> int:

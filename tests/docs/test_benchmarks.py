@@ -41,8 +41,8 @@ def test_another_figure_makes_another_page(evidence: dict[str, Any]) -> None:
 
 
 @needs_evidence
-def test_a_page_without_markers_is_refused(evidence: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="no markers"):
+def test_a_page_without_marks_is_refused(evidence: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no marks"):
         tables.renewed("# Performance\n", evidence)
 
 
