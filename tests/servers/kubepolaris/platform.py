@@ -6,8 +6,10 @@ made anew locks the application out, as with the real image. A back end whose lo
 
 from __future__ import annotations
 
+import threading
 import time
 
+from kpbackup.errors import ServerUnreachable
 from tests.servers.database import Server
 from tests.servers.kubepolaris.application import Application, Unavailable
 from tests.servers.kubepolaris.network import Address, Proxy, front_end
@@ -31,8 +33,14 @@ class Platform:
         self._has_volume = False
         self._running: dict[tuple[str, str], tuple[object, Application | Proxy]] = {}
         self._failed: dict[tuple[str, str], float] = {}
+        self._turn = threading.Lock()  # the cluster's loop and whoever ends this meet here
+        self._has_ended = False
 
     def __call__(self, workload: Object, replicas: int) -> list[Address]:
+        with self._turn:
+            return [] if self._has_ended else self._tend(workload, replicas)
+
+    def _tend(self, workload: Object, replicas: int) -> list[Address]:
         name = workload["metadata"]["name"]
         if workload["kind"] == "StatefulSet":
             return self._database(workload, replicas)
@@ -45,8 +53,11 @@ class Platform:
         self._has_volume = False
 
     def end(self) -> None:
-        for key in list(self._running):
-            self._stop(key)
+        """Every program is stopped, and none is started again."""
+        with self._turn:
+            self._has_ended = True
+            for key in list(self._running):
+                self._stop(key)
 
     def _database(self, workload: Object, replicas: int) -> list[Address]:
         if not replicas or not (self.database.is_running or self._starts_database):
@@ -56,13 +67,13 @@ class Platform:
         if not self._has_volume:
             try:
                 password = workloads.environment(self.cluster.store, workload)["MYSQL_PASSWORD"]
-            except Refused:
-                return []
-            self.database.execute(
-                "SET sql_log_bin = 0",
-                f"CREATE OR REPLACE USER '{ACCOUNT}'@'127.0.0.1' IDENTIFIED BY '{password}'",
-                f"GRANT ALL ON {DATABASE}.* TO '{ACCOUNT}'@'127.0.0.1'",
-            )
+                self.database.execute(
+                    "SET sql_log_bin = 0",
+                    f"CREATE OR REPLACE USER '{ACCOUNT}'@'127.0.0.1' IDENTIFIED BY '{password}'",
+                    f"GRANT ALL ON {DATABASE}.* TO '{ACCOUNT}'@'127.0.0.1'",
+                )
+            except (Refused, ServerUnreachable):
+                return []  # asked again
             self._has_volume = True
         return [("127.0.0.1", self.database.port)]
 
