@@ -42,8 +42,7 @@ Of one source all daemons tell the same, so that series are joined by source; wh
 {{- $without := list -}}
 {{- if not .Values.drill.enabled -}}{{- $without = append $without "KpbackupDrillMissing" -}}{{- end -}}
 {{- if not (include "kpbackup.continuous" .) -}}{{- $without = concat $without (list "KpbackupLeaseWithoutHolder" "KpbackupArchiveStalled") -}}{{- end -}}
-{{- if not .Values.check.enabled -}}{{- $without = concat $without (list "KpbackupCheckFailed" "KpbackupCheckTooOld") -}}{{- end -}}
-{{- if not .Values.drill.enabled -}}{{- $without = append $without "KpbackupDrillFailed" -}}{{- end -}}
+{{- if not .Values.check.enabled -}}{{- $without = append $without "KpbackupCheckMissing" -}}{{- end -}}
 - name: {{ $full }}.slo
   rules:
     - record: source:kpbackup_achieved_rpo_seconds:min
@@ -112,6 +111,30 @@ Of one source all daemons tell the same, so that series are joined by source; wh
 - name: {{ $full }}.proof
   rules:
     {{- range (list
+      (dict "name" "KpbackupCheckFailed" "severity" "critical" "for" $for.slow
+        "expr" (printf "min by (source) (kpbackup_check_last_passed{%s}) == 0" $s)
+        "summary" (printf "%s: the last check failed" $of)
+        "description" "Something stored is missing or damaged: kpbackup check names it and says what it costs.")
+      (dict "name" "KpbackupCheckTooOld" "severity" "warning" "for" $for.slow
+        "expr" (printf "time() - max by (source) (kpbackup_last_success_timestamp_seconds{%s,kind=\"check\"}) > %v unless on (source) min by (source) (kpbackup_check_last_passed{%s}) == 0" $s (int64 $rules.checkMaxAgeSeconds) $s)
+        "summary" (printf "%s: no check succeeded for long" $of)
+        "description" "The last one that did was {{ $value | humanizeDuration }} ago.")
+      (dict "name" "KpbackupCheckMissing" "severity" "warning" "for" $for.slow
+        "expr" (printf "count by (source) (kpbackup_build_info{%s}) unless on (source) kpbackup_check_last_end_timestamp_seconds{%s} and on (source) max by (source) (kpbackup_backup_sets{%s}) > 7" $s $s $s)
+        "summary" (printf "%s: nothing was ever checked" $of)
+        "description" "There are backups of a week, and no check has left its result in the repository.")
+      (dict "name" "KpbackupCopyBehind" "severity" "warning" "for" $for.slow
+        "expr" (printf "time() - max by (source, repository) (kpbackup_copy_recovery_point_timestamp_seconds{%s}) > on (source, repository) max by (source, repository) (kpbackup_copy_max_age_seconds{%s}) unless on (source, repository) max by (source, repository) (kpbackup_copy_up{%s}) == 0" $s $s $s)
+        "summary" (printf "%s: %s" $of "the copy {{ $labels.repository }} is behind")
+        "description" "What it holds ends {{ $value | humanizeDuration }} ago, longer than copies.max_age allows.")
+      (dict "name" "KpbackupCopyUnreachable" "severity" "warning" "for" $for.slow
+        "expr" (printf "max by (source, repository) (kpbackup_copy_up{%s}) == 0" $s)
+        "summary" (printf "%s: %s" $of "the copy {{ $labels.repository }} cannot be read")
+        "description" "Nothing is carried over to it, and whether it could be restored from is not known.")
+      (dict "name" "KpbackupDrillFailed" "severity" "critical" "for" $for.slow
+        "expr" (printf "min by (source) (kpbackup_drill_last_passed{%s}) == 0" $s)
+        "summary" (printf "%s: the last drill failed" $of)
+        "description" "What is stored could not be restored and proven the last time it was tried: kpbackup recoveries says why.")
       (dict "name" "KpbackupDrillTooOld" "severity" "warning" "for" $for.slow
         "expr" (printf "time() - max by (source) (kpbackup_drill_last_success_timestamp_seconds{%s}) > %v" $s (int64 $rules.drillMaxAgeSeconds))
         "summary" (printf "%s: no drill succeeded for long" $of)
@@ -185,18 +208,6 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "expr" (printf "kube_deployment_status_replicas_available{namespace=%q,deployment=%q} < on (namespace, deployment) kube_deployment_spec_replicas{namespace=%q,deployment=%q}" $namespace $full $namespace $full)
         "summary" "fewer kpbackup pods than wanted"
         "description" "{{ $value }} are available; when the last one goes, nobody archives.")
-      (dict "name" "KpbackupCheckFailed" "severity" "critical" "for" $for.slow
-        "expr" (include "kpbackup.lastRunFailed" (dict "namespace" $namespace "cronjob" (printf "cronjob=\"%s-check\"" $full)))
-        "summary" "the last check did not end well"
-        "description" "Something stored is missing or damaged, or it could not be read: the log of the newest Job of {{ $labels.cronjob }} names it.")
-      (dict "name" "KpbackupCheckTooOld" "severity" "warning" "for" $for.slow
-        "expr" (printf "time() - kube_cronjob_status_last_successful_time{namespace=%q,cronjob=\"%s-check\"} > %v" $namespace $full (int64 $rules.checkMaxAgeSeconds))
-        "summary" "no check succeeded for long"
-        "description" "The last one that did was {{ $value | humanizeDuration }} ago.")
-      (dict "name" "KpbackupDrillFailed" "severity" "critical" "for" $for.slow
-        "expr" (include "kpbackup.lastRunFailed" (dict "namespace" $namespace "cronjob" (printf "cronjob=\"%s-drill\"" $full)))
-        "summary" "the last drill failed"
-        "description" "What is stored could not be restored and proven the last time it was tried: the log of the newest Job of {{ $labels.cronjob }} says why.")
       (dict "name" "KpbackupJobOverdue" "severity" "warning" "for" $for.slow
         "expr" (include "kpbackup.lastRunFailed" (dict "namespace" $namespace "cronjob" (printf "cronjob=~\"%s-(full|incremental|prune)\"" $full)))
         "summary" "{{ $labels.cronjob }} did not succeed"

@@ -24,7 +24,7 @@ exporter, check, prune, drill, init. Only `drill` ever mounts the private identi
 {{- end -}}
 {{- $signing := dict "name" (include "kpbackup.signingSecret" .ctx) "key" $values.secrets.signing.key "publicKey" $values.secrets.signing.publicKey -}}
 {{- if and $own.signing $own.signing.name -}}{{- $signing = $own.signing -}}{{- end -}}
-{{- if or (has $role (list "writer" "prune" "drill")) (and (eq $role "init") $values.secrets.signing.name) -}}
+{{- if or (has $role (list "writer" "prune" "drill")) (and (eq $role "check") (not $own.signing.name)) (and (eq $role "init") $values.secrets.signing.name) -}}
 {{- $files = append $files (dict "volume" "signing" "secret" $signing.name "key" $signing.key "setting" "signing.key_file") -}}
 {{- else if and (has $role (list "exporter" "check")) (not (include "kpbackup.publicKeys" .ctx)) -}}
 {{- $files = append $files (dict "volume" "signing" "secret" $signing.name "key" $signing.publicKey "setting" "signing.public_keys_file") -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from kpbackup import errors, quantities
 from kpbackup.cli import context, render
 
 if TYPE_CHECKING:
+    from kpbackup.repository.binding import Repository
     from kpbackup.repository.check import Report
 
 
@@ -30,7 +32,8 @@ def check(
 ) -> None:
     """Audit the repository: manifests, signatures, links, presence and size of every object; with --all every byte.
 
-    When an identity is configured, what is read is also decrypted and decompressed. Exits 17 when something is wrong.
+    When an identity is configured, what is read is also decrypted and decompressed. Exits 17 when something is wrong. The result
+    is left in the repository (reports/), so that status, page and metrics show it; an account that may only read is warned.
     """
     room = context.of(ctx, json=json)
     percent = _percent(read_data, everything=all_)
@@ -41,7 +44,13 @@ def check(
     identities = opening.identities(settings) if settings.encryption.opens else ()
     repository = opening.reading_repository(settings)
     expected = head_file.read(expect_head) if expect_head else None
-    report = audit(repository, read_percent=percent, identities=identities, expected=expected)
+    started_at = datetime.now(UTC)
+    try:
+        report = audit(repository, read_percent=percent, identities=identities, expected=expected)
+    except (errors.IntegrityError, errors.KeyProblem, errors.RepositoryError):
+        _leave(repository, started_at, None)
+        raise
+    _leave(repository, started_at, report)
     if write_head:
         head_file.write(write_head, report.head, now=datetime.now(UTC))
     _show(room, report)
@@ -50,6 +59,23 @@ def check(
             f"{len(report.problems)} problems in {repository.backend.name}",
             hint="points outside what the problems cost can still be restored; `kpbackup list` shows them",
         )
+
+
+def _leave(repository: Repository, started_at: datetime, report: Report | None) -> None:
+    """Leaves what was found in the repository, None for a check that could not finish. An account that may only read still gets
+    its answer, and is told that nobody else will know of it."""
+    from kpbackup.repository import reports
+
+    figures = {}
+    if report is not None:
+        figures = {"manifests": report.manifests, "objects": report.objects, "read_objects": report.read_objects}
+        figures |= {"read_bytes": report.read_bytes, "opened": int(report.opened), "problems": len(report.problems)}
+    passed = report is not None and not report.problems
+    try:
+        reports.leave(repository, "check", started_at=started_at, passed=passed, figures=figures)
+    except errors.KpbackupError as exc:
+        told = f"status and metrics will not know of this check, its report could not be left: {exc.message}"
+        print(f"warning: {told}", file=sys.stderr)
 
 
 def _percent(text: str | None, *, everything: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ from kpbackup.cli import context, line_text, render
 from kpbackup.model import times
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kpbackup.service.status import Reason, Status
+    from kpbackup.service.trust import Check
 
 
 def status(ctx: typer.Context, json: context.JsonOption = False) -> int:
@@ -85,8 +89,10 @@ def document(found: Status) -> dict[str, Any]:
             for kind, one in found.measured_rto.items()
         },
         "copies": [
-            {"copy": one.name, "recovery_point": one.recovery_point, "problem": one.problem} for one in found.trust.copies
+            {"copy": one.name, "recovery_point": one.recovery_point, "copied_at": one.copied_at, "problem": one.problem}
+            for one in found.trust.copies
         ],
+        "last_check": _check(found.trust.last_check),
         "last_drill": {"run": drill.run, "ended_at": drill.ended_at, "passed": drill.passed} if drill else None,
     }
 
@@ -119,6 +125,7 @@ def _show(room: context.Context, found: Status) -> None:
                 ("last full", moment(found.last_success["full"])),
                 ("last incremental", moment(found.last_success["incremental"])),
                 ("last restore", moment(found.last_success["restore"])),
+                ("last check", _told_check(found.trust.last_check, moment)),
                 *((f"next {kind}", moment(at)) for kind, at in found.next_runs.items()),
                 ("chains", "intact" if found.chain_intact else "NOT intact: see above"),
                 ("stored", f"{len(found.sets)} sets, {found.segments} segments, {quantities.format_size(found.total_bytes)}"),
@@ -140,6 +147,19 @@ def _show(room: context.Context, found: Status) -> None:
             ]
         ),
     )
+
+
+def _check(check: Check | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(check) if check is not None else None
+
+
+def _told_check(check: Check | None, moment: Callable[[datetime | None], str]) -> str:
+    """When it was, what it found, how much it read."""
+    if check is None:
+        return "never: run `kpbackup check`"
+    result = "nothing wrong" if check.passed else f"FAILED, {check.problems} problems"
+    read = f"{check.read_objects} of {check.objects} objects read, {quantities.format_size(check.read_bytes)}"
+    return f"{moment(check.ended_at)}: {result}, {read}" + ("" if check.signed else ", report not signed")
 
 
 def _reason(reason: Reason) -> dict[str, str]:

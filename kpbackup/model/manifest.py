@@ -376,5 +376,16 @@ class RecoveryRecord:
     fields: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Report:
+    """What `check` or `copy` (`verb`) did with this store and found in it. `figures` are counts; they name nothing."""
+
+    head: Head
+    verb: str
+    started_at: datetime
+    passed: bool
+    figures: dict[str, int]
+
+
 def set_name(timeline: str, seq: int) -> str:
     return f"{timeline}-{seq}"

@@ -5,7 +5,7 @@ Three depths: what the store says of each object (there, of the right size), the
 is opened and still a flipped bit, a cut, a swapped or a missing object is found. The archive is check_archive.py's.
 
 What cannot be seen: removed newest entries of a log (docs/format.md, 'What cannot be seen'); and without an identity a damaged
-key object, because no manifest holds its hash. Nothing is written, so a crash leaves nothing behind.
+key object, because no manifest holds its hash. Nothing is written here (reports.py leaves the answer), so a crash leaves nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kpbackup.model.heads import Heads
 from kpbackup.model.manifest import Sealing
 from kpbackup.pipeline import encrypt, sign
 from kpbackup.plan import chain, timeline
-from kpbackup.repository import applications, canary, check_archive, heads, keys, layout, objects, pages
+from kpbackup.repository import applications, canary, check_archive, heads, keys, layout, objects, pages, reports
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import READER_VERSION, Repository
 from kpbackup.repository.check_archive import Item, Problem
@@ -71,6 +71,7 @@ def check(
     problems += _surplus(repository, {p.key for p in problems})
     proof = "knowing that this key still opens backups"
     problems += [Problem(key, what, proof) for key, what in canary.problems(repository)]
+    problems += [Problem(key, what, "knowing what an earlier check or copy said") for key, what in reports.problems(repository)]
     sizes = {info.key: info.size_bytes for prefix in (layout.DATA, layout.TIMELINES) for info in repository.backend.list(prefix)}
     picked = choose or _evenly
     found = _Found()

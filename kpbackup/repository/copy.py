@@ -5,8 +5,8 @@ hashes on the way. Within a timeline the order is sets, segments, what joins the
 the copy sees at every moment a repository that is merely behind. Everything is written create-only or under a key not yet there.
 
 The copy is no second source: it has no sets, pins or marks of its own, and its own prune alone deletes from it
-(`prune.execute` with an empty plan, on marks that were copied). Leases and probes stay behind. An origin that shows less than its
-copy was rolled back or robbed: that is found here.
+(`prune.execute` with an empty plan, on marks that were copied). Leases, probes and reports stay behind: they are of the store
+they lie in. An origin that shows less than its copy was rolled back or robbed: that is found here.
 
 Limits: what lies in the copy already is compared by size; `check` on the copy reads it. A crash leaves the copy whole and behind,
 and data no manifest names yet; the next run goes on from what is there.

@@ -20,7 +20,7 @@ from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import layout, objects
 from kpbackup.repository.binding import Repository
 
-_SMALL_LOGS = (layout.RECOVERIES, layout.CANARIES)
+_SMALL_LOGS = (layout.RECOVERIES, layout.CANARIES, layout.REPORTS)
 _DERIVED = ("pages/", "compacted/")
 
 
@@ -44,7 +44,7 @@ def of_catalog(catalog: Catalog) -> heads.Heads:
 
 
 def of_repository(repository: Repository, catalog: Catalog) -> heads.Heads:
-    """The head of the whole repository: pages, compacted objects, journals and canaries included.
+    """The head of the whole repository: pages, compacted objects, journals, canaries and reports included.
 
     Raises:
         StorageError.

@@ -15,6 +15,7 @@ IDENTITIES = "identities/"
 RECOVERIES = "recoveries/"
 LEASES = "leases/"
 APPLICATIONS = "applications/"
+REPORTS = "reports/"
 LOGS = ("sets", "segments", "observations", "anchors", "tombstones", "pins")
 PAGE_ROWS = 1024  # of every catalogue page
 
@@ -168,3 +169,11 @@ def recovery_entry(run: str, seq: int) -> str:
 
 def application(seq: int) -> str:
     return f"{APPLICATIONS}{seq:0{SEQ_DIGITS}d}"
+
+
+def reports(verb: str) -> str:
+    return f"{REPORTS}{verb}/"
+
+
+def report(verb: str, seq: int) -> str:
+    return f"{reports(verb)}{seq:0{SEQ_DIGITS}d}"

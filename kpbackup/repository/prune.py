@@ -19,7 +19,7 @@ from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan.retention import Policy, PrunePlan, Release
-from kpbackup.repository import canary, layout, released
+from kpbackup.repository import canary, layout, released, reports
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
@@ -67,6 +67,7 @@ def execute(
     due = [key for history in catalog.histories for key in _of_sets(repository, history, before)]
     due += _leftovers(repository, _attempts(catalog, archives), policy, now)
     due += canary.outlived(repository, now - timedelta(days=policy.days))
+    due += reports.outlived(repository, now - timedelta(days=policy.days))
     batches = [due, *(list(step) for archive in archives for step in released.due(repository, archive, before, check))]
     for backup_set in plan.release_sets:
         check()

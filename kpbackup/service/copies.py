@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kpbackup import config, errors
 from kpbackup.plan import timeline
-from kpbackup.repository import binding
+from kpbackup.repository import binding, reports
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import copy as copying
 from kpbackup.service import opening, trust
@@ -30,9 +31,16 @@ def bring_up(
 ) -> copying.Copied:
     """Copies what the copy of this name lacks.
 
+    The copy then holds a report of it.
+
     Raises: as copying.copy.
     """
-    return copying.copy(origin, wrap(opening.copy_backend(settings, name)), holder=holder, progress=progress)
+    started_at, store = datetime.now(UTC), wrap(opening.copy_backend(settings, name))
+    done = copying.copy(origin, store, holder=holder, progress=progress)
+    copied = binding.open_repository(store, public_keys=origin.public_keys, signing_key=origin.signing_key)
+    figures = {"manifests": done.manifests, "objects": done.objects, "bytes": done.bytes, "problems": len(done.problems)}
+    reports.leave(copied, "copy", started_at=started_at, passed=not done.problems, figures=figures)
+    return done
 
 
 class Reader:
@@ -41,6 +49,7 @@ class Reader:
     def __init__(self, settings: config.Settings, origin: Repository) -> None:
         self._settings, self._origin = settings, origin
         self._opened: dict[str, Repository] = {}
+        self._reports: dict[str, dict[str, reports.Left | None]] = {}
 
     def read(self) -> tuple[trust.Copy, ...]:
         """What every copy says now; one that cannot be read hides no other."""
@@ -50,9 +59,11 @@ class Reader:
         try:
             copied = self._opened.get(wanted.name) or self._open(wanted.name)
             point = timeline.newest_recovery_point(catalogs.read_catalog(copied))
+            last = reports.read_latest(copied, self._reports.setdefault(wanted.name, {})).get("copy")
         except errors.KpbackupError as exc:
             return trust.Copy(wanted.name, wanted.max_age, problem=exc.message)
-        return trust.Copy(wanted.name, wanted.max_age, point)
+        passed = last.passed.report.head.created_at if last is not None and last.passed is not None else None
+        return trust.Copy(wanted.name, wanted.max_age, point, copied_at=passed)
 
     def _open(self, name: str) -> Repository:
         store = opening.copy_backend(self._settings, name)

@@ -46,7 +46,9 @@ METRICS: dict[str, Metric] = {
     "kpbackup_achieved_rpo_seconds": Metric("What would be lost now: the source's clock minus the recovery point"),
     "kpbackup_objective_rpo_seconds": Metric("The promised RPO (objectives.rpo)"),
     "kpbackup_objective_rto_seconds": Metric("The promised RTO (objectives.rto)"),
-    "kpbackup_last_success_timestamp_seconds": Metric("When a full, an incremental or a restore last ended well", ("kind",)),
+    "kpbackup_last_success_timestamp_seconds": Metric(
+        "When a full, an incremental, a restore or a check last ended well", ("kind",)
+    ),
     "kpbackup_next_run_timestamp_seconds": Metric("When this kind of job is scheduled next", ("kind",)),
     "kpbackup_job_failures_total": Metric("Jobs of this process that failed since it started", ("kind",), counter=True),
     "kpbackup_archive_following": Metric("1 while the continuous archive of this process is connected to the source, else 0"),
@@ -74,11 +76,19 @@ METRICS: dict[str, Metric] = {
     "kpbackup_drill_last_end_timestamp_seconds": Metric("When a drill last ended, well or not"),
     "kpbackup_drill_last_passed": Metric("1 when the newest drill passed, 0 when it failed"),
     "kpbackup_drill_achieved_rpo_seconds": Metric("What would have been lost when the newest drill that passed began"),
+    "kpbackup_check_last_end_timestamp_seconds": Metric("When a check last ended, well or not"),
+    "kpbackup_check_last_passed": Metric("1 when the newest check found nothing wrong, 0 when it did"),
+    "kpbackup_check_problems": Metric("Problems that the newest check found"),
+    "kpbackup_check_read_bytes": Metric("How much the newest check read and hashed"),
     "kpbackup_canary_last_success_timestamp_seconds": Metric(
         "When the newest canary was made that this recipient's key has opened", ("recipient",)
     ),
     "kpbackup_copy_recovery_point_timestamp_seconds": Metric(
         "Newest moment that can be restored from this copy, read from the copy", ("repository",)
+    ),
+    "kpbackup_copy_max_age_seconds": Metric("How far this copy may be behind (copies.max_age)", ("repository",)),
+    "kpbackup_copy_last_success_timestamp_seconds": Metric(
+        "When everything was last carried over to this copy, by the report left in it", ("repository",)
     ),
     "kpbackup_copy_up": Metric("1 when this copy was read at the last try, else 0", ("repository",)),
     "kpbackup_head_sequence": Metric("Number of the newest entry of a log: a head kept outside the store", ("timeline", "log")),

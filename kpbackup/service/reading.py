@@ -15,7 +15,7 @@ from kpbackup.plan import retention, schedule
 from kpbackup.recovery import journal
 from kpbackup.repository import canary as canaries
 from kpbackup.repository import catalog as catalogs
-from kpbackup.repository import heads
+from kpbackup.repository import heads, reports
 from kpbackup.service import head_file
 from kpbackup.service import status as statuses
 from kpbackup.service import trust as trusts
@@ -37,6 +37,7 @@ class State:
     heads: Heads = Heads("")
     drills: tuple[statuses.Drill, ...] = ()
     regressed: str = ""  # what the store showed before and shows no more
+    check: reports.Latest | None = None
 
 
 class Reader:
@@ -48,6 +49,7 @@ class Reader:
         self._known = known
         self._finished: dict[str, statuses.Recovery] = {}
         self._drilled: dict[str, statuses.Drill] = {}
+        self._reports: dict[str, reports.Left | None] = {}
 
     def read(self) -> State:
         """The state now.
@@ -65,7 +67,8 @@ class Reader:
         self._known = (self._known or Heads(self.repository.id)).advanced(now.logs.items(), now.links)
         proven = canaries.read_states(self.repository)
         drills = tuple(sorted(self._drilled.values(), key=lambda one: one.ended_at))
-        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing))
+        checked = reports.read_latest(self.repository, self._reports).get("check")
+        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), checked)
 
     def _remember(self, run: str) -> None:
         """Reads a run's journal. A damaged one proves nothing: `check` reports it."""
@@ -124,7 +127,17 @@ def trust_of(settings: config.Settings, state: State, copies: tuple[trusts.Copy,
         copies=copies,
         heads=tuple((log.removeprefix("timelines/"), seq) for log, seq in sorted(state.heads.logs.items()) if "/" in log),
         canaries=tuple(trusts.Canary(one.short, one.first_at, one.newest_at, one.proven_at) for one in state.canaries),
+        last_check=_check(state.check.newest if state.check is not None else None),
+        last_passed_check=_check(state.check.passed if state.check is not None else None),
     )
+
+
+def _check(left: reports.Left | None) -> trusts.Check | None:
+    if left is None:
+        return None
+    names = ("read_bytes", "objects", "read_objects", "problems")
+    figures = {name: left.report.figures.get(name, 0) for name in names}
+    return trusts.Check(left.report.head.created_at, left.report.passed, **figures, signed=left.signed)
 
 
 def policy(settings: config.Settings) -> retention.Policy:

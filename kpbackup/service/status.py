@@ -1,8 +1,8 @@
 """How well the promises are kept, decided from what the repository says: one frozen value for `status`, metrics and pages.
 
 Pure: catalog, recoveries, promises and the time are passed in. Three words are kept apart: a set is *stored* when its manifest
-was read back, *proven* when a finished recovery restored it and read it back; *checked* is what `kpbackup check` says when it
-runs, which leaves no mark in the repository and so is never claimed here.
+was read back, *proven* when a finished recovery restored it and read it back; *checked* is what the newest report of
+`kpbackup check` says, of the whole repository (`trust.last_check`).
 
 All moments of the recovery point are the source's clock (D11). `clock_skew` (source minus ours) makes the achieved RPO exact;
 without it the two clocks are taken to agree.
@@ -169,7 +169,7 @@ def assess(
         objectives=objectives,
         recovery_point=timeline.newest_recovery_point(catalog),
         clock_skew=clock_skew,
-        last_success=last_success(catalog, recoveries),
+        last_success=last_success(catalog, recoveries) | _last_check(trust),
         next_runs={kind: moment for kind, timing in timings.items() if (moment := timing.next_run(now)) is not None},
         windows=timeline.windows(catalog),
         gaps=tuple(_gaps(catalog)),
@@ -196,6 +196,10 @@ def last_success(catalog: Catalog, recoveries: Sequence[Recovery] = ()) -> dict[
         "incremental": max(passes, default=None),
         "restore": max((one.finished_at for one in recoveries if not one.is_drill), default=None),
     }
+
+
+def _last_check(trust: trusts.Trust) -> dict[str, datetime | None]:
+    return {"check": trust.last_passed_check.ended_at if trust.last_passed_check is not None else None}
 
 
 def _passes(history: History) -> list[datetime]:

@@ -41,6 +41,20 @@ class Copy:
     max_age: timedelta
     recovery_point: datetime | None = None
     problem: str = ""
+    copied_at: datetime | None = None  # when everything was last carried over, by the report left in it
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the newest report of `check` says; `signed` is False when nobody vouches for it."""
+
+    ended_at: datetime
+    passed: bool
+    read_bytes: int
+    objects: int
+    read_objects: int
+    problems: int
+    signed: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ class Trust:
     regressed: str = ""
     copies: tuple[Copy, ...] = ()
     certificates: tuple[tuple[str, datetime], ...] = ()  # endpoint, when it expires
+    last_check: Check | None = None
+    last_passed_check: Check | None = None
 
 
 def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
@@ -62,6 +78,10 @@ def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
             "critical",
             f"the store shows less than it did: {trust.regressed}: newest entries were removed, or it serves an older state",
         )
+    if trust.last_check is not None and not trust.last_check.passed:
+        told = f"{trust.last_check.problems} problems" if trust.last_check.problems else "it could not finish"
+        at = f"{trust.last_check.ended_at:%Y-%m-%d %H:%M}"
+        yield "critical", f"the newest check, of {at} UTC, failed: {told}; `kpbackup check` says what"
     for one in trust.canaries:
         since = one.proven_at or one.first_at
         if now - since > trust.limits.canary:
@@ -106,3 +126,13 @@ def samples(trust: Trust) -> Iterator[tuple[str, list[tuple[tuple[str, ...], flo
         "kpbackup_copy_recovery_point_timestamp_seconds",
         [((one.name,), one.recovery_point.timestamp()) for one in trust.copies if one.recovery_point is not None],
     )
+    yield "kpbackup_copy_max_age_seconds", [((one.name,), one.max_age.total_seconds()) for one in trust.copies]
+    yield (
+        "kpbackup_copy_last_success_timestamp_seconds",
+        [((one.name,), one.copied_at.timestamp()) for one in trust.copies if one.copied_at is not None],
+    )
+    if (last := trust.last_check) is not None:
+        yield "kpbackup_check_last_end_timestamp_seconds", [((), last.ended_at.timestamp())]
+        yield "kpbackup_check_last_passed", [((), float(last.passed))]
+        yield "kpbackup_check_problems", [((), last.problems)]
+        yield "kpbackup_check_read_bytes", [((), last.read_bytes)]

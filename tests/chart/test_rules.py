@@ -18,7 +18,7 @@ import yaml
 
 from kpbackup.service import metrics, notify, trust
 from kpbackup.service.http import Latency
-from kpbackup.service.status import Objectives, Recovery, assess
+from kpbackup.service.status import Drill, Objectives, Recovery, assess
 from tests.chart import rendering
 from tests.chart.rendering import CRONJOB, DRILL, RULES, base
 from tests.servers.prometheus import promtool
@@ -135,7 +135,7 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
 
 OWN = 'namespace="backups",job="kpbackup",source="shop"'
 K8S = 'namespace="backups",deployment="kpbackup"'
-CHECK, DRILLS, JOB = (f'namespace="backups",cronjob="kpbackup-{name}"' for name in ("check", "drill", "prune"))
+JOB = 'namespace="backups",cronjob="kpbackup-prune"'
 POD = 'namespace="backups",pod="kpbackup-7d9f-x",container="kpbackup"'
 DAY = 86_400
 
@@ -148,7 +148,11 @@ def series(name: str, labels: str = OWN, **more: str) -> str:
 RPO = series("kpbackup_achieved_rpo_seconds")
 POINT = series("kpbackup_recovery_point_timestamp_seconds")
 UP = series("up", 'namespace="backups",job="kpbackup",instance="a"')
-FULL = series("kpbackup_last_success_timestamp_seconds", kind="full")
+FULL, CHECK = (series("kpbackup_last_success_timestamp_seconds", kind=kind) for kind in ("full", "check"))
+CHECK_PASSED, CHECK_ENDED = series("kpbackup_check_last_passed"), series("kpbackup_check_last_end_timestamp_seconds")
+COPY_UP, COPY_POINT = (
+    series(name, repository="offsite") for name in ("kpbackup_copy_up", "kpbackup_copy_recovery_point_timestamp_seconds")
+)
 LATENCY = "kpbackup_http_request_duration_seconds_bucket"
 CPU = series("container_cpu_usage_seconds_total", POD)
 NGINX = 'exported_namespace="kubepolaris",exported_service="kubepolaris-backend"'
@@ -185,9 +189,16 @@ HEALTHY: dict[str, str] = {
     series(LATENCY, path="/metrics", le="+Inf"): "0+10",
     series("kube_deployment_status_replicas_available", K8S): "2",
     series("kube_deployment_spec_replicas", K8S): "2",
-    **{series("kube_cronjob_status_last_schedule_time", one): "0" for one in (CHECK, DRILLS, JOB)},
-    **{series("kube_cronjob_status_last_successful_time", one): "30" for one in (CHECK, DRILLS, JOB)},
-    **{series("kube_cronjob_status_active", one): "0" for one in (CHECK, DRILLS, JOB)},
+    CHECK: "0",
+    CHECK_PASSED: "1",
+    CHECK_ENDED: "0",
+    COPY_UP: "1",
+    COPY_POINT: "0+60",
+    series("kpbackup_copy_max_age_seconds", repository="offsite"): "86400",
+    series("kpbackup_drill_last_passed"): "1",
+    series("kube_cronjob_status_last_schedule_time", JOB): "0",
+    series("kube_cronjob_status_last_successful_time", JOB): "30",
+    series("kube_cronjob_status_active", JOB): "0",
     CPU: "0+6",
     series("kube_pod_container_resource_limits", POD, resource="cpu"): "1",
     series("kube_pod_container_resource_limits", POD, resource="memory"): "1000",
@@ -208,11 +219,14 @@ FAULTS: list[tuple[str, dict[str, str | None]]] = [
     ("KpbackupArchiveStalled", {series("kpbackup_archive_stalled_seconds"): "400"}),
     ("KpbackupRtoExceeded", {series("kpbackup_measured_rto_seconds", kind="restore"): "2400"}),
     ("KpbackupForecastRtoExceeded", {series("kpbackup_measured_rto_seconds", kind="restore"): "1500"}),
-    ("KpbackupCheckFailed", {series("kube_cronjob_status_last_successful_time", CHECK): "-80000"}),
-    ("KpbackupCheckTooOld", {
-        series("kube_cronjob_status_last_successful_time", CHECK): "-260000", series("kube_cronjob_status_active", CHECK): "1",
-    }),
-    ("KpbackupDrillFailed", {series("kube_cronjob_status_last_successful_time", DRILLS): GONE}),
+    ("KpbackupCheckFailed", {CHECK_PASSED: "0"}),
+    ("KpbackupCheckFailed", {CHECK_PASSED: "0", CHECK: "-260000"}),
+    ("KpbackupCheckTooOld", {CHECK: "-260000"}),
+    ("KpbackupCheckMissing", {CHECK: GONE, CHECK_PASSED: GONE, CHECK_ENDED: GONE}),
+    ("KpbackupCopyBehind", {COPY_POINT: "-90000"}),
+    ("KpbackupCopyUnreachable", {COPY_UP: "0"}),
+    ("KpbackupCopyUnreachable", {COPY_UP: "0", COPY_POINT: "-90000"}),
+    ("KpbackupDrillFailed", {series("kpbackup_drill_last_passed"): "0"}),
     ("KpbackupDrillTooOld", {series("kpbackup_drill_last_success_timestamp_seconds"): "-3100000"}),
     ("KpbackupDrillMissing", {series("kpbackup_drill_last_success_timestamp_seconds"): GONE}),
     ("KpbackupKeyUnproven", {series("kpbackup_canary_last_success_timestamp_seconds", recipient="age1abc"): "-3500000"}),
@@ -337,7 +351,7 @@ def test_a_healthy_week_is_quiet(rules_file: Path, tmp_path: Path) -> None:
         start, plus, step = healthy.partition("+")
         if one in day:
             text = pieces(*day[one], minutes_in_all=week)
-        elif one == FULL or "last_success" in one or "cronjob_status_last" in one:
+        elif "last_success" in one or "cronjob_status_last" in one:
             text = " ".join(f"{number * DAY}x1439" for number in range(7))
         elif one == CPU:  # a full backup takes a whole processor for an hour and a half
             per_day = [6] * 120 + [60] * 90 + [6] * 1230
@@ -414,9 +428,6 @@ def test_the_recording_rules_for_service_levels(tmp_path: Path) -> None:
     run([{"interval": "1m", "input_series": given, "promql_expr_test": tests}], path, tmp_path)
 
 
-AFTER_A_DRILL = {"kpbackup_drill_last_success_timestamp_seconds"}  # of the contract; shown from the first drill on
-
-
 def everything_known() -> metrics.Observed:
     """A daemon that knows all there is to know."""
     source = Source()
@@ -427,8 +438,16 @@ def everything_known() -> metrics.Observed:
     )
     recovery = Recovery("r1", "0001-1", when(30), True, 600.0)
     canary = trust.Canary("age1abc", when(1), when(2), when(3))
-    known = trust.Trust(canaries=(canary,), heads=(("0001/sets", 2),), certificates=(("source", when(900)),))
-    state = replace(state, measured_rto={"restore": recovery}, trust=known)
+    check = trust.Check(when(30), True, 70_400, 9, 3, 0)
+    copied = trust.Copy("offsite", timedelta(days=1), when(30), copied_at=when(30))
+    known = trust.Trust(
+        canaries=(canary,), heads=(("0001/sets", 2),), certificates=(("source", when(900)),), copies=(copied,), last_check=check
+    )
+    drill = Drill("d1", when(30), True, 300.0, 10.0)
+    state = replace(
+        state, measured_rto={"restore": recovery}, trust=known, last_drill=drill, last_passed_drill=drill,
+        last_success={**state.last_success, "check": when(30)},
+    )  # fmt: skip
     latency = Latency()
     latency.add("/metrics", 0.02)
     return metrics.Observed(
@@ -447,4 +466,4 @@ def test_the_program_shows_every_metric_that_the_rules_ask_for() -> None:
     """Not only that it is declared: a rule on a metric that is never shown would be silent for ever."""
     shown = set(re.findall(r"^(kpbackup_\w+)\{", metrics.exposition(everything_known()).decode(), re.MULTILINE))
     asked = {name for group in groups() for rule in group["rules"] for name in names_in(rule["expr"])}
-    assert {name for name in asked - shown if name.startswith("kpbackup_")} <= AFTER_A_DRILL
+    assert {name for name in asked - shown if name.startswith("kpbackup_")} == set()

@@ -56,7 +56,9 @@ def test_with_the_origin_gone_everything_is_restored_from_the_copy(scene: Scene,
     (row,) = scene.ok("copy")["copies"]
     assert row["copy"] == "offsite" and row["manifests"] >= 3 and row["bytes"] > 1000 and not row["error"]
     shown = status(scene)
-    assert shown["copies"] == [{"copy": "offsite", "recovery_point": shown["recovery_point"], "problem": ""}]
+    (of_copy,) = shown["copies"]
+    assert of_copy.pop("copied_at") > shown["recovery_point"]
+    assert of_copy == {"copy": "offsite", "recovery_point": shown["recovery_point"], "problem": ""}
     shutil.rmtree(scene.repository)
     restorer = scene.for_restore()
     assert restorer.ok("--copy", "offsite", "check", "--all")["intact"] is True
@@ -100,6 +102,8 @@ def test_the_daemon_copies_and_makes_canaries_and_shows_the_copys_own_recovery_p
         )
         origin = recovery_point("kpbackup_recovery_point_timestamp_seconds")
         assert origin is not None and of_copy <= origin
+        last = "kpbackup_copy_last_success_timestamp_seconds"
+        assert until(lambda: recovery_point(last), what="the copy's report", timeout_s=90) > of_copy
         until(lambda: scene.ok("keys", "list")["recipients"][0]["canary_at"], what="the first canary", timeout_s=90)
     finally:
         daemon.send_signal(signal.SIGTERM)

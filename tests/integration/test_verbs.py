@@ -243,11 +243,48 @@ def test_check_finds_a_flipped_key_object_with_the_identity(copy: Deployment) ->
     assert any(path.parent.name in one["key"] for one in problems(copy))
 
 
+def test_everybody_sees_from_the_bucket_what_the_last_check_found(copy: Deployment) -> None:
+    shutil.rmtree(Path(copy.settings["repository"]["url"].removeprefix("file://")) / "reports", ignore_errors=True)
+    assert copy.json("status")["last_check"] is None
+    found = copy.json("check", "--read-data", "50%")
+    seen = copy.json("status")["last_check"]
+    assert (seen["passed"], seen["signed"], seen["problems"]) == (True, True, 0)
+    assert (seen["objects"], seen["read_objects"], seen["read_bytes"]) == tuple(
+        found[name] for name in ("objects", "read_objects", "read_bytes")
+    )
+    assert seen["read_bytes"] > 0 and copy.json("status")["last_success"]["check"] == seen["ended_at"]
+    damaged = objects(copy, "data/*/*/0*")[0]
+    before = damaged.read_bytes()
+    damaged.unlink()
+    copy.json("check", code=17)
+    status = copy.json("status", code=2)
+    assert (status["last_check"]["passed"], status["last_check"]["problems"]) == (False, 1)
+    assert status["last_success"]["check"] == seen["ended_at"]
+    assert "1 problems; `kpbackup check` says what" in "".join(one["text"] for one in status["reasons"])
+    assert "FAILED, 1 problems" in copy.run("status").stdout
+    damaged.write_bytes(before)
+    unsigned = copy.settings["signing"] | {"key_file": None}
+    copy.settings["signing"] = unsigned
+    copy.write()
+    assert copy.json("check")["intact"]
+    assert "nothing wrong" in copy.run("status").stdout and "report not signed" in copy.run("status").stdout
+
+
+def test_a_check_that_may_not_write_answers_all_the_same(copy: Deployment) -> None:
+    reports = Path(copy.settings["repository"]["url"].removeprefix("file://")) / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.write_text("in the way")
+    ended = copy.run("check")
+    assert ended.returncode == 0 and "no problem found" in ended.stdout
+    assert "warning: status and metrics will not know of this check" in ended.stderr
+
+
 def test_prune_releases_then_deletes(copy: Deployment) -> None:
     settings = copy.load()
     repository = opening.writing_repository(settings)
     policy = retention.Policy(days=1, complete_chains=1, grace_period=timedelta(hours=12))
     later = datetime.now(UTC) + timedelta(days=3)
+    shutil.rmtree(objects(copy, "kpbackup.json")[0].parent / "reports", ignore_errors=True)
     before = objects(copy, "**/*")
     catalog = catalogs.read_catalog(repository)
     plan = retention.plan_prune(catalog, policy, later)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from kpbackup.model.catalog import Catalog, Damaged
 from kpbackup.plan.schedule import Timing
-from kpbackup.service import metrics
+from kpbackup.service import metrics, trust
 from kpbackup.service.status import Level, Objectives, Recovery, Status, assess
 from tests.unit.plain_histories import Source, catalog, when
 
@@ -44,6 +45,7 @@ def test_everything_as_promised() -> None:
         "full": when(26) + timedelta(minutes=10),
         "incremental": when(50) + timedelta(minutes=1),
         "restore": None,
+        "check": None,
     }
     assert status.next_runs == {"full": when(74), "incremental": when(52)}
     assert status.newest_set is not None and status.newest_set.duration == timedelta(minutes=10)
@@ -103,6 +105,20 @@ def test_two_missed_full_backups_are_a_warning() -> None:
         level = Level.WARNING if end > 74 else Level.OK  # at 74 the second of two passed
         assert judged(catalog(source.history()), when(end)).level is level, end
     assert "passed twice since" in texts(judged(catalog(source.history()), when(99)), Level.WARNING)
+
+
+def test_a_failed_check_is_critical_until_one_passes() -> None:
+    good, bad = trust.Check(when(40), True, 70, 9, 3, 0), trust.Check(when(45), False, 70, 9, 3, 2)
+    history = catalog(nightly().history())
+    status = judged(history, when(51), trust=trust.Trust(last_check=bad, last_passed_check=good))
+    assert status.level is Level.CRITICAL and "failed: 2 problems" in texts(status, Level.CRITICAL)
+    assert status.last_success["check"] == when(40)
+    samples = metrics.samples(metrics.Observed("shop", when(51), status))
+    assert samples["kpbackup_check_last_passed"] == [((), 0.0)] and samples["kpbackup_check_problems"] == [((), 2)]
+    assert (("check",), when(40).timestamp()) in samples["kpbackup_last_success_timestamp_seconds"]
+    assert judged(history, when(51), trust=trust.Trust(last_check=good, last_passed_check=good)).level is Level.OK
+    unfinished = trust.Trust(last_check=replace(bad, problems=0))
+    assert "could not finish" in texts(judged(history, when(51), trust=unfinished), Level.CRITICAL)
 
 
 def test_a_recovery_proves_its_set_and_measures_the_rto() -> None:

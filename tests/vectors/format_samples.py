@@ -65,6 +65,10 @@ def samples() -> dict[str, Any]:
             _head("recovery", layout.recovery_entry("20260501T100000Z-abc123", 1), 1, ""), "20260501T100000Z-abc123", "planned",
             {"set": "0001-1", "target": "latest"},
         ),
+        "report": m.Report(
+            _head("report", layout.report("check", 1), 1, ""), "check", T0 - timedelta(minutes=1), True,
+            {"manifests": 4, "objects": 9, "read_objects": 3, "read_bytes": 70_400, "opened": 0, "problems": 0},
+        ),
     }
 
 
