@@ -28,8 +28,9 @@ To = Annotated[str | None, typer.Option("--to", help="This time, or `latest`, in
 def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -> None:
     """Restore a random point of the recoverable window on a scratch server and verify it there.
 
-    The server is recovery.target, which must be empty and is cleared afterwards; without one a MariaDB is started for it and
-    removed. The application is never started. Passed or failed, the drill is recorded: `kpbackup recoveries` lists it.
+    The server is recovery.target, which must be empty and is cleared afterwards; without one a server of the source's flavour is
+    started for it and removed. The application is never started. Passed or failed, the drill is recorded: `kpbackup recoveries`
+    lists it.
     """
     from kpbackup.recovery import drill as drills
     from kpbackup.recovery.steps import SqlCheck
@@ -88,15 +89,14 @@ def _request(room: context.Context, target: Target) -> RecoveryRequest:
 def _scratch(room: context.Context, request: RecoveryRequest) -> Iterator[Endpoint]:
     """The given server, else one that lives as long as the block."""
     from kpbackup.recovery import drill as drills
-    from kpbackup.recovery import scratch
+    from kpbackup.recovery import scratch, scratch_programs
 
     if room.settings.recovery.target is not None:
         yield request.endpoint
         return
     wanted = room.settings.drill
-    flavour, rule = drills.names_rule(request)
-    programs = scratch.find_programs(flavour, str(wanted.programs or ""))
-    with scratch.started(programs, directory=str(wanted.directory or ""), lower_case_table_names=rule) as endpoint:
+    programs = scratch_programs.find_programs(drills.source_of(request), str(wanted.programs or ""))
+    with scratch.started(programs, directory=str(wanted.directory or "")) as endpoint:
         yield endpoint
 
 

@@ -378,10 +378,11 @@ class ServiceSettings(Group):
 
 class DrillSettings(Group):
     """Drills (`kpbackup drill`): the newest point and others are really restored, on the server of recovery.target, which must be
-    empty, or without one on a MariaDB that is started for it. Nothing here is a schedule: cron or a CronJob starts drills."""
+    empty, or without one on a server that is started for it. Nothing here is a schedule: cron or a CronJob starts drills."""
 
     programs: values.Path | None = None
-    """Folder with `mariadbd` and `mariadb-install-db`, of which the scratch server is started. Unset: those on PATH."""
+    """Folder with `mysqld` (MySQL), or `mariadbd` and `mariadb-install-db` (MariaDB), of which the scratch server is started.
+    Unset: those on PATH."""
 
     directory: values.Path | None = None
     """Folder for the scratch server's data; it needs the space of the restored databases. Unset: the system's temporary one."""

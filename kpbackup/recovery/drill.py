@@ -22,6 +22,7 @@ from kpbackup.mysql.quoting import identifier
 from kpbackup.plan.timeline import Target, Window
 from kpbackup.recovery import journal as journals
 from kpbackup.recovery import loading, planning, run
+from kpbackup.recovery.scratch_programs import Like
 from kpbackup.recovery.steps import RecoveryRequest, Step
 from kpbackup.repository import choosing, keys
 
@@ -92,8 +93,8 @@ def carry_out(request: RecoveryRequest) -> Drilled:
     return result
 
 
-def names_rule(request: RecoveryRequest) -> tuple[str, str]:
-    """(flavour, lower_case_table_names) of the source, by the set that would be restored: a scratch server needs the same.
+def source_of(request: RecoveryRequest) -> Like:
+    """The source by the set that would be restored: a scratch server must be like it.
 
     Raises:
         UnreachableTarget, IntegrityError, KeyProblem.
@@ -101,7 +102,7 @@ def names_rule(request: RecoveryRequest) -> tuple[str, str]:
     found = choosing.plan_restore(request.repository, request.target).backup_set
     data_key = keys.open_data_key(request.repository, found.sealing, request.identities)
     inventory = loading.read_inventory(request.repository, found, data_key)
-    return found.source.flavour, inventory.settings.get("lower_case_table_names", "")
+    return Like(found.source.flavour, inventory.settings)
 
 
 def clear(endpoint: server.Endpoint, accounts_before: frozenset[str]) -> None:
