@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,10 +32,44 @@ def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -
     started for it and removed. The application is never started. Passed or failed, the drill is recorded: `kpbackup recoveries`
     lists it.
     """
+    room = context.of(ctx, json=json)
+    _report(room, *_carry_out(room, _request(room, _target(room, to))))
+
+
+def failover(ctx: typer.Context, json: context.JsonOption = False) -> None:
+    """Prove that the archive went on across the last change of primary, and restore a point just behind it.
+
+    Everything is read from the bucket: which server wrote which part of the archive. A gap between two primaries fails the drill.
+    When one server wrote all that is archived there is nothing to prove: that is said, nothing is recorded, and the exit code
+    is 0.
+    """
+    from kpbackup import errors
+    from kpbackup.plan.timeline import Target
+    from kpbackup.recovery import drill as drills
+    from kpbackup.recovery import drill_failover
+
+    room = context.of(ctx, json=json)
+    asked = _request(room, Target(latest=True))
+    found = drill_failover.find(asked.repository, asked.identities)
+    if found is None:
+        fields = render.Fields([("drill", "none: one server wrote everything that is archived")])
+        room.printer.show({"run": None, "passed": None}, fields)
+        return
+    try:
+        found.refuse_gap()
+    except errors.KpbackupError as exc:
+        drills.record_failure(asked, exc, found.figures)
+        raise
+    _report(room, *_carry_out(room, replace(asked, target=found.target), found.figures))
+
+
+def _carry_out(
+    room: context.Context, asked: RecoveryRequest, figures: Mapping[str, str] | None = None
+) -> tuple[Drilled, list[str]]:
+    """The drill carried out, with its warnings."""
     from kpbackup.recovery import drill as drills
     from kpbackup.recovery.steps import SqlCheck
 
-    room = context.of(ctx, json=json)
     warnings: list[str] = []
 
     def warn(warning: str) -> None:
@@ -43,14 +77,12 @@ def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -
         print(f"warning: {warning}", file=sys.stderr)
 
     with progress.show("drill", stream=sys.stderr) as report:
-        asked = _request(room, _target(room, to))
         asked = replace(
             asked, warn=warn, progress=lambda phase, done, total: report(done, total, phase),
             sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in room.settings.recovery.verify.sql),
         )
         with _scratch(room, asked) as endpoint:
-            done = drills.carry_out(replace(asked, endpoint=endpoint))
-    _report(room, done, warnings)
+            return drills.carry_out(replace(asked, endpoint=endpoint), figures), warnings
 
 
 def _target(room: context.Context, to: str | None) -> Target:
@@ -118,6 +150,7 @@ def _report(room: context.Context, done: Drilled, warnings: list[str]) -> None:
         ("result", "passed"),
         ("asked for", done.target),
         ("restored to", times.format_moment(done.recovered_to, zone)),
+        ("primary", _seam(done.figures)),
         ("backup set", done.backup_set),
         ("measured RTO", f"{done.measured_rto_s:.1f} s"),
         ("achieved RPO", f"{done.achieved_rpo_s:.1f} s, had the source died when the drill began"),
@@ -125,3 +158,9 @@ def _report(room: context.Context, done: Drilled, warnings: list[str]) -> None:
         ("scratch server", "cleared"),
     ]
     room.printer.show(document, render.Fields(fields))
+
+
+def _seam(figures: Mapping[str, str]) -> str | None:
+    if "from_server" not in figures:
+        return None
+    return f"changed from server {figures['from_server']} to {figures['to_server']}; the archive went on across it"
