@@ -29,8 +29,8 @@ def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -
     """Restore a random point of the recoverable window on a scratch server and verify it there.
 
     The server is recovery.target, which must be empty and is cleared afterwards; without one a server of the source's flavour is
-    started for it and removed. The application is never started. Passed or failed, the drill is recorded: `kpbackup recoveries`
-    lists it.
+    started for it, on this machine or, with drill.kubernetes, in a cluster, and removed. The application is never started. Passed
+    or failed, the drill is recorded: `kpbackup recoveries` lists it.
     """
     room = context.of(ctx, json=json)
     _report(room, *_carry_out(room, _request(room, _target(room, to))))
@@ -101,11 +101,11 @@ def _target(room: context.Context, to: str | None) -> Target:
 
 def _request(room: context.Context, target: Target) -> RecoveryRequest:
     from kpbackup.mysql.server import Endpoint
-    from kpbackup.recovery.steps import Objectives, RecoveryRequest
+    from kpbackup.recovery.steps import Objectives, RecoveryRequest, Replaying
     from kpbackup.service import opening
 
     settings = room.settings
-    given = settings.recovery.target
+    given = settings.recovery.target if settings.drill.kubernetes is None else None
     return RecoveryRequest(
         repository=opening.reading_repository(settings),
         endpoint=opening.target_endpoint(settings) if given else Endpoint("127.0.0.1"),
@@ -113,6 +113,7 @@ def _request(room: context.Context, target: Target) -> RecoveryRequest:
         identities=opening.identities(settings),
         workers=given.max_connections if given else 4,
         verification=opening.drill_verification(settings),
+        replaying=opening.replaying(settings) if given else Replaying("direct" if settings.drill.kubernetes else "auto"),
         objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )
 
@@ -122,11 +123,19 @@ def _scratch(room: context.Context, request: RecoveryRequest) -> Iterator[Endpoi
     """The given server, else one that lives as long as the block."""
     from kpbackup.recovery import drill as drills
     from kpbackup.recovery import scratch, scratch_programs
+    from kpbackup.service import opening
 
+    wanted = room.settings.drill
+    if wanted.kubernetes is not None:
+        from kpbackup.recovery import scratch_cluster
+
+        there, in_cluster = wanted.kubernetes, opening.drill_cluster(wanted.kubernetes)
+        with scratch_cluster.started(in_cluster, drills.source_of(request), host=there.host, port=there.port) as endpoint:
+            yield endpoint
+        return
     if room.settings.recovery.target is not None:
         yield request.endpoint
         return
-    wanted = room.settings.drill
     programs = scratch_programs.find_programs(drills.source_of(request), str(wanted.programs or ""))
     with scratch.started(programs, directory=str(wanted.directory or "")) as endpoint:
         yield endpoint

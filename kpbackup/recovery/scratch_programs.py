@@ -32,6 +32,23 @@ class Like:
         found = ((name, self.settings.get(name, "")) for name in names)
         return [f"--{name.replace('_', '-')}={value}" for name, value in found if value]
 
+    def server_options(self) -> list[str]:
+        """What a scratch server is told wherever it runs."""
+        return [
+            "--log-bin=binlog", "--binlog-format=ROW", "--skip-name-resolve", "--event-scheduler=OFF", "--sync-binlog=0",
+            "--innodb-flush-log-at-trx-commit=0", "--character-set-server=utf8mb4", "--log-bin-trust-function-creators=ON",
+            "--max-allowed-packet=1G", *self.options(*_AT_BIRTH), *self._of_flavour(),
+        ]
+
+    def _of_flavour(self) -> list[str]:
+        if self.flavour == "mariadb":
+            return ["--log-slave-updates", "--skip-slave-start"]
+        mode = self.settings.get("gtid_mode", "ON")
+        return [
+            "--log-replica-updates", "--skip-replica-start", "--mysqlx=OFF", f"--gtid-mode={mode}",
+            f"--enforce-gtid-consistency={'ON' if mode.startswith('ON') else 'OFF'}", *self.options("partial_revokes"),
+        ]
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -56,19 +73,8 @@ class Programs:
         return [
             self.serve, "--no-defaults", *_as_user(), f"--datadir={home}/data", f"--socket={home}/socket",
             f"--pid-file={home}/pid", f"--tmpdir={home}", f"--port={port}", "--bind-address=127.0.0.1",
-            f"--init-file={home}/start.sql", f"--server-id={server_id}", "--log-bin=binlog", "--binlog-format=ROW",
-            "--skip-name-resolve", "--event-scheduler=OFF", "--sync-binlog=0", "--innodb-flush-log-at-trx-commit=0",
-            "--character-set-server=utf8mb4", "--log-bin-trust-function-creators=ON", "--max-allowed-packet=1G",
-            *self.like.options(*_AT_BIRTH), *self._of_flavour(),
-        ]
-
-    def _of_flavour(self) -> list[str]:
-        if self.like.flavour == "mariadb":
-            return ["--log-slave-updates", "--skip-slave-start"]
-        mode = self.like.settings.get("gtid_mode", "ON")
-        return [
-            "--log-replica-updates", "--skip-replica-start", "--mysqlx=OFF", "--secure-file-priv=NULL", f"--gtid-mode={mode}",
-            f"--enforce-gtid-consistency={'ON' if mode.startswith('ON') else 'OFF'}", *self.like.options("partial_revokes"),
+            f"--init-file={home}/start.sql", f"--server-id={server_id}", *self.like.server_options(),
+            *(["--secure-file-priv=NULL"] if self.like.flavour == "mysql" else ()),
         ]
 
     def first_statements(self, password: str) -> str:
