@@ -75,6 +75,12 @@ app.kubernetes.io/managed-by: {{ .ctx.Release.Service }}
 {{- if or (include "kpbackup.events" .) (include "kpbackup.application" .) -}}yes{{- end -}}
 {{- end -}}
 
+{{/* The scratch namespace in which a drill starts its server, empty when it starts none there. */}}
+{{- define "kpbackup.drillNamespace" -}}
+{{- $drill := default dict .Values.config.drill -}}
+{{- if .Values.drill.enabled -}}{{- get (default dict $drill.kubernetes) "namespace" -}}{{- end -}}
+{{- end -}}
+
 {{- define "kpbackup.signingSecret" -}}
 {{- default (printf "%s-signing" (include "kpbackup.fullname" .)) .Values.secrets.signing.name -}}
 {{- end -}}

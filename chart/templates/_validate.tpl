@@ -65,8 +65,11 @@
 {{- if has $identity (list $values.secrets.source.name $values.secrets.store.name (include "kpbackup.signingSecret" .) $values.prune.secrets.store.name) -}}
 {{- fail (printf "kpbackup: drill.secrets.identity is the Secret %s, which another workload mounts: keep the private identity in a Secret of its own." $identity) -}}
 {{- end -}}
-{{- if not (and $target.host $target.user) -}}
-{{- fail "kpbackup: a drill needs a scratch server to restore into: set config.recovery.target.host and .user." -}}
+{{- if not (or (and $target.host $target.user) (include "kpbackup.drillNamespace" .)) -}}
+{{- fail "kpbackup: a drill needs a scratch server to restore into: set config.recovery.target.host and .user, or config.drill.kubernetes." -}}
+{{- end -}}
+{{- if and (include "kpbackup.drillNamespace" .) (has (include "kpbackup.drillNamespace" .) (list .Release.Namespace (include "kpbackup.application" .))) -}}
+{{- fail "kpbackup: config.drill.kubernetes.namespace must be a namespace with nothing else in it, neither kpbackup's nor the application's." -}}
 {{- end -}}
 {{- if and (eq $target.host $source.host) (eq (default 3306 $target.port | int) (default 3306 $source.port | int)) -}}
 {{- fail (printf "kpbackup: the drill would restore into the source itself (%s): name a scratch server in config.recovery.target." $target.host) -}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,13 +28,48 @@ To = Annotated[str | None, typer.Option("--to", help="This time, or `latest`, in
 def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -> None:
     """Restore a random point of the recoverable window on a scratch server and verify it there.
 
-    The server is recovery.target, which must be empty and is cleared afterwards; without one a MariaDB is started for it and
-    removed. The application is never started. Passed or failed, the drill is recorded: `kpbackup recoveries` lists it.
+    The server is recovery.target, which must be empty and is cleared afterwards; without one a server of the source's flavour is
+    started for it, on this machine or, with drill.kubernetes, in a cluster, and removed. The application is never started. Passed
+    or failed, the drill is recorded: `kpbackup recoveries` lists it.
     """
+    room = context.of(ctx, json=json)
+    _report(room, *_carry_out(room, _request(room, _target(room, to))))
+
+
+def failover(ctx: typer.Context, json: context.JsonOption = False) -> None:
+    """Prove that the archive went on across the last change of primary, and restore a point just behind it.
+
+    Everything is read from the bucket: which server wrote which part of the archive. A gap between two primaries fails the drill.
+    When one server wrote all that is archived there is nothing to prove: that is said, nothing is recorded, and the exit code
+    is 0.
+    """
+    from kpbackup import errors
+    from kpbackup.plan.timeline import Target
+    from kpbackup.recovery import drill as drills
+    from kpbackup.recovery import drill_failover
+
+    room = context.of(ctx, json=json)
+    asked = _request(room, Target(latest=True))
+    found = drill_failover.find(asked.repository, asked.identities)
+    if found is None:
+        fields = render.Fields([("drill", "none: one server wrote everything that is archived")])
+        room.printer.show({"run": None, "passed": None}, fields)
+        return
+    try:
+        found.refuse_gap()
+    except errors.KpbackupError as exc:
+        drills.record_failure(asked, exc, found.figures)
+        raise
+    _report(room, *_carry_out(room, replace(asked, target=found.target), found.figures))
+
+
+def _carry_out(
+    room: context.Context, asked: RecoveryRequest, figures: Mapping[str, str] | None = None
+) -> tuple[Drilled, list[str]]:
+    """The drill carried out, with its warnings."""
     from kpbackup.recovery import drill as drills
     from kpbackup.recovery.steps import SqlCheck
 
-    room = context.of(ctx, json=json)
     warnings: list[str] = []
 
     def warn(warning: str) -> None:
@@ -42,14 +77,12 @@ def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -
         print(f"warning: {warning}", file=sys.stderr)
 
     with progress.show("drill", stream=sys.stderr) as report:
-        asked = _request(room, _target(room, to))
         asked = replace(
             asked, warn=warn, progress=lambda phase, done, total: report(done, total, phase),
             sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in room.settings.recovery.verify.sql),
         )
         with _scratch(room, asked) as endpoint:
-            done = drills.carry_out(replace(asked, endpoint=endpoint))
-    _report(room, done, warnings)
+            return drills.carry_out(replace(asked, endpoint=endpoint), figures), warnings
 
 
 def _target(room: context.Context, to: str | None) -> Target:
@@ -68,11 +101,11 @@ def _target(room: context.Context, to: str | None) -> Target:
 
 def _request(room: context.Context, target: Target) -> RecoveryRequest:
     from kpbackup.mysql.server import Endpoint
-    from kpbackup.recovery.steps import Objectives, RecoveryRequest
+    from kpbackup.recovery.steps import Objectives, RecoveryRequest, Replaying
     from kpbackup.service import opening
 
     settings = room.settings
-    given = settings.recovery.target
+    given = settings.recovery.target if settings.drill.kubernetes is None else None
     return RecoveryRequest(
         repository=opening.reading_repository(settings),
         endpoint=opening.target_endpoint(settings) if given else Endpoint("127.0.0.1"),
@@ -80,6 +113,7 @@ def _request(room: context.Context, target: Target) -> RecoveryRequest:
         identities=opening.identities(settings),
         workers=given.max_connections if given else 4,
         verification=opening.drill_verification(settings),
+        replaying=opening.replaying(settings) if given else Replaying("direct" if settings.drill.kubernetes else "auto"),
         objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )
 
@@ -88,15 +122,22 @@ def _request(room: context.Context, target: Target) -> RecoveryRequest:
 def _scratch(room: context.Context, request: RecoveryRequest) -> Iterator[Endpoint]:
     """The given server, else one that lives as long as the block."""
     from kpbackup.recovery import drill as drills
-    from kpbackup.recovery import scratch
+    from kpbackup.recovery import scratch, scratch_programs
+    from kpbackup.service import opening
 
+    wanted = room.settings.drill
+    if wanted.kubernetes is not None:
+        from kpbackup.recovery import scratch_cluster
+
+        there, in_cluster = wanted.kubernetes, opening.drill_cluster(wanted.kubernetes)
+        with scratch_cluster.started(in_cluster, drills.source_of(request), host=there.host, port=there.port) as endpoint:
+            yield endpoint
+        return
     if room.settings.recovery.target is not None:
         yield request.endpoint
         return
-    wanted = room.settings.drill
-    flavour, rule = drills.names_rule(request)
-    programs = scratch.find_programs(flavour, str(wanted.programs or ""))
-    with scratch.started(programs, directory=str(wanted.directory or ""), lower_case_table_names=rule) as endpoint:
+    programs = scratch_programs.find_programs(drills.source_of(request), str(wanted.programs or ""))
+    with scratch.started(programs, directory=str(wanted.directory or "")) as endpoint:
         yield endpoint
 
 
@@ -118,6 +159,7 @@ def _report(room: context.Context, done: Drilled, warnings: list[str]) -> None:
         ("result", "passed"),
         ("asked for", done.target),
         ("restored to", times.format_moment(done.recovered_to, zone)),
+        ("primary", _seam(done.figures)),
         ("backup set", done.backup_set),
         ("measured RTO", f"{done.measured_rto_s:.1f} s"),
         ("achieved RPO", f"{done.achieved_rpo_s:.1f} s, had the source died when the drill began"),
@@ -125,3 +167,9 @@ def _report(room: context.Context, done: Drilled, warnings: list[str]) -> None:
         ("scratch server", "cleared"),
     ]
     room.printer.show(document, render.Fields(fields))
+
+
+def _seam(figures: Mapping[str, str]) -> str | None:
+    if "from_server" not in figures:
+        return None
+    return f"changed from server {figures['from_server']} to {figures['to_server']}; the archive went on across it"

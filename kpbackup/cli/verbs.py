@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "restore verify": Verb("kpbackup.cli.restore", "verify", "Step 4 of a run alone."),
     "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
     "drill": Verb("kpbackup.cli.drill", "drill", "Restore a random point on a scratch server, verify it, record the result."),
+    "drill failover": Verb("kpbackup.cli.drill", "failover", "Prove that the archive went on across the last change of primary."),
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
     "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),
@@ -79,6 +80,7 @@ TOLD: dict[str, str] = {
     "restore": "recovery",
     "restore database": "recovery",
     "drill": "drill",
+    "drill failover": "drill",
 }
 
 # The help of a group that is not itself a verb.

@@ -8,6 +8,7 @@ files or the environment, when needed, and never shown. A crash leaves nothing b
 
 from kpbackup.config.groups import (
     ArchiveSettings,
+    DrillClusterSettings,
     EncryptionSettings,
     Group,
     Login,
@@ -30,8 +31,8 @@ from kpbackup.config.settings import Settings
 from kpbackup.config.stores import CopySettings, RepositorySettings, StoreSettings
 
 __all__ = [
-    "DEFAULT_PATH", "ArchiveSettings", "CopySettings", "EncryptionSettings", "Group", "LogSettings", "Login", "NotifySettings",
-    "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile", "RetentionSettings", "RetiredKey",
-    "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings", "SqlCheck", "StepSettings",
-    "StoreSettings", "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
+    "DEFAULT_PATH", "ArchiveSettings", "CopySettings", "DrillClusterSettings", "EncryptionSettings", "Group", "LogSettings",
+    "Login", "NotifySettings", "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile",
+    "RetentionSettings", "RetiredKey", "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings",
+    "SqlCheck", "StepSettings", "StoreSettings", "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ the target is not empty.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +22,7 @@ from kpbackup.mysql.quoting import identifier
 from kpbackup.plan.timeline import Target, Window
 from kpbackup.recovery import journal as journals
 from kpbackup.recovery import loading, planning, run
+from kpbackup.recovery.scratch_programs import Like
 from kpbackup.recovery.steps import RecoveryRequest, Step
 from kpbackup.repository import choosing, keys
 
@@ -62,8 +63,8 @@ def choose_point(windows: Sequence[Window], place: float) -> Target:
     return Target(latest=True)
 
 
-def carry_out(request: RecoveryRequest) -> Drilled:
-    """Restores, verifies, and clears the server again.
+def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None) -> Drilled:
+    """Restores, verifies, and clears the server again. `figures` are recorded beside the result: what kind of drill it was.
 
     Raises:
         What planning and the steps raise; it is recorded as a failed drill.
@@ -79,21 +80,31 @@ def carry_out(request: RecoveryRequest) -> Drilled:
         finally:
             clear(request.endpoint, before)
     except errors.KpbackupError as exc:
-        journal.write(EVENT, {"result": "failed", "error": type(exc).__name__, "exit_code": exc.exit_code})
+        _failed(journal, exc, figures or {})
         raise
     achieved_s = (journal.entries[0].at - plan.reaches).total_seconds()
     verified = journal.last("step_finished", step=Step.VERIFY)
     result = Drilled(
         journal.run, plan.backup_set.name, str(request.target), outcome.recovered_to, outcome.measured_rto_s,
-        max(achieved_s, 0.0), {**outcome.details, **(verified.fields if verified else {})},
+        max(achieved_s, 0.0), {**outcome.details, **(verified.fields if verified else {}), **(figures or {})},
     )
     measured = {"measured_rto_s": f"{result.measured_rto_s:.3f}", "achieved_rpo_s": f"{result.achieved_rpo_s:.3f}"}
-    journal.write(EVENT, {"result": "passed", **measured})
+    journal.write(EVENT, {"result": "passed", **measured, **(figures or {})})
     return result
 
 
-def names_rule(request: RecoveryRequest) -> tuple[str, str]:
-    """(flavour, lower_case_table_names) of the source, by the set that would be restored: a scratch server needs the same.
+def record_failure(request: RecoveryRequest, exc: errors.KpbackupError, figures: Mapping[str, str]) -> None:
+    """A drill that failed before anything could be planned is one too."""
+    _failed(journals.new_journal(request.repository, datetime.now(UTC)), exc, figures)
+
+
+def _failed(journal: journals.Journal, exc: errors.KpbackupError, figures: Mapping[str, str]) -> None:
+    failed = {"kind": "drill", "result": "failed", "error": type(exc).__name__, "exit_code": exc.exit_code}
+    journal.write(EVENT, {**failed, **figures})
+
+
+def source_of(request: RecoveryRequest) -> Like:
+    """The source by the set that would be restored: a scratch server must be like it.
 
     Raises:
         UnreachableTarget, IntegrityError, KeyProblem.
@@ -101,7 +112,7 @@ def names_rule(request: RecoveryRequest) -> tuple[str, str]:
     found = choosing.plan_restore(request.repository, request.target).backup_set
     data_key = keys.open_data_key(request.repository, found.sealing, request.identities)
     inventory = loading.read_inventory(request.repository, found, data_key)
-    return found.source.flavour, inventory.settings.get("lower_case_table_names", "")
+    return Like(found.source.flavour, inventory.settings)
 
 
 def clear(endpoint: server.Endpoint, accounts_before: frozenset[str]) -> None:

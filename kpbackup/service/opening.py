@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kpbackup.backup.application import ApplicationRequest
     from kpbackup.backup.archiver import ArchiveRequest
     from kpbackup.backup.full import FullRequest
+    from kpbackup.kubernetes import scratch
     from kpbackup.mysql.server import Endpoint
     from kpbackup.recovery.steps import Environment, Replaying, Verification
     from kpbackup.repository.binding import Repository
@@ -274,6 +275,20 @@ def drill_verification(settings: config.Settings) -> Verification | None:
     from kpbackup.recovery.steps import Verification
 
     return Verification(profile.load(settings.recovery.verify.profile))
+
+
+def drill_cluster(wanted: config.DrillClusterSettings) -> scratch.Wanted:
+    """The scratch server that a drill starts in a cluster."""
+    from kpbackup.kubernetes import client, scratch
+
+    return scratch.Wanted(
+        access=client.Access(wanted.namespace, str(wanted.kubeconfig or ""), wanted.context),
+        image=wanted.image,
+        storage=wanted.storage,
+        storage_class=wanted.storage_class,
+        user_id=wanted.user_id,
+        timeout_s=wanted.ready_timeout.total_seconds(),
+    )
 
 
 def _values(path: str | None) -> dict[str, Any]:

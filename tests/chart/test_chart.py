@@ -16,6 +16,7 @@ import yaml
 
 from kpbackup import config
 from kpbackup.backup.application import LOOKED_AT
+from kpbackup.kubernetes import scratch
 from tests.chart import rendering
 from tests.chart.rendering import APPLICATION, CRONJOB, DRILL, EVENTS, EVERYTHING, HOOK, MONITOR, PRUNE, RULES, SIDECAR, base
 
@@ -258,6 +259,20 @@ def test_the_plain_example_renders_once_recipients_are_given() -> None:
         rendering.example_objects({})
 
 
+def test_a_drill_may_make_its_server_in_the_scratch_namespace() -> None:
+    """It asks the API, and what it asks for is allowed, there and nowhere else."""
+    there = {"drill": {"kubernetes": {"namespace": "drills", "image": "mysql:9.7"}}, "recovery": {"target": {"host": None}}}
+    found = rendering.objects(base(DRILL, {"config": there}))
+    assert rendering.pods(found)["kpbackup-drill"]["automountServiceAccountToken"]
+    roles = [item for item in found if item["kind"] == "Role" and item["metadata"].get("namespace") == "drills"]
+    allowed = {(verb, one) for role in roles for rule in role["rules"] for one in rule["resources"] for verb in rule["verbs"]}
+    needed = {(verb, f"{kind.plural}/{part}" if part else kind.plural) for verb, kind, part in scratch.needed()}
+    assert allowed == needed
+    binding = rendering.one(found, "RoleBinding", "kpbackup-drill-server")
+    assert binding["metadata"]["namespace"] == "drills" and binding["subjects"][0]["name"] == "kpbackup-drill"
+    assert {3306, 443, 6443} <= egress(found, "kpbackup-drill")
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"config": {"encryption": {"recipients": []}}}, "config.encryption.recipients is empty"),
     ({"config": {"source": {"host": ""}}}, "config.source.host and config.source.user must name"),
@@ -268,6 +283,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (rendering.merged(CRONJOB, {"config": {"archive": {"continuous": True}}}), "mode cronjob cannot archive continuously"),
     ({"drill": {"enabled": True}}, "a drill without the private identity"),
     (rendering.merged(DRILL, {"config": {"recovery": {"target": {"host": None}}}}), "a drill needs a scratch server"),
+    (
+        rendering.merged(DRILL, {"config": {"drill": {"kubernetes": {"namespace": "backups", "image": "mysql"}}}}),
+        "must be a namespace with nothing else in it",
+    ),
     (rendering.merged(DRILL, {"config": {"recovery": {"target": {"host": "mysql.kubepolaris.svc"}}}}), "into the source itself"),
     (rendering.merged(DRILL, {"drill": {"secrets": {"identity": {"name": "kpbackup-store"}}}}), "in a Secret of its own"),
     ({"prune": {"enabled": True}}, "prune has no credentials that may delete"),

@@ -47,6 +47,9 @@ class Cluster:
     def patch(self, kind: str, namespace: str, name: str, change: Object) -> Object:
         return self.store.patch(_of(kind), namespace, name, change, how="merge")
 
+    def backdate(self, kind: str, namespace: str, name: str, made_at: str) -> None:
+        self.store.backdate(_of(kind), namespace, name, made_at)
+
     def delete(self, kind: str, namespace: str, name: str) -> Object:
         return self.store.delete(_of(kind), namespace, name)
 

@@ -79,6 +79,11 @@ class Store:
             }
             return self._put(resource, namespace, made, "ADDED")
 
+    def backdate(self, resource: Resource, namespace: str, name: str, made_at: str) -> None:
+        """As if the object had been made then."""
+        with self.changed:
+            self._found(resource, namespace, name)["metadata"]["creationTimestamp"] = made_at
+
     def replace(self, resource: Resource, namespace: str, name: str, wanted: Object, *, part: str = "") -> Object:
         """PUT; `part` is a subresource. Raises Refused: 404, 409 when the resourceVersion given is not the newest."""
         with self.changed:
