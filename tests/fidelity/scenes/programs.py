@@ -84,6 +84,9 @@ def _triggers(kind: Kind) -> list[str]:
         "CREATE DEFINER=`gone away`@`10.%` TRIGGER definer AFTER INSERT ON u FOR EACH ROW SET @a = 1",
         "SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'", "CREATE TRIGGER moded AFTER UPDATE ON u FOR EACH ROW SET @\"x\" = 'back\\'", "SET sql_mode = ''",
         "SET NAMES latin1", "CREATE TRIGGER latin BEFORE DELETE ON u FOR EACH ROW SET @a = 'x'", "SET NAMES utf8mb4",
+        # in a database that is not among those whose dumps are compared
+        "CREATE DATABASE lessened", "CREATE TABLE lessened.t (id int PRIMARY KEY, n int)",
+        "CREATE TRIGGER lessened.column_gone BEFORE INSERT ON lessened.t FOR EACH ROW SET NEW.n = 1", "ALTER TABLE lessened.t DROP n",
         "CREATE TRIGGER second_before BEFORE DELETE ON u FOR EACH ROW PRECEDES latin SET @b = '\u20ac \U0001f600'",
     ]
 
@@ -94,6 +97,10 @@ def _events() -> list[str]:
         "CREATE EVENT disabled ON SCHEDULE EVERY '1:30' MINUTE_SECOND STARTS '2035-01-01' ON COMPLETION PRESERVE DISABLE DO BEGIN DELETE FROM t; END",
         "CREATE EVENT on_replica ON SCHEDULE EVERY 3 MONTH STARTS '2035-01-01' DISABLE ON SLAVE DO SELECT 1",
         "CREATE EVENT once ON SCHEDULE AT '2036-01-01 00:00:00' DO SELECT 'a;b'",
+        # their time is over, and only because no scheduler runs they are still there
+        "SET timestamp = 1", "CREATE EVENT past ON SCHEDULE AT '2001-01-01 00:00:00' DO SELECT 1",
+        "CREATE EVENT past_kept ON SCHEDULE AT '2001-01-01 00:00:00' ON COMPLETION PRESERVE DO SELECT 1",
+        "CREATE EVENT past_end ON SCHEDULE EVERY 1 DAY STARTS '2000-01-01' ENDS '2001-01-01' DO SELECT 1", "SET timestamp = DEFAULT",
         "CREATE EVENT once_kept ON SCHEDULE AT '2036-01-01 00:00:00' ON COMPLETION PRESERVE DO SELECT 1",
         "SET time_zone = '+05:30'", "CREATE EVENT zoned ON SCHEDULE EVERY 1 WEEK STARTS '2035-06-01 00:00:00' DO SELECT 1",
         "SET time_zone = 'SYSTEM'", "CREATE EVENT of_system ON SCHEDULE EVERY 1 WEEK STARTS '2035-06-01 00:00:00' DO SELECT 1", "SET time_zone = '+00:00'",
