@@ -8,6 +8,7 @@ Limit: texts that the object's own character_set_client cannot hold are sent as 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -195,11 +196,11 @@ def _assignments(session: dict[str, str]) -> str:
 
 
 def _encoding(charset: str) -> str:
-    if charset in UTF8:
+    if charset in (*UTF8, "binary"):  # of the last one servers convert nothing
         return "utf-8"
     try:
-        return charset_by_name(charset).encoding or "ascii"
-    except KeyError:
+        return codecs.lookup(charset_by_name(charset).encoding or "ascii").name
+    except LookupError:  # Python does not have every character set of the servers
         return "ascii"
 
 

@@ -38,6 +38,7 @@ from tests.servers.database import Server
 
 BATCH = 60  # scripts
 STATEMENT_S = 5
+DYING_S = 60  # how long a server may take to end that cannot go on
 MOST_LEFT_OUT = 30  # objects of one batch
 SHOWN = 3  # differences of one object that are kept
 _DUMP = (
@@ -58,18 +59,30 @@ def play(server: Server, database: str, statements: Sequence[str]) -> None:
                 while cursor.nextset():
                     pass
         except (pymysql.MySQLError, ValueError, IndexError) as exc:
-            if not server.is_running:
-                server.restart()  # a script may end it: then what it made until then counts
             if not connection.open or isinstance(exc, pymysql.OperationalError) and exc.args[0] in (2006, 2013):
-                connection = _session(server, database)
+                connection = _session_again(server, database)
     with contextlib.suppress(pymysql.MySQLError):
         connection.close()
+
+
+def _session_again(server: Server, database: str) -> Any:
+    """A new session; a script may end its server, then what it made until then counts."""
+    deadline = time.monotonic() + DYING_S
+    while True:
+        if not server.is_running:
+            server.restart()
+        try:
+            return _session(server, database)
+        except pymysql.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)  # it is about to end, and still counts as running
 
 
 def _session(server: Server, database: str) -> Any:
     connection = pymysql.connect(
         host=server.host, port=server.port, user="root", database=database, autocommit=True, charset="latin1",
-        use_unicode=False, read_timeout=4 * STATEMENT_S,
+        use_unicode=False, read_timeout=4 * STATEMENT_S, conv={},
     )
     with connection.cursor() as cursor:
         cursor.execute(f"SET max_statement_time = {STATEMENT_S}, lock_wait_timeout = 2, innodb_lock_wait_timeout = 2")
@@ -221,21 +234,26 @@ def main() -> int:
     options = parser.parse_args()
     home = plugins.package("mariadb-test-data") / "usr/share/mysql/mysql-test"
     suites = options.suites.split(",") if options.suites else corpus.SUITES
-    found = []
+    found, unjudged = [], []
     for suite, scripts in batches(home, suites):
         part = Path(options.parts or "") / f"{suite.replace('/', '-')}-{scripts[0].stem}.json"
         if options.parts and part.exists():
             found.append(json.loads(part.read_text(encoding="utf-8")))
             continue
         began = time.monotonic()
-        found.append(judged(suite, scripts, home))
+        try:
+            found.append(judged(suite, scripts, home))
+        except (pymysql.MySQLError, AssertionError, TypeError, OSError, subprocess.SubprocessError) as exc:
+            unjudged.append(f"{suite}, from {scripts[0].stem} on: {type(exc).__name__}: {exc}"[:400])
+            print(f"not judged: {unjudged[-1]}", flush=True)
+            continue
         _tell(found[-1], time.monotonic() - began)
         if options.parts:
             part.write_text(json.dumps(found[-1]), encoding="utf-8")
     evidence = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": f"MariaDB {plugins.version()}",
         "python": platform.python_version(),
-        **summed(found),
+        **summed(found), "unjudged": unjudged,
     }
     if options.keep:
         page.EVIDENCE.write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

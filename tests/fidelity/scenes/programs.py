@@ -12,7 +12,8 @@ def statements(kind: Kind) -> list[str]:
     return [
         "CREATE DATABASE programs CHARACTER SET utf8mb4", "CREATE DATABASE `programs latin` CHARACTER SET latin1 COLLATE latin1_german1_ci",
         "CREATE DATABASE `views`", "CREATE DATABASE zz_base", "USE programs", "CREATE TABLE t (id int PRIMARY KEY, a int, b varchar(50), c int)",
-        "INSERT INTO t VALUES (1,2,'x',3)", *_routines(kind), *_views(kind), *_triggers(kind), *_events(), *(_mariadb() if kind.mariadb else _mysql()),
+        "INSERT INTO t VALUES (1,2,'x',3)", *_routines(kind), *_views(kind), *_triggers(kind), *_events(), *_of_other_characters(),
+        *(_mariadb() if kind.mariadb else _mysql()),
         *_at_other_times(kind),
     ]
 
@@ -73,6 +74,21 @@ def _views(kind: Kind) -> list[str]:
     ]
 
 
+def _of_other_characters() -> list[str]:
+    """Names beyond ASCII in sessions of another character set."""
+    found = ["CREATE TABLE of_names (id int)", "CREATE TABLE `of \u0436\u0434` (id int)"]
+    for charset in ("cp1251", "latin1", "gbk", "binary"):
+        name = f"`{charset} \u0434\u0436`"
+        found += [
+            f"SET NAMES {charset}", f"CREATE EVENT {name} ON SCHEDULE EVERY 1 YEAR STARTS '2035-01-01' DO SELECT '\u0434'",
+            f"CREATE PROCEDURE {name}() SELECT '\u0434'", f"CREATE FUNCTION {name}(a int) RETURNS int DETERMINISTIC RETURN a",
+            f"CREATE TRIGGER {name} BEFORE INSERT ON of_names FOR EACH ROW SET @a = '\u0434'",
+            f"CREATE TRIGGER `{charset} in utf8` AFTER INSERT ON `of_names` FOR EACH ROW SET @a = '\u0434'",
+            f"CREATE VIEW {name} AS SELECT '\u0434' AS a",
+        ]
+    return [*found, "SET NAMES utf8mb4"]
+
+
 def _triggers(kind: Kind) -> list[str]:
     found = [f"CREATE TRIGGER `{when.lower()}` {when} ON t FOR EACH ROW SET @seen = 'it''s; {when}'" for when in _TRIGGER_KINDS]
     return [
@@ -115,6 +131,7 @@ def _mariadb() -> list[str]:
         "CREATE PACKAGE pack AS\n  -- spec comment\n  FUNCTION f RETURN INT;\n  PROCEDURE p(a IN VARCHAR2, b OUT INT);\nEND",
         "CREATE PACKAGE BODY pack AS v INT := 5; FUNCTION f RETURN INT AS BEGIN RETURN v; END; PROCEDURE p(a IN VARCHAR2, b OUT INT) AS BEGIN b := 1; END;"
         " BEGIN v := 7; END",
+        "CREATE PACKAGE ended AS FUNCTION f RETURN INT; END ended", "CREATE PACKAGE BODY ended AS FUNCTION f RETURN INT AS BEGIN RETURN 1; END; END  `ended`",
         "CREATE PACKAGE only_spec COMMENT 'it''s' AS PROCEDURE q; END",
         "CREATE PROCEDURE oracle_proc(a IN INT, b OUT VARCHAR2) AS x INT := 5; BEGIN b := 'a' || a; <<lab>> FOR i IN 1 .. 3 LOOP x := x + i; END LOOP; END",
         "CREATE FUNCTION oracle_func(a NUMBER) RETURN VARCHAR2 NO SQL IS BEGIN RETURN a || 'x'; EXCEPTION WHEN OTHERS THEN RETURN NULL; END",
