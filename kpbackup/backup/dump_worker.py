@@ -25,6 +25,7 @@ from typing import Any
 from kpbackup import errors
 from kpbackup.model import codec
 from kpbackup.model.inventory import Bound, ChunkBounds, Table
+from kpbackup.model.selection import leaving_out
 from kpbackup.mysql import cutting, rows, server, wire
 from kpbackup.pipeline.compress import Compressor
 from kpbackup.pipeline.encrypt import Encryptor, Recipient
@@ -44,6 +45,8 @@ def _reading(table: Table) -> Iterator[None]:
         yield
     except errors.DatabaseError as exc:
         if exc.number not in _CHANGED:
+            exc.message = f"reading table {table.schema}.{table.name}: {exc.message}"
+            exc.hint = f"mend or drop the table, or leave it out with {leaving_out(table.schema, table.name)} (source.exclude)"
             raise
         raise errors.SnapshotError(
             f"table {table.schema}.{table.name} was dropped or altered while the backup ran: {exc.message}",

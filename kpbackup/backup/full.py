@@ -221,8 +221,8 @@ class _Full:
         return kept
 
     def _read_definitions(self) -> Inventory:
-        found = schema.read_inventory(self.connection, self.facts, databases=self.request.databases)
         selection = self.request.selection
+        found = schema.read_inventory(self.connection, self.facts, databases=self.request.databases, selection=selection)
         if selection.is_everything:
             return found
         selected = selecting.select(found, selection)

@@ -9,7 +9,10 @@ pattern with `?` there.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
+
+EXCLUDE = "--exclude"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ def fault(pattern: str) -> str:
     """What is wrong with a pattern, '' when nothing is."""
     database, dot, table = pattern.partition(".")
     return "" if database and (table or not dot) else "write database or database.table, with * and ? for any text or character"
+
+
+def leaving_out(schema: str, name: str = "") -> str:
+    """What is typed to leave this object out, or its whole database."""
+    return f"{EXCLUDE} {shlex.quote(f'{schema}.{name}' if name else schema)}"
 
 
 def matches(pattern: str, schema: str, name: str) -> bool:

@@ -8,7 +8,8 @@ Limit: texts that the object's own character_set_client cannot hold are sent as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import codecs
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pymysql
@@ -16,7 +17,7 @@ from pymysql.charset import charset_by_name
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
-from kpbackup.mysql import server
+from kpbackup.mysql import server, table_text
 from kpbackup.mysql.quoting import identifier, literal
 from kpbackup.mysql.schema import comparable, split_auto_increment
 
@@ -30,6 +31,7 @@ BASE_SESSION = {
 }
 UTF8 = ("utf8", "utf8mb3", "utf8mb4")
 MISSING_REFERENCE = (1146, 1305, 1356, 1049, 1321)  # table, routine, view's object, database, column: maybe created later
+COLUMN_GONE = 1054  # a trigger that names a column its table has lost: as on the source, where it fails every statement
 MISSING_GRANTEE = (1133, 1959, 3523)  # a role or proxied account that is not here
 EVENT_IN_THE_PAST = (1544, 1588)
 # MariaDB takes an expression of a generated column whose value depends on these modes only in a session that has them
@@ -38,15 +40,22 @@ DEPENDED_ON = "PAD_CHAR_TO_FULL_LENGTH,NO_UNSIGNED_SUBTRACTION"
 NO_SUCH_TIME_ZONE = 1298
 
 
-def definition_of(table: Table) -> Definition:
-    """A base table as a Definition."""
-    return Definition("table", table.schema, table.name, (table.create_sql,))
+def definition_of(table: Table, create_sql: str = "", *, has_rows: bool = False) -> Definition:
+    """A base table as a Definition; `create_sql` where it is first made in another form, `has_rows` where rows will follow."""
+    text = create_sql or table.create_sql
+    if has_rows and table.engine.upper() == "ARCHIVE":
+        # it takes no row below its counter, and counts by itself
+        before, _, after = split_auto_increment(text)
+        text = before + after
+    return Definition("table", table.schema, table.name, (text, *table_text.after_creation(text)))
 
 
-def create(connection: server.Connection, definitions: Iterable[Definition]) -> list[str]:
+def create(
+    connection: server.Connection, definitions: Iterable[Definition], *, hint: Callable[[Definition], str] = lambda one: ""
+) -> list[str]:
     """Creates the objects in their order; returns warnings (an object left out, a text sent in another character set).
 
-    Objects that name something not there yet are tried again after the others, as long as that gets any of them done.
+    `hint` says how to go on without an object that cannot be made. Objects that name something not there yet are tried again after the others, as long as that gets any of them done.
     The session's variables are put back, the database in USE is not.
 
     Raises:
@@ -61,7 +70,8 @@ def create(connection: server.Connection, definitions: Iterable[Definition]) -> 
                     warnings += _create_one(connection, definition)
                 except errors.DatabaseError as exc:
                     missing = MISSING_REFERENCE + (MISSING_GRANTEE if definition.kind == "grant" else ())
-                    if exc.number not in missing and not definition.optional:
+                    exc.hint = "; ".join(filter(None, (exc.hint, hint(definition))))
+                    if exc.number not in missing and not _may_be_left_out(definition, exc):
                         raise
                     later.append((definition, exc))
             if len(later) == len(waiting):
@@ -72,9 +82,14 @@ def create(connection: server.Connection, definitions: Iterable[Definition]) -> 
 
 def _give_up(stuck: list[tuple[Definition, errors.DatabaseError]]) -> list[str]:
     for definition, exc in stuck:
-        if not definition.optional and definition.kind != "grant":
+        if definition.kind != "grant" and not _may_be_left_out(definition, exc):
             raise exc
     return [exc.message for _, exc in stuck]  # broken on the source, or a grant on an object that is no more
+
+
+def _may_be_left_out(definition: Definition, exc: errors.DatabaseError) -> bool:
+    """Whether no server could make it: then the restore goes on without it, and says so."""
+    return definition.optional or (definition.kind == "trigger" and exc.number == COLUMN_GONE)
 
 
 def _create_one(connection: server.Connection, definition: Definition) -> list[str]:
@@ -91,9 +106,7 @@ def _create_one(connection: server.Connection, definition: Definition) -> list[s
                 connection.execute(f"SET SESSION sql_mode = {literal(f'{BASE_SQL_MODE},{DEPENDED_ON}')}")
                 warnings = _send(connection, definition, encoding)
                 connection.execute(f"SET SESSION sql_mode = {literal(BASE_SQL_MODE)}")
-        if definition.kind == "event":
-            return warnings
-        return [one for one in warnings if one.startswith("text of")]
+        return warnings
     except errors.PrivilegeMissing as exc:
         raise errors.PrivilegeMissing(f"{what}: {exc.message}", hint=exc.hint) from exc
     except errors.DatabaseError as exc:
@@ -114,10 +127,26 @@ def _send(connection: server.Connection, definition: Definition, encoding: str) 
             connection.raw.query(data)
         except pymysql.MySQLError as exc:
             raise server.translate(exc, f"on {connection.endpoint.name}") from exc
-        if definition.kind == "event":
-            past = [row for row in connection.rows("SHOW WARNINGS") if row[1] in EVENT_IN_THE_PAST]
-            found += [f"event {_name(definition)}: {row[2]}" for row in past]
+        if definition.kind == "event" and any(row[1] in EVENT_IN_THE_PAST for row in connection.rows("SHOW WARNINGS")):
+            _send_in_the_past(connection, definition, data)
+            found.append(f"event {_name(definition)}: its time is over; it is there as on the source, and ends when events run")
     return found
+
+
+def _send_in_the_past(connection: server.Connection, definition: Definition, data: bytes) -> None:
+    """An event whose time is over, which the server has dropped or disabled at once: made as if that time were to come.
+
+    The source still has it, because its scheduler does not run; the target's does not either (`preflight_target`).
+    """
+    connection.execute(f"DROP EVENT IF EXISTS {identifier(definition.name)}")
+    connection.execute("SET SESSION timestamp = 1")
+    try:
+        connection.raw.query(data)
+    except pymysql.MySQLError as exc:
+        raise server.translate(exc, f"on {connection.endpoint.name}") from exc
+    finally:
+        if connection.raw.open:
+            connection.execute("SET SESSION timestamp = DEFAULT")
 
 
 @contextmanager
@@ -167,11 +196,11 @@ def _assignments(session: dict[str, str]) -> str:
 
 
 def _encoding(charset: str) -> str:
-    if charset in UTF8:
+    if charset in (*UTF8, "binary"):  # of the last one servers convert nothing
         return "utf-8"
     try:
-        return charset_by_name(charset).encoding or "ascii"
-    except KeyError:
+        return codecs.lookup(charset_by_name(charset).encoding or "ascii").name
+    except LookupError:  # Python does not have every character set of the servers
         return "ascii"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kpbackup.model.inventory import Definition, Inventory
+from kpbackup.model.selection import leaving_out
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.findings import Finding
 from kpbackup.mysql.schema_tables import text
@@ -26,6 +27,7 @@ _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _PLUGIN_MARIADB = re.compile(r"\b(?:IDENTIFIED VIA|OR) (\w+)")
 _PLUGIN_MYSQL = re.compile(r"\bIDENTIFIED WITH '(\w+)'")
 _TRUSTED = re.compile(r"^    (?:DETERMINISTIC|NO SQL|READS SQL DATA)$", re.MULTILINE)  # as SHOW CREATE FUNCTION lays them out
+_ALWAYS = frozenset({"binary", "filename"})  # every server has them and lists the second nowhere
 _NAMED = 3  # so many objects are named in a message
 
 
@@ -98,7 +100,7 @@ def _engines(inventory: Inventory, offer: Offer) -> list[Finding]:
             "error",
             f"the target has no storage engine {engine}, which {_some(tables)} need",
             "another engine would give other tables",
-            f"install or enable the engine {engine} on the target",
+            f"install or enable the engine {engine} on the target{_without(tables)}",
         )
         for engine, tables in sorted(wanted.items())
         if engine.upper() not in offer.engines
@@ -114,8 +116,8 @@ def _characters(inventory: Inventory, offer: Offer) -> list[Finding]:
         used = [f"COLLATE {value}" for name, value in one.session.items() if name.startswith("collation_")]
         texts[one.schema, one.name] = " ".join([_bare(" ".join(one.statements)), *used])
     for pattern, offered, what in (
-        (_CHARSET, offer.charsets | {"binary"}, "character set"),
-        (_COLLATION, offer.collations | {"binary"}, "collation"),
+        (_CHARSET, offer.charsets | _ALWAYS, "character set"),
+        (_COLLATION, offer.collations | _ALWAYS, "collation"),
     ):
         missing: dict[str, list[str]] = {}
         for (schema, name), content in texts.items():
@@ -127,7 +129,7 @@ def _characters(inventory: Inventory, offer: Offer) -> list[Finding]:
                 "error",
                 f"the target has no {what} {word}, which {_some(objects)} need",
                 "texts would be stored or compared otherwise",
-                "restore into a server built with the source's character sets, of the same version or newer",
+                f"restore into a server built with the source's character sets, of the same version or newer{_without(objects)}",
             )
             for word, objects in sorted(missing.items())
         ]
@@ -209,6 +211,12 @@ def _accounts(inventory: Inventory, offer: Offer) -> list[Finding]:
 def _bare(statement: str) -> str:
     """The statement without string constants and quoted names."""
     return _QUOTED.sub("?", statement)
+
+
+def _without(names: list[str]) -> str:
+    """How to restore all else."""
+    listed = " ".join(leaving_out(*name.split(".", 1)) for name in names[:_NAMED])
+    return f", or leave out what needs it: {listed}{' ...' if len(names) > _NAMED else ''}"
 
 
 def _some(names: list[str]) -> str:

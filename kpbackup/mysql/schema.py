@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
+from kpbackup.model.selection import Selection
 from kpbackup.mysql import accounts, schema_objects, schema_tables, table_text
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier, literal
@@ -63,15 +64,18 @@ def read_inventory(
     *,
     databases: tuple[str, ...] = (),
     exclude_accounts: tuple[str, ...] = (),
+    selection: Selection = Selection(),
 ) -> Inventory:
     """All definitions of the named databases (() means all but the system's) and all accounts; no chunks.
+
+    What `selection` leaves out may be missing, and is where it cannot be read.
 
     Raises:
         SettingsError: a named database does not exist. PrivilegeMissing, DatabaseError.
     """
     with reading_session(connection, facts):
         names = database_names(connection, databases)
-        tables = _tables(connection, facts, names)
+        tables = _tables(connection, facts, names, selection)
         sequences: list[Definition] = []
         for schema in names if facts.mariadb else ():
             _use(connection, schema)
@@ -168,12 +172,14 @@ def reading_session(connection: Connection, facts: ServerFacts) -> Iterator[None
         connection.execute(f"SET SESSION sql_mode = {literal(before)}")
 
 
-def _tables(connection: Connection, facts: ServerFacts, names: list[str]) -> list[Table]:
+def _tables(
+    connection: Connection, facts: ServerFacts, names: list[str], selection: Selection = Selection()
+) -> list[Table]:
     engines = schema_tables.transactional_engines(connection)
     found: list[Table] = []
     for schema in names:
         _use(connection, schema)
-        found += schema_tables.read_tables_of(connection, schema, engines, flavour=facts.flavour)
+        found += schema_tables.read_tables_of(connection, schema, engines, flavour=facts.flavour, selection=selection)
     return found
 
 

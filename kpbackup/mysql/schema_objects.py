@@ -7,26 +7,33 @@ prepared by schema.reading_session with the database in USE.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from pymysql.charset import charset_by_name
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier
-from kpbackup.mysql.schema_tables import text
+from kpbackup.mysql.schema_tables import reading, text
 from kpbackup.mysql.server import Connection
 
 INVALID_VIEW = 1356
 ROUTINE_KINDS = ("PACKAGE", "PACKAGE BODY", "FUNCTION", "PROCEDURE")  # a body needs its package
 LIBRARIES_SINCE = (9, 2)  # MySQL
+_NOT_CP1252 = b"\x81\x8d\x8f\x90\x9d"
+_NAMED_END = re.compile(r"\bEND(?P<name>\s+(?:\w+|`[^`]+`?))\s*$", re.IGNORECASE)
 
 # the first column is for _of(): the comparison of names in information_schema may ignore case
 _VIEWS = """SELECT table_schema, table_name FROM information_schema.tables
   WHERE table_schema = %s AND table_type = 'VIEW' ORDER BY table_name"""
 _ROUTINES = """SELECT routine_schema, routine_name, routine_type FROM information_schema.routines
   WHERE routine_schema = %s ORDER BY routine_name"""
-_TRIGGERS = """SELECT trigger_schema, trigger_name FROM information_schema.triggers WHERE trigger_schema = %s
+_BODY = """SELECT routine_definition FROM information_schema.routines
+  WHERE routine_schema = %s AND routine_name = %s AND routine_type = %s"""
+_TRIGGERS = """SELECT trigger_schema, trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = %s
   ORDER BY event_object_table, event_manipulation, action_timing, action_order"""
 _EVENTS = "SELECT event_schema, event_name FROM information_schema.events WHERE event_schema = %s ORDER BY event_name"
 _LIBRARIES = """SELECT library_schema, library_name FROM information_schema.libraries
@@ -42,7 +49,8 @@ def read_views_of(connection: Connection, schema: str) -> list[Definition]:
             broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
         except errors.DatabaseError as exc:
             if exc.number != INVALID_VIEW:
-                raise
+                with reading("view", schema, text(name)):
+                    raise
             row, broken = (name, "", "utf8mb4", "utf8mb4_general_ci"), True
         session = {"character_set_client": text(row[2]), "collation_connection": text(row[3])}
         statements = (text(row[1]),) if text(row[1]) else ()
@@ -100,14 +108,50 @@ def read_routines_of(connection: Connection, facts: ServerFacts, schema: str) ->
 
 
 def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str, kind: str) -> Definition:
-    row = connection.rows(f"SHOW CREATE {kind} {identifier(name)}")[0]
+    with reading(kind.lower(), schema, name):
+        row = connection.rows(f"SHOW CREATE {kind} {identifier(name)}")[0]
     if row[2] is None:
         grant = "SELECT ON mysql.proc" if facts.mariadb else "SHOW_ROUTINE ON *.*"
         raise errors.PrivilegeMissing(
             f"cannot read {kind.lower()} {schema}.{name}: the server hides its text from {connection.endpoint.name}",
             hint=f"GRANT {grant} TO that account",
         )
-    return Definition(kind.lower(), schema, name, (text(row[2]),), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
+    create = _with_its_names(text(row[2]), text(row[3]), name)
+    if kind.startswith("PACKAGE"):
+        create += _name_behind_end(create, text(connection.value(_BODY, (schema, name, kind))))
+    return Definition(kind.lower(), schema, name, (create,), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
+
+
+def _with_its_names(create: str, charset: str, *names: str) -> str:
+    """The text of SHOW CREATE with the names in its head as they are.
+
+    Servers put them there in UTF-8 and then take the whole for text of the object's character_set_client.
+    """
+    for name in names:
+        shown, right = identifier(_misread(name, charset)), identifier(name)
+        at, there = create.find(shown), create.find(right)
+        if shown != right and at >= 0 and not 0 <= there < at:
+            create = create[:at] + right + create[at + len(shown) :]
+    return create
+
+
+def _misread(name: str, charset: str) -> str:
+    """The bytes of the name's UTF-8 read as text of the character set; the name itself where they are none."""
+    data = name.encode("utf-8")
+    try:
+        if charset == "latin1":  # of MySQL: cp1252, and the bytes that are nothing there as they are
+            return "".join(bytes([one]).decode("cp1252" if one not in _NOT_CP1252 else "latin1") for one in data)
+        return data.decode(charset_by_name(charset).encoding or "ascii")
+    except (LookupError, UnicodeDecodeError):  # LookupError: a character set that Python does not have
+        return name
+
+
+def _name_behind_end(create: str, body: str) -> str:
+    """A package may be ended by its name; information_schema shows that, SHOW CREATE does not."""
+    found = _NAMED_END.search(body)
+    if found is None or not create.upper().endswith("END"):
+        return ""
+    return found["name"] + ("`" if found["name"].count("`") == 1 else "")  # the closing one is not shown
 
 
 def _libraries(connection: Connection, facts: ServerFacts, schema: str) -> Iterator[Definition]:
@@ -121,11 +165,11 @@ def _libraries(connection: Connection, facts: ServerFacts, schema: str) -> Itera
 def read_triggers_of(connection: Connection, schema: str) -> list[Definition]:
     """Triggers; those of one table, event and time in the order in which they fire."""
     found = []
-    for (name,) in _of(connection, _TRIGGERS, schema):
-        row = connection.rows(f"SHOW CREATE TRIGGER {identifier(text(name))}")[0]
-        found.append(
-            Definition("trigger", schema, text(name), (text(row[2]),), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
-        )
+    for name, table in _of(connection, _TRIGGERS, schema):
+        with reading("trigger", schema, text(name)):
+            row = connection.rows(f"SHOW CREATE TRIGGER {identifier(text(name))}")[0]
+        create = _with_its_names(text(row[2]), text(row[3]), text(name), text(table))
+        found.append(Definition("trigger", schema, text(name), (create,), {"sql_mode": text(row[1]), **_charsets(row[3:6])}))
     return found
 
 
@@ -133,9 +177,11 @@ def read_events_of(connection: Connection, schema: str) -> list[Definition]:
     """Events with their status (enabled, disabled, disabled on the replica) and time zone."""
     found = []
     for (name,) in _of(connection, _EVENTS, schema):
-        row = connection.rows(f"SHOW CREATE EVENT {identifier(text(name))}")[0]
+        with reading("event", schema, text(name)):
+            row = connection.rows(f"SHOW CREATE EVENT {identifier(text(name))}")[0]
         session = {"sql_mode": text(row[1]), "time_zone": text(row[2]), **_charsets(row[4:7])}
-        found.append(Definition("event", schema, text(name), (text(row[3]),), session))
+        create = _with_its_names(text(row[3]), text(row[4]), text(name))
+        found.append(Definition("event", schema, text(name), (create,), session))
     return found
 
 

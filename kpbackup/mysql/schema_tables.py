@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from kpbackup import errors
 from kpbackup.model.inventory import Column, Definition, Table
+from kpbackup.model.selection import Selection, leaving_out
 from kpbackup.mysql import table_text, versioned
 from kpbackup.mysql.quoting import identifier, qualified
 from kpbackup.mysql.server import Connection
@@ -31,9 +34,11 @@ _SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increme
 
 
 def read_tables_of(
-    connection: Connection, schema: str, transactional_engines: frozenset[str], *, flavour: str
+    connection: Connection, schema: str, transactional_engines: frozenset[str], *, flavour: str,
+    selection: Selection = Selection(),
 ) -> list[Table]:
-    """The base tables of the database, in the order of their names.
+    """The base tables of the database, in the order of their names; without those that `selection` leaves out and that cannot
+    be opened.
 
     Raises:
         DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
@@ -53,6 +58,13 @@ def read_tables_of(
         if text(kind) not in BASE_TYPES:
             continue
         table = text(name)
+        try:
+            with reading("table", schema, table):
+                create_sql = table_definition(connection, schema, table, flavour=flavour)
+        except errors.DatabaseError:
+            if selection.takes(schema, table):
+                raise
+            continue
         period = versioned.period_columns(periods[table]) if text(kind) == versioned.VERSIONED else ()
         transactional = text(engine).upper() in transactional_engines
         key, ends = tuple(keys[table]), tuple(column.name for column in period)
@@ -61,7 +73,7 @@ def read_tables_of(
                 schema=schema,
                 name=table,
                 engine=text(engine),
-                create_sql=table_definition(connection, schema, table, flavour=flavour),
+                create_sql=create_sql,
                 columns=(*columns[table], *period),
                 key=versioned.keyed(key, ends, transactional=transactional) if ends else key,
                 transactional=transactional,
@@ -73,6 +85,19 @@ def read_tables_of(
             )
         )
     return found
+
+
+@contextmanager
+def reading(kind: str, schema: str, name: str) -> Iterator[None]:
+    """Errors met meanwhile name the object, and say how to do without it."""
+    try:
+        yield
+    except errors.DatabaseError as exc:
+        without = leaving_out(schema, name if kind in ("table", "sequence", "view") else "")
+        raise errors.DatabaseError(
+            f"cannot read the definition of {kind} {schema}.{name}: {exc.message}",
+            hint=f"mend or drop it, or leave it out with {without} (source.exclude)", number=exc.number,
+        ) from exc
 
 
 def _column(name: object, data_type: object, column_type: object, charset: object, collation: object) -> Column:
@@ -104,8 +129,9 @@ def read_sequences_of(connection: Connection, schema: str) -> list[Definition]:
     names = [text(row[0]) for row in connection.rows(_TABLES, (schema,)) if text(row[1]) == "SEQUENCE"]
     found = []
     for name in names:
-        create = text(connection.rows(f"SHOW CREATE SEQUENCE {qualified(schema, name)}")[0][1])
-        state = connection.rows(_SEQUENCE + qualified(schema, name))[0]
+        with reading("sequence", schema, name):
+            create = text(connection.rows(f"SHOW CREATE SEQUENCE {qualified(schema, name)}")[0][1])
+            state = connection.rows(_SEQUENCE + qualified(schema, name))[0]
         found.append(Definition("sequence", schema, name, (create, *_set_next(name, state))))
     return found
 

@@ -1,8 +1,9 @@
 """The text of SHOW CREATE TABLE, changed where executing it as printed would give another table.
 
-Pure. Three cases are known: MariaDB prints defaults and members of binary columns as raw bytes, which are no text; MySQL prints
+Pure. Known cases: MariaDB prints defaults and members of binary columns as raw bytes, which are no text; MySQL prints
 a collation that a column merely took over from its table, and would remember it as spelled out; Aria prints its page checksum
-whether it was asked for or not. The result says the same on every server, so that a restored table's text equals its source's.
+whether it was asked for or not; a nullable column may have no default at all, not even NULL (`after_creation`).
+The result says the same on every server, so that a restored table's text equals its source's.
 
 Limit: the parts are found by their layout; a text that is laid out otherwise is left as it is.
 """
@@ -10,24 +11,65 @@ Limit: the parts are found by their layout; a text that is laid out otherwise is
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterator
 
 _STRING = re.compile(r"'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)|''", re.DOTALL)
 _ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "b": "\b"}
 _QUOTED = r"'(?:[^'\\]|''|\\.)*'"
 _TAKEN_OVER = re.compile(rf"(?P<head>  `(?:[^`]|``)+` \w+(?:\((?:[^()']|{_QUOTED})*\))?) COLLATE (?P<collation>\w+)", re.DOTALL)
+_TABLE = re.compile(r"CREATE TABLE (?P<name>`(?:[^`]|``)+`) \(")
 _OF_TABLE = re.compile(r" COLLATE=(\w+)")
 _BINARY_DEFAULT = re.compile(
     rf"(?P<head>  `(?:[^`]|``)+` (?:var)?binary\(\d+\)[^']* DEFAULT )'(?P<text>{_QUOTED[1:-1]})'", re.DOTALL
 )
 _INVISIBLE = " INVISIBLE"
+_COLUMN = re.compile(r"  (?P<name>`(?:[^`]|``)+`) (?P<type>\w+)(?P<rest>.*)", re.DOTALL)
+_HAS_OR_NEEDS_NONE = re.compile(r" (?:NOT NULL|DEFAULT |GENERATED ALWAYS|AS \(|AUTO_INCREMENT)")
+_NEVER_PRINTED = re.compile(r"(?:tiny|medium|long)?(?:text|blob)|json|geom\w*|point|linestring|polygon|multi\w+")  # by MySQL
+_BEHIND_DEFAULT = re.compile(r" (?:ON UPDATE|COMMENT|CHECK|REF_SYSTEM_ID)\b|,?$")
+# MariaDB puts the conversion into the text of an expression once a session of another character set has used the table
+_CONVERTED = re.compile(r"convert\(((?:dayname|monthname|date_format)\((?:[^()']|'(?:[^'\\]|''|\\.)*')*\)) using \w+\)")
 _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
 
 
 def creatable(printed: str, *, flavour: str) -> str:
     """The text to store, to execute and to compare; bytes that are no UTF-8 are in `printed` as lone surrogates."""
     text = printed if printed.isascii() else _STRING.sub(_as_hex, printed)
-    return _without_taken_over(text) if flavour == "mysql" else text
+    return _without_taken_over(text) if flavour == "mysql" else _with_default_null(text)
+
+
+def after_creation(create_sql: str) -> tuple[str, ...]:
+    """Statements that make what executing the text alone would not: columns that may be NULL and have no default.
+
+    MySQL has them after ALTER COLUMN ... DROP DEFAULT; a text without a default means DEFAULT NULL to every server.
+    """
+    dropped = [f"ALTER {name} DROP DEFAULT" for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
+    begin = _TABLE.match(create_sql)
+    return (f"ALTER TABLE {begin['name']} {', '.join(dropped)}",) if dropped and begin else ()
+
+
+def _without_default(create_sql: str) -> Iterator[tuple[str, str]]:
+    """(quoted name, data type) of the columns that may be NULL and have no default."""
+    for line in create_sql.split("\n"):
+        found = _COLUMN.match(line)
+        if found and not _HAS_OR_NEEDS_NONE.search(re.sub(_QUOTED, "''", found["rest"])):
+            yield found["name"], found["type"]
+
+
+def _with_default_null(text: str) -> str:
+    """MariaDB's text with the default that any statement gives: only CREATE ... SELECT from the server's own tables gives none."""
+    names = {name for name, _ in _without_default(text)}
+    return "\n".join(_line_with_default_null(line, names) for line in text.split("\n")) if names else text
+
+
+def _line_with_default_null(line: str, names: Container[str]) -> str:
+    found = _COLUMN.match(line)
+    if not found or found["name"] not in names:
+        return line
+    begin = found.start("rest")
+    behind = next(one for one in _BEHIND_DEFAULT.finditer(line, begin) if line[begin : one.start()].count("'") % 2 == 0)
+    return f"{line[: behind.start()]} DEFAULT NULL{line[behind.start() :]}"
 
 
 def without_page_checksum(text: str) -> str:
@@ -39,6 +81,7 @@ def without_page_checksum(text: str) -> str:
 
 def in_one_order(text: str) -> str:
     """The text as MariaDB 11.8 prints it: INVISIBLE after the default, defaults of binary columns in hex. For comparing only."""
+    text = _CONVERTED.sub(r"\1", text)
     return "\n".join(_line_in_one_order(line) if line.startswith("  `") else line for line in text.split("\n"))
 
 

@@ -24,6 +24,7 @@ from kpbackup.model import codec
 from kpbackup.model.inventory import ChunkRecord, Table
 from kpbackup.mysql import frame, indexes, load, quoting, ranges, rows, schema_tables, server, wire
 from kpbackup.pipeline import age_keys, process, stream
+from kpbackup.recovery import way_out
 
 STATEMENT_TIMEOUT_S = 7 * 86_400  # building the indexes of a huge table takes days at most; keepalive finds a dead server
 _DUPLICATE_KEY_NAME = 1061
@@ -66,7 +67,8 @@ class LoadWorker:
         reader = frame.FrameReader(stream.unseal(self._sealed_bytes(), self._identities))
         for table, record in zip(tables, records, strict=True):
             if table is not None:
-                self._loader.load(table, record, reader)
+                with way_out.named(record.schema, record.table):
+                    self._loader.load(table, record, reader)
             else:
                 _skip(reader, record)
         if reader.next_frame() is not None:  # this also reads the end, which alone proves that the object is whole
@@ -86,7 +88,9 @@ class LoadWorker:
     def _read_back(self, job: dict[str, Any]) -> None:
         if self._reader is None:
             self._reader = _Reader(server.connect(self._endpoint), self._loader.session.flavour)
-        self._reader.compare(_table(job["table"]), _record(job["chunk"]))
+        record = _record(job["chunk"])
+        with way_out.named(record.schema, record.table):
+            self._reader.compare(_table(job["table"]), record)
 
     def _index(self, table: Table, statements: list[str]) -> None:
         if statements and self._is_as_backed_up(table):

@@ -26,7 +26,7 @@ from kpbackup.mysql.quoting import identifier
 from kpbackup.pipeline import encrypt, stream
 from kpbackup.pipeline.pool import Task, WorkerPool
 from kpbackup.pipeline.process import WorkerProcess
-from kpbackup.recovery import load_order
+from kpbackup.recovery import load_order, way_out
 from kpbackup.repository.binding import Repository
 
 LOAD_WORKER = "kpbackup.recovery.load_worker"
@@ -122,6 +122,7 @@ class _Load:
     ) -> None:
         self.repository, self.backup_set, self.inventory = repository, backup_set, inventory
         self.stored_chunks, self.renamed = stored_chunks, renamed
+        self.sources = {target: source for source, target in renamed.items()}
         self.data_key, self.request = data_key, request
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
         self.lock = threading.Lock()
@@ -145,7 +146,7 @@ class _Load:
         with WorkerPool(LOAD_WORKER, start, workers=self.request.workers) as workers:
             workers.run([self._next] * self._work())
         with self._session() as connection:
-            warnings += definitions.create(connection, self._missing(connection, self.inventory.after_rows))
+            warnings += self._create(connection, self.inventory.after_rows)
             warnings += self._create_accounts(connection)
             self._compare(connection)
         return LoadResult(self.total, len(self.inventory.chunks), tuple(warnings), self.busy_s)
@@ -159,19 +160,32 @@ class _Load:
         referenced = {
             name for table in self.inventory.tables for name in indexes.referenced_tables(table.schema, table.create_sql)
         }
+        filled = {self._place(chunk) for chunk in self.inventory.chunks if chunk.rows}
         creating: list[Definition] = []
         for name, table in self.tables.items():
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
             self.deferred[name] = deferral.statements
-            creating.append(Definition("table", table.schema, table.name, (deferral.create_sql,)))
+            creating.append(definitions.definition_of(table, deferral.create_sql, has_rows=name in filled))
         load.prepare_progress(connection)  # first: while it is there, the target is not whole
         warnings = definitions.create(connection, self.inventory.databases)
-        return warnings + definitions.create(connection, self._missing(connection, [*self.inventory.sequences, *creating]))
+        return warnings + self._create(connection, [*self.inventory.sequences, *creating])
+
+    def _create(self, connection: server.Connection, wanted: Sequence[Definition]) -> list[str]:
+        """Creates what a resumed run has not created yet."""
+        missing = self._missing(connection, wanted)
+        return definitions.create(connection, missing, hint=lambda one: way_out.of_definition(one, self.sources))
 
     def _missing(self, connection: server.Connection, wanted: Sequence[Definition]) -> list[Definition]:
-        """Those a resumed run has not created yet."""
+        """Those a resumed run has not created yet, and what may be left to do for those it has: all but their first
+        statements, which can be repeated."""
         there = {(kind, schema, name) for kind, schema, name in connection.rows(_OBJECTS)}
-        return [d for d in wanted if (_OBJECT_KINDS.get(d.kind, d.kind), d.schema, d.name) not in there]
+        missing = []
+        for one in wanted:
+            if (_OBJECT_KINDS.get(one.kind, one.kind), one.schema, one.name) not in there:
+                missing.append(one)
+            elif one.kind in _OBJECT_KINDS and len(one.statements) > 1:
+                missing.append(replace(one, statements=one.statements[1:]))
+        return missing
 
     def _work(self) -> int:
         """Plans the loading; the number of works that wait."""
@@ -250,10 +264,11 @@ class _Load:
         return len(chunks)
 
     def _finish_table(self, worker: WorkerProcess, *, table: Table) -> int:
-        worker.send({"indexes": {"table": codec.encode(table), "statements": list(self.deferred[table.schema, table.name])}})
-        worker.receive()
-        worker.send({"analyze": codec.encode(table)})
-        worker.receive()
+        with way_out.named(self.sources.get(table.schema, table.schema), table.name):
+            worker.send({"indexes": {"table": codec.encode(table), "statements": list(self.deferred[table.schema, table.name])}})
+            worker.receive()
+            worker.send({"analyze": codec.encode(table)})
+            worker.receive()
         with self.lock:
             return self._plan_read_back(table) if self._is_rebuilt(table) else 0
 
@@ -317,16 +332,20 @@ class _Load:
         facts = server_facts.read_facts(connection)
         found = schema.read_inventory(connection, facts, databases=names) if names else self.inventory
         there = {(d.kind, d.schema, d.name) for d in found.after_rows}
-        # what was broken on the source and could not be made here was warned of
-        wanted = tuple(d for d in self.inventory.after_rows if not d.optional or (d.kind, d.schema, d.name) in there)
+        # what was broken on the source and could not be made here was warned of; all else that is missing has raised
+        may_miss = [d for d in self.inventory.after_rows if d.optional or d.kind == "trigger"]
+        missed = [d for d in may_miss if (d.kind, d.schema, d.name) not in there]
+        wanted = tuple(d for d in self.inventory.after_rows if d not in missed)
         expected = replace(self.inventory, accounts=(), after_rows=wanted)
         actual = replace(found, accounts=())
         differences = definitions.compare(expected, actual)
         if differences:
+            objects = (*map(definitions.definition_of, self.inventory.tables), *self.inventory.sequences, *wanted)
+            without = way_out.of_differences(differences, objects, self.sources)
             raise errors.RestoreMismatch(
                 f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}:"
                 f" {'; '.join(differences[:5])}",
-                hint="compare the servers' versions and settings; the target is not to be used",
+                hint="; ".join(filter(None, ("compare the servers' versions and settings; the target is not to be used", without))),
             )
 
 

@@ -17,6 +17,8 @@ import argparse
 import contextlib
 import json
 import platform
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -36,11 +38,15 @@ from tests.servers.database import Server
 
 BATCH = 60  # scripts
 STATEMENT_S = 5
+DYING_S = 60  # how long a server may take to end that cannot go on
+MOST_LEFT_OUT = 30  # objects of one batch
 SHOWN = 3  # differences of one object that are kept
 _DUMP = (
     "--force", "--routines", "--events", "--triggers", "--hex-blob", "--single-transaction", "--skip-lock-tables",
     "--max-allowed-packet=1G", "--default-character-set=utf8mb4", "--databases",
 )
+
+_EXCLUDE = re.compile(r"hint: .*--exclude ('(?:[^']|'\"'\"')*'|\S+)")
 
 
 def play(server: Server, database: str, statements: Sequence[str]) -> None:
@@ -53,18 +59,30 @@ def play(server: Server, database: str, statements: Sequence[str]) -> None:
                 while cursor.nextset():
                     pass
         except (pymysql.MySQLError, ValueError, IndexError) as exc:
-            if not server.is_running:
-                server.restart()  # a script may end it: then what it made until then counts
             if not connection.open or isinstance(exc, pymysql.OperationalError) and exc.args[0] in (2006, 2013):
-                connection = _session(server, database)
+                connection = _session_again(server, database)
     with contextlib.suppress(pymysql.MySQLError):
         connection.close()
+
+
+def _session_again(server: Server, database: str) -> Any:
+    """A new session; a script may end its server, then what it made until then counts."""
+    deadline = time.monotonic() + DYING_S
+    while True:
+        if not server.is_running:
+            server.restart()
+        try:
+            return _session(server, database)
+        except pymysql.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)  # it is about to end, and still counts as running
 
 
 def _session(server: Server, database: str) -> Any:
     connection = pymysql.connect(
         host=server.host, port=server.port, user="root", database=database, autocommit=True, charset="latin1",
-        use_unicode=False, read_timeout=4 * STATEMENT_S,
+        use_unicode=False, read_timeout=4 * STATEMENT_S, conv={},
     )
     with connection.cursor() as cursor:
         cursor.execute(f"SET max_statement_time = {STATEMENT_S}, lock_wait_timeout = 2, innodb_lock_wait_timeout = 2")
@@ -95,27 +113,41 @@ def quiet(server: Server) -> int:
     return dropped
 
 
-def by_kpbackup(source: Server, target: Server, databases: Sequence[str], directory: Path) -> str:
-    """"" or why it stopped."""
+def by_kpbackup(
+    source: Server, target: Server, databases: Sequence[str], directory: Path, *, exclude: Sequence[str] = ()
+) -> tuple[str, str]:
+    """(why it stopped, what its hint says to leave out), both "" when all went well."""
     scene = Scene(directory, source=source, target=target)
-    scene.settings["source"]["databases"] = list(databases)
+    scene.settings["source"] |= {"databases": list(databases), "exclude": list(exclude)}
     scene.ok("init", "--keys", str(scene.keys))
     for words in (("backup", "full"), ("restore", "database", "--to", "latest", "--yes")):
         ended = scene.run(*words)
         if ended.code:
             said = [line for line in ended.err.splitlines() if line.startswith("kpbackup: ") and "--resume" not in line]
-            return " ".join(said) or "?"
-    return ""
+            way_out = _EXCLUDE.search(ended.err)
+            return " ".join(said) or "?", shlex.split(way_out[1])[0] if way_out else ""
+    return "", ""
 
 
-def by_dump(source: Server, target: Server, databases: Sequence[str]) -> str:
+def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], str]:
+    """(what is on the target, what had to be left out -> why, why it stopped for good): as a user who follows the hints."""
+    left_out: dict[str, str] = {}
+    while True:
+        nth = len(left_out)
+        with pairs.server(MARIADB_10, top / f"target-{nth}", server_id=82) as target:
+            stopped, way_out = by_kpbackup(source, target, databases, top / f"scene-{nth}", exclude=tuple(left_out))
+            if not stopped or not way_out or way_out in left_out or nth >= MOST_LEFT_OUT:
+                return judge.read(target.port, accounts=False), left_out, stopped
+            left_out[way_out] = stopped
+
+
+def by_dump(source: Server, target: Server, databases: Sequence[str]) -> None:
     login = ["--no-defaults", "-uroot", "-h127.0.0.1"]
     dump = [mariadb.find("mariadb-dump"), *login, f"-P{source.port}", *_DUMP, *databases]
     load = [mariadb.find("mariadb"), *login, f"-P{target.port}", "--force", "--binary-mode", "--max-allowed-packet=1G"]
     reading = subprocess.Popen(dump, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     subprocess.run(load, stdin=reading.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     reading.wait()
-    return ""
 
 
 def batches(home: Path, suites: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
@@ -140,17 +172,28 @@ def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
         expected = judge.read(source.port, accounts=False)
         counts = Counter("table" if kind in ("table", "sequence") else "other" for kind, _, _ in expected)
         found: dict[str, Any] = {
-            "suite": suite, "scripts": len(scripts), "unreadable": unreadable, "tables": counts["table"],
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "suite": suite, "scripts": len(scripts), "unreadable": unreadable, "tables": counts["table"],
             "others": counts["other"],
         }
-        for name in ("kpbackup", "mariadb-dump"):
-            with pairs.server(MARIADB_10, top / f"target-{name}", server_id=82) as target:
-                if name == "kpbackup":
-                    stopped = by_kpbackup(source, target, databases, top / "scene")
-                else:
-                    stopped = by_dump(source, target, databases)
-                found[name] = {"stopped": stopped, "wrong": _wrong(expected, judge.read(target.port, accounts=False), scripts)}
+        truth, left_out, stopped = with_kpbackup(source, databases, top)
+        found["kpbackup"] = {
+            "stopped": stopped, "left_out": [f"{_place(key, scripts)}: {why}" for key, why in left_out.items()],
+            "wrong": _wrong(expected, truth, scripts),
+        }
+        with pairs.server(MARIADB_10, top / "target-dump", server_id=82) as target:
+            by_dump(source, target, databases)
+            found["mariadb-dump"] = {"wrong": _wrong(expected, judge.read(target.port, accounts=False), scripts)}
         return found
+
+
+def _place(pattern: str, scripts: Sequence[Path]) -> str:
+    """What was left out, named by the script it comes from."""
+    schema, _, name = pattern.partition(".")
+    return f"{_script(schema, scripts)}: {name or 'the whole database'}"
+
+
+def _script(schema: str, scripts: Sequence[Path]) -> str:
+    return scripts[int(schema[1:])].stem if schema[:1] == "c" and schema[1:].isdigit() else schema
 
 
 def _wrong(expected: judge.Truth, truth: judge.Truth, scripts: Sequence[Path]) -> dict[str, list[str]]:
@@ -158,8 +201,7 @@ def _wrong(expected: judge.Truth, truth: judge.Truth, scripts: Sequence[Path]) -
     wrong: dict[str, list[str]] = {}
     for one in judge.differences(expected, truth):
         kind, schema, name = one.key
-        place = scripts[int(schema[1:])].stem if schema[:1] == "c" and schema[1:].isdigit() else schema
-        listed = wrong.setdefault(f"{kind} {place}: {name}", [])
+        listed = wrong.setdefault(f"{kind} {_script(schema, scripts)}: {name}", [])
         if len(listed) < SHOWN:
             listed.append(str(one).partition(" ")[2].partition(" ")[2][:400])
     return wrong
@@ -170,6 +212,7 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     suites: dict[str, Counter[str]] = {}
     wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, "mariadb-dump": {}}
     stopped: list[str] = []
+    left_out: list[str] = []
     for number, one in enumerate(found, start=1):
         row = suites.setdefault(one["suite"], Counter())
         row.update({name: one[name] for name in ("scripts", "unreadable", "tables", "others")})
@@ -177,9 +220,10 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             listed |= {f"{key} ({one['suite']}, batch {number})": what for key, what in one[name]["wrong"].items()}
             row[f"{name} tables"] += page.tables(one[name]["wrong"])
             row[f"{name} others"] += len(one[name]["wrong"]) - page.tables(one[name]["wrong"])
-        stopped += [f"{one['suite']}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []
+        stopped += [f"{one['suite']}, batch {number}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []
+        left_out += [f"{one['suite']}, {what}" for what in one["kpbackup"]["left_out"]]
     total = sum(suites.values(), Counter())
-    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped}
+    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out}
 
 
 def main() -> int:
@@ -190,21 +234,26 @@ def main() -> int:
     options = parser.parse_args()
     home = plugins.package("mariadb-test-data") / "usr/share/mysql/mysql-test"
     suites = options.suites.split(",") if options.suites else corpus.SUITES
-    found = []
+    found, unjudged = [], []
     for suite, scripts in batches(home, suites):
         part = Path(options.parts or "") / f"{suite.replace('/', '-')}-{scripts[0].stem}.json"
         if options.parts and part.exists():
             found.append(json.loads(part.read_text(encoding="utf-8")))
             continue
         began = time.monotonic()
-        found.append(judged(suite, scripts, home))
+        try:
+            found.append(judged(suite, scripts, home))
+        except (pymysql.MySQLError, AssertionError, TypeError, OSError, subprocess.SubprocessError) as exc:
+            unjudged.append(f"{suite}, from {scripts[0].stem} on: {type(exc).__name__}: {exc}"[:400])
+            print(f"not judged: {unjudged[-1]}", flush=True)
+            continue
         _tell(found[-1], time.monotonic() - began)
         if options.parts:
             part.write_text(json.dumps(found[-1]), encoding="utf-8")
     evidence = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": f"MariaDB {plugins.version()}",
         "python": platform.python_version(),
-        **summed(found),
+        **summed(found), "unjudged": unjudged,
     }
     if options.keep:
         page.EVIDENCE.write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -99,6 +99,8 @@ def _mariadb() -> list[str]:
         "INSERT INTO uuid_default (u, n) VALUES ('123e4567-e89b-12d3-a456-426655440000', 1)",
         "CREATE TABLE field_check (id int, b int DEFAULT (id + 1) CHECK (b <> id), c int GENERATED ALWAYS AS (b + 1) PERSISTENT)",
         "INSERT INTO field_check (id) VALUES (1),(NULL)",
+        "CREATE TABLE filenames (a varchar(90), b varchar(90) AS (convert(convert(a using filename) using utf8mb3)) VIRTUAL)",
+        "INSERT INTO filenames (a) VALUES ('a@002d')",
         "CREATE TABLE refed (p geometry REF_SYSTEM_ID=4326, q point REF_SYSTEM_ID=3857)",
     ]
 
@@ -107,6 +109,11 @@ def _mysql() -> list[str]:
     return [
         "CREATE TABLE attributes (id int PRIMARY KEY, c varchar(9) STORAGE MEMORY) SECONDARY_ENGINE_ATTRIBUTE='{\"k\": \"v\"}'",
         "INSERT INTO attributes VALUES (1,'x')",
+        "CREATE TABLE without_default (a int, b varchar(9) COMMENT 'it''s DEFAULT ', c timestamp NULL, d text, e json, f point, g enum(' DEFAULT ','b'),"
+        " h int NOT NULL, i int DEFAULT (1), j int AS (a + 1), `k``l NOT NULL` bit(3), l vector(3), m decimal(9,2) CHECK (m > 0), n year INVISIBLE)",
+        "ALTER TABLE without_default ALTER a DROP DEFAULT, ALTER b DROP DEFAULT, ALTER c DROP DEFAULT, ALTER d DROP DEFAULT, ALTER g DROP DEFAULT,"
+        " ALTER `k``l NOT NULL` DROP DEFAULT, ALTER l DROP DEFAULT, ALTER m DROP DEFAULT, ALTER n DROP DEFAULT",
+        "INSERT INTO without_default (a, b, c, d, e, f, g, h, `k``l NOT NULL`, l, m, n) VALUES (1,'x',NULL,'y','{}',NULL,'b',2,b'1',NULL,NULL,2001)",
         "CREATE TABLE not_secondary (id int PRIMARY KEY, b int NOT SECONDARY)",
         "INSERT INTO not_secondary VALUES (1,2)",
         "CREATE TABLE explicit_charset (a varchar(9), b varchar(9) CHARACTER SET utf8mb4, c varchar(9) COLLATE utf8mb4_bin, d varchar(9) CHARACTER SET utf8mb4"

@@ -79,6 +79,9 @@ def _engines(kind: Kind) -> list[str]:
         "CREATE TABLE deleted_holes (id int PRIMARY KEY, v varchar(30)) ENGINE=MyISAM DELAY_KEY_WRITE=1",
         "INSERT INTO deleted_holes VALUES (1,'a'),(2,'b'),(3,'c')", "DELETE FROM deleted_holes WHERE id = 2",
         "CREATE TABLE archive_counter (id int AUTO_INCREMENT, v int, KEY (id)) ENGINE=ARCHIVE", "INSERT INTO archive_counter (v) VALUES (5),(6)",
+        "CREATE TABLE archive_keyed (id int AUTO_INCREMENT PRIMARY KEY, v int) ENGINE=ARCHIVE AUTO_INCREMENT=7",
+        "INSERT INTO archive_keyed (v) VALUES (5),(6)", "INSERT INTO archive_keyed VALUES (40,7)",
+        "CREATE TABLE archive_empty (id int AUTO_INCREMENT PRIMARY KEY, v int) ENGINE=ARCHIVE AUTO_INCREMENT=7",
     ]
     return found
 

@@ -12,7 +12,8 @@ def statements(kind: Kind) -> list[str]:
     return [
         "CREATE DATABASE programs CHARACTER SET utf8mb4", "CREATE DATABASE `programs latin` CHARACTER SET latin1 COLLATE latin1_german1_ci",
         "CREATE DATABASE `views`", "CREATE DATABASE zz_base", "USE programs", "CREATE TABLE t (id int PRIMARY KEY, a int, b varchar(50), c int)",
-        "INSERT INTO t VALUES (1,2,'x',3)", *_routines(kind), *_views(kind), *_triggers(kind), *_events(), *(_mariadb() if kind.mariadb else _mysql()),
+        "INSERT INTO t VALUES (1,2,'x',3)", *_routines(kind), *_views(kind), *_triggers(kind), *_events(), *_of_other_characters(),
+        *(_mariadb() if kind.mariadb else _mysql()),
         *_at_other_times(kind),
     ]
 
@@ -73,6 +74,21 @@ def _views(kind: Kind) -> list[str]:
     ]
 
 
+def _of_other_characters() -> list[str]:
+    """Names beyond ASCII in sessions of another character set."""
+    found = ["CREATE TABLE of_names (id int)", "CREATE TABLE `of \u0436\u0434` (id int)"]
+    for charset in ("cp1251", "latin1", "gbk", "binary"):
+        name = f"`{charset} \u0434\u0436`"
+        found += [
+            f"SET NAMES {charset}", f"CREATE EVENT {name} ON SCHEDULE EVERY 1 YEAR STARTS '2035-01-01' DO SELECT '\u0434'",
+            f"CREATE PROCEDURE {name}() SELECT '\u0434'", f"CREATE FUNCTION {name}(a int) RETURNS int DETERMINISTIC RETURN a",
+            f"CREATE TRIGGER {name} BEFORE INSERT ON of_names FOR EACH ROW SET @a = '\u0434'",
+            f"CREATE TRIGGER `{charset} in utf8` AFTER INSERT ON `of_names` FOR EACH ROW SET @a = '\u0434'",
+            f"CREATE VIEW {name} AS SELECT '\u0434' AS a",
+        ]
+    return [*found, "SET NAMES utf8mb4"]
+
+
 def _triggers(kind: Kind) -> list[str]:
     found = [f"CREATE TRIGGER `{when.lower()}` {when} ON t FOR EACH ROW SET @seen = 'it''s; {when}'" for when in _TRIGGER_KINDS]
     return [
@@ -84,6 +100,9 @@ def _triggers(kind: Kind) -> list[str]:
         "CREATE DEFINER=`gone away`@`10.%` TRIGGER definer AFTER INSERT ON u FOR EACH ROW SET @a = 1",
         "SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'", "CREATE TRIGGER moded AFTER UPDATE ON u FOR EACH ROW SET @\"x\" = 'back\\'", "SET sql_mode = ''",
         "SET NAMES latin1", "CREATE TRIGGER latin BEFORE DELETE ON u FOR EACH ROW SET @a = 'x'", "SET NAMES utf8mb4",
+        # in a database that is not among those whose dumps are compared
+        "CREATE DATABASE lessened", "CREATE TABLE lessened.t (id int PRIMARY KEY, n int)",
+        "CREATE TRIGGER lessened.column_gone BEFORE INSERT ON lessened.t FOR EACH ROW SET NEW.n = 1", "ALTER TABLE lessened.t DROP n",
         "CREATE TRIGGER second_before BEFORE DELETE ON u FOR EACH ROW PRECEDES latin SET @b = '\u20ac \U0001f600'",
     ]
 
@@ -94,6 +113,10 @@ def _events() -> list[str]:
         "CREATE EVENT disabled ON SCHEDULE EVERY '1:30' MINUTE_SECOND STARTS '2035-01-01' ON COMPLETION PRESERVE DISABLE DO BEGIN DELETE FROM t; END",
         "CREATE EVENT on_replica ON SCHEDULE EVERY 3 MONTH STARTS '2035-01-01' DISABLE ON SLAVE DO SELECT 1",
         "CREATE EVENT once ON SCHEDULE AT '2036-01-01 00:00:00' DO SELECT 'a;b'",
+        # their time is over, and only because no scheduler runs they are still there
+        "SET timestamp = 1", "CREATE EVENT past ON SCHEDULE AT '2001-01-01 00:00:00' DO SELECT 1",
+        "CREATE EVENT past_kept ON SCHEDULE AT '2001-01-01 00:00:00' ON COMPLETION PRESERVE DO SELECT 1",
+        "CREATE EVENT past_end ON SCHEDULE EVERY 1 DAY STARTS '2000-01-01' ENDS '2001-01-01' DO SELECT 1", "SET timestamp = DEFAULT",
         "CREATE EVENT once_kept ON SCHEDULE AT '2036-01-01 00:00:00' ON COMPLETION PRESERVE DO SELECT 1",
         "SET time_zone = '+05:30'", "CREATE EVENT zoned ON SCHEDULE EVERY 1 WEEK STARTS '2035-06-01 00:00:00' DO SELECT 1",
         "SET time_zone = 'SYSTEM'", "CREATE EVENT of_system ON SCHEDULE EVERY 1 WEEK STARTS '2035-06-01 00:00:00' DO SELECT 1", "SET time_zone = '+00:00'",
@@ -108,6 +131,7 @@ def _mariadb() -> list[str]:
         "CREATE PACKAGE pack AS\n  -- spec comment\n  FUNCTION f RETURN INT;\n  PROCEDURE p(a IN VARCHAR2, b OUT INT);\nEND",
         "CREATE PACKAGE BODY pack AS v INT := 5; FUNCTION f RETURN INT AS BEGIN RETURN v; END; PROCEDURE p(a IN VARCHAR2, b OUT INT) AS BEGIN b := 1; END;"
         " BEGIN v := 7; END",
+        "CREATE PACKAGE ended AS FUNCTION f RETURN INT; END ended", "CREATE PACKAGE BODY ended AS FUNCTION f RETURN INT AS BEGIN RETURN 1; END; END  `ended`",
         "CREATE PACKAGE only_spec COMMENT 'it''s' AS PROCEDURE q; END",
         "CREATE PROCEDURE oracle_proc(a IN INT, b OUT VARCHAR2) AS x INT := 5; BEGIN b := 'a' || a; <<lab>> FOR i IN 1 .. 3 LOOP x := x + i; END LOOP; END",
         "CREATE FUNCTION oracle_func(a NUMBER) RETURN VARCHAR2 NO SQL IS BEGIN RETURN a || 'x'; EXCEPTION WHEN OTHERS THEN RETURN NULL; END",
