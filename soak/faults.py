@@ -6,7 +6,7 @@ One round is one job of the program (full backup, incremental, prune, check) on 
 - does `check` find everything whole that a manifest claims, without a gap; every ten rounds it reads and opens every byte;
 - was a success only said when it is in the store.
 
-Every 25 rounds, with the bank at rest: does a restore to the newest point, itself killed once and resumed, equal the source, and
+Every 50 rounds, with the bank at rest: does a restore to the newest point, itself killed once and resumed, equal the source, and
 are the promises of the bank kept.
 
 The choice of faults depends on the seed alone; how far a job is when one hits depends on the machine too. To be cheap enough for
@@ -32,7 +32,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ from typing import Any
 import yaml
 
 from bench import machine
+from kpbackup import config
+from kpbackup.model.catalog import Catalog
+from kpbackup.pipeline import encrypt
+from kpbackup.repository import catalog as catalogs
+from kpbackup.repository import check
+from kpbackup.repository.binding import Repository
+from kpbackup.service import opening
 from soak import forks, pages
 from soak.rounds import REQUESTS, Round, answers, rounds
 from tests.integration import bank, scenario
@@ -51,7 +58,7 @@ from tests.servers.s3 import S3Server, s3_server
 
 BUCKET = "soak"
 READ_ALL_EVERY = 10
-RESTORE_EVERY = 25
+RESTORE_EVERY = 50
 DAYS_AHEAD = 3
 WORDS = {"full": ("backup", "full"), "incremental": ("backup", "incremental"), "check": ("check", "--read-data", "20%")}
 CLEAR = frozenset({0, 12, 15, 17, 19, 24, 25, 26, 28, 30})  # ends that say what happened
@@ -124,6 +131,8 @@ class Soak:
             environ=store.environ(),
         )
         self.scene.settings["source"] |= {"databases": ["bank"], "max_connections": 3}
+        self._repository: Repository
+        self._identities: tuple[encrypt.Identity, ...]
         self.scene.settings["retention"] = {"days": 1, "complete_chains": 2}
         self._client = store.client()
         self._faulty, self._direct = directory / "faulty.yaml", directory / "direct.yaml"
@@ -132,9 +141,11 @@ class Soak:
         self._direct.write_text(yaml.safe_dump({**self.scene.settings, "repository": direct}))
 
     def begin(self) -> None:
-        """The first set, and the process that forks."""
+        """The first set."""
         self.scene.ok("init", "--keys", str(self.scene.keys))
         self.scene.ok("backup", "full")
+        settings = config.load(self._direct, {})
+        self._repository, self._identities = opening.reading_repository(settings), opening.identities(settings)
 
     def environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KPBACKUP_", "AWS_"))}
@@ -156,10 +167,10 @@ class Soak:
             self.found.errors[str(ended.code)] += 1
             if ended.code not in CLEAR or "Traceback" in ended.err:
                 self._fail(one, f"ended with {ended.code}: {ended.err[-600:]}")
-        self._judge(one, ended, at)
+        self._judge(one, ended)
 
     def _run(self, one: Round, at: forks.Forks) -> Ended:
-        words = (forks.AHEAD, str(DAYS_AHEAD), str(self._faulty))
+        words: tuple[str, ...] = (forks.AHEAD, str(DAYS_AHEAD), str(self._faulty))
         if one.job != "prune":
             words = ("--config", str(self._faulty), "--json", *WORDS[one.job])
         running = at.start(*words)
@@ -193,28 +204,27 @@ class Soak:
         time.sleep(RESTART_S)
         self.source.restart()
 
-    def _judge(self, one: Round, ended: Ended, at: forks.Forks) -> None:
+    def _judge(self, one: Round, ended: Ended) -> None:
+        """What is in the store now, read by nobody before."""
         self._release_leases()
+        fresh = replace(self._repository, verified={}, stretches={})
         reads = one.number % READ_ALL_EVERY == 0
-        report = self._ask(at, "check", *(["--read-data", "100%"] if reads else []))
+        report = check.check(fresh, read_percent=100 if reads else 0, identities=self._identities)
         self.found.checks += 1
         self.found.whole_checks += reads
-        if report.code != 0:
-            self._fail(one, f"check ends with {report.code}: {report.out[-600:]} {report.err[-600:]}")
+        if report.problems:
+            self._fail(one, f"check finds {report.problems[:3]}")
         elif ended.code == 0 and one.job in ("full", "incremental"):
-            self._find(one, ended.document, self._ask(at, "list").document)
+            self._find(one, ended.document, catalogs.read_catalog(fresh))
 
-    def _find(self, one: Round, said: Any, listed: Any) -> None:
+    def _find(self, one: Round, said: Any, catalog: Catalog) -> None:
         """What a job said to be stored is there."""
-        if one.job == "full" and said["set"] not in [entry["set"] for entry in listed["sets"]]:
+        if one.job == "full" and said["set"] not in [entry.name for history in catalog.histories for entry in history.sets]:
             self._fail(one, f"said that set {said['set']} is stored, and it is not there")
         if one.job == "incremental" and said["segments"]:
-            (there,) = (entry for entry in listed["archive"] if entry["timeline"] == listed["archive"][-1]["timeline"])
-            if _place(there["last"]) < _place(said["coordinates"]):
-                self._fail(one, f"said that the archive ends at {said['coordinates']}, it ends at {there['last']}")
-
-    def _ask(self, at: forks.Forks, *words: str) -> Ended:
-        return at.run("--config", str(self._direct), "--json", *words, timeout_s=PATIENCE_S)
+            ends = [str(unit.end) for history in catalog.histories for unit in history.units[-1:]]
+            if said["coordinates"] not in ends:
+                self._fail(one, f"said that the archive ends at {said['coordinates']}, it ends at {ends}")
 
     def restore(self, number: int, place: random.Random) -> None:
         """To the newest point, killed once on the way and resumed: promises kept, and no hole among the transfers."""
@@ -261,11 +271,6 @@ class Soak:
         self.found.failures.append(f"round {one.number} ({one.job}, {one.fault} at {one.at}): {why}")
 
 
-def _place(coordinates: str) -> tuple[str, int]:
-    file, _, rest = coordinates.partition(":")
-    return file, int(rest.split()[0])
-
-
 def run(*, seconds: float, most_rounds: int, seed: int) -> dict[str, Any]:
     """Rounds until there were enough or the time is over; the document for the evidence."""
     directory = Path(tempfile.mkdtemp(prefix="kpbackup-soak-"))
@@ -275,6 +280,7 @@ def run(*, seconds: float, most_rounds: int, seed: int) -> dict[str, Any]:
             mariadb_server(directory / "target", server_id=92) as target,
             s3_server(directory / "s3") as store, contextlib.closing(Striking(store.port)) as proxy,
         ):
+            os.environ.update(store.environ())
             store.create_bucket(BUCKET)
             bank.create(source, ballast_rows=300)
             soak = Soak(directory / "scene", source, target, store, proxy)

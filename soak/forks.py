@@ -1,7 +1,7 @@
 """Runs of kpbackup as forks of one process that has imported it: a job starts in milliseconds instead of most of a second.
 
-What runs is the program's own `main`, in a process and a session of its own that may be killed with SIGKILL; only the imports were
-made before. Workers of a job are started by it as always.
+What runs is the program's own `main`, in a process and a session of its own that may be killed with SIGKILL; only the imports
+were made before. Workers of a job are started by it as always.
 
 `prune_ahead` is `kpbackup prune` as it would be some days from now: the moment is a fact that decisions are given, so nothing has
 to pretend to be another clock.
@@ -112,7 +112,7 @@ def _become(words: Sequence[str], output: Sequence[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(output, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # the old one has read ahead
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the old one has read ahead
     if words[0] != AHEAD:
         from kpbackup.cli import main
 
