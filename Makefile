@@ -8,6 +8,7 @@ ARGS ?=
 # tests wait for servers most of the time: two cores keep four processes
 JOBS ?= 4
 SECONDS ?=
+ROUNDS ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
@@ -42,8 +43,8 @@ check: setup-check docs ## lint, types, layers, insecure habits, links of the do
 docs: setup-check ## the documents as pages in build/site; a broken link or a page that no menu leads to is an error
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
-soak: setup-test ## long runs under random faults (SECONDS=, SEED=; ARGS=faults only that part); docs/reliability.md
-	@SECONDS="$(SECONDS)" SEED="$(SEED)" $(PYTHON) -m soak $(ARGS)
+soak: setup-test ## long runs under random faults (SECONDS=, ROUNDS=, SEED=; ARGS=faults only that part); docs/reliability.md
+	@SECONDS="$(SECONDS)" ROUNDS="$(ROUNDS)" SEED="$(SEED)" $(PYTHON) -m soak $(ARGS)
 
 test: setup-test ## all tests, on real servers, JOBS processes side by side (ARGS="-k wire -x" goes to pytest)
 	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -110,16 +110,20 @@ class _Relay:
         self._passed = 0
 
     def requests(self) -> None:
-        with self._client, self._server, contextlib.suppress(OSError):
-            while data := self._client.recv(65_536):
-                if fault := self._proxy.take(data):
-                    if fault.answer:
-                        self._client.sendall(fault.answer)
-                        break
-                    self._fault, self._passed = fault, 0
-                self._server.sendall(data)
-            _hang_up(self._server)
+        with self._client, self._server:
+            with contextlib.suppress(OSError):  # a client that was killed resets its connection
+                self._pass_on()
+            _hang_up(self._server)  # or whoever waits for its answer waits on, for closing wakes nobody
             _hang_up(self._client)
+
+    def _pass_on(self) -> None:
+        while data := self._client.recv(65_536):
+            if fault := self._proxy.take(data):
+                if fault.answer:
+                    self._client.sendall(fault.answer)
+                    return
+                self._fault, self._passed = fault, 0
+            self._server.sendall(data)
 
     def answers(self) -> None:
         with contextlib.suppress(OSError):
