@@ -34,7 +34,7 @@ _LONGLONG_TYPE = (wire.TYPE_LONGLONG | wire.UNSIGNED).to_bytes(2, "little")
 
 
 class RowInserts(Protocol):
-    """What inserts batches of one statement: `mysql.load` has it."""
+    """What inserts batches of one statement: `mysql.inserts` has it."""
 
     limit_bytes: int
 
