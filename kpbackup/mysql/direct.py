@@ -6,9 +6,7 @@ For targets that may not replicate or cannot reach us. Same result as the target
 - *grouped*: several transactions commit together under GTIDs of the target's own, faster; how far it came stands in a table
   of the scratch schema, written in the same transaction.
 
-Commands are pipelined, so that no round trip is waited for. When one fails the server goes on with those behind it, so each
-packet begins with ROLLBACK and, before its COMMIT, counts in a session variable: a packet whose predecessor did not commit
-meets another number and ends in an error of its own. Nothing is ever committed behind a failure.
+No round trip is waited for, and still nothing is ever committed behind a failure (`direct_packets`).
 
 A statement that commits by itself (DDL) is waited for. Grouped, its place is written down before: a run that was killed
 between the two cannot know whether it was executed, and refuses to go on. A lock of the session keeps a run away from a
@@ -21,7 +19,6 @@ refused.
 from __future__ import annotations
 
 import binascii
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,17 +26,17 @@ from dataclasses import dataclass
 from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import direct_session, direct_steps, load, row_events, server, wire
+from kpbackup.mysql import direct_session, direct_steps, load, row_events, server
 from kpbackup.mysql import events as binlog_events
+from kpbackup.mysql.direct_packets import PACKET_BYTES, Packets
 from kpbackup.mysql.direct_steps import Begin, Description, End, Rows, Statement
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.replay import OnProgress
 from kpbackup.mysql.serve import Progress
 
-GROUP = 20  # transactions that commit together: 100 were measured 10 % faster, and make a row lock last longer
-PIPELINE_PACKETS, PIPELINE_BYTES = 64, 4 << 20
-PACKET_BYTES = 1 << 20
-LOCK_WAIT_S = 600  # what a killed run had sent is at most PIPELINE_BYTES
+GROUP = 20  # 100 were measured no faster, and make a row lock last longer
+GROUP_BYTES = PACKET_BYTES * 3 // 4  # of events: as base64 they are a packet
+LOCK_WAIT_S = 600  # what a killed run had sent is at most some megabytes
 PROGRESS_TABLE = f"{load.SCRATCH_SCHEMA}.replayed"
 
 _LOCK = "kpbackup_replay"
@@ -48,23 +45,10 @@ _STATEMENT_ENDS_AT = binlog_events.HEADER_BYTES + 6
 
 @dataclass(frozen=True)
 class Manner:
-    """`group`: how many transactions commit together; without kept GTIDs alone."""
+    """`group`: how many transactions commit together, or with kept GTIDs go into one packet."""
 
     keeps_gtids: bool
     group: int = GROUP
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A packet whose answers are not read yet, one for each statement, and up to which place it leads.
-
-    Counted, because the server's flag for more of them cannot be trusted: it is missing in the answer to BINLOG.
-    """
-
-    answers: int
-    size: int
-    end: End | None
-    transactions: int
 
 
 @contextmanager
@@ -109,18 +93,11 @@ class Applier:
         self._mariadb = facts.mariadb
         self._has_gtid_next = not facts.mariadb and facts.gtid_mode != "OFF"
         self._session = direct_session.Session(connection, facts)
-        self._wire = wire.WireSocket(connection, timeout_s=direct_session.TIMEOUT_S)
         packet = int(connection.value("SELECT @@max_allowed_packet"))
         self._largest_event = (packet - 8192) * 3 // 4
-        self._piece_bytes = min(PACKET_BYTES * 3 // 4, self._largest_event)
-        self._rows = _RowPieces(self._piece_bytes)
-        self._parts: list[bytes] = []
-        self._parts_bytes = 0
-        self._sent: deque[_Sent] = deque()
-        self._sent_bytes = 0
-        self._count = 0  # of packets that commit
+        self._rows = _RowPieces(min(GROUP_BYTES, self._largest_event))
         self._opening: Begin | None = None
-        self._in_group = 0
+        self._in_group = self._group_bytes = 0
         self._last: End | None = None
         self._is_alone = False
         self._progress = Progress()
@@ -168,8 +145,10 @@ class Applier:
             Also what the stream raises, ServerUnreachable.
         """
         self._session.prepare()
-        self._wire.send(b"\x1b\0\0")  # COM_SET_OPTION: several statements in one packet
-        self._wire.packet()
+        self._packets = Packets(
+            self._connection, compound=self._mariadb, timeout_s=direct_session.TIMEOUT_S, on_end=self._note,
+            on_failure=self._stopped,
+        )
         for step in direct_steps.steps(stream):
             if isinstance(step, Rows):
                 self._add_rows(step)
@@ -184,9 +163,9 @@ class Applier:
             else:
                 self._describe(step)
         self._commit()
-        self._drain()
+        self._packets.drain()
         if self._has_gtid_next:
-            self._do(b"SET gtid_next='AUTOMATIC'")
+            self._packets.do(b"SET gtid_next='AUTOMATIC'")
         return self._progress
 
     # --- one step each
@@ -194,9 +173,9 @@ class Applier:
     def _describe(self, step: Description) -> None:
         """Between transactions; on MySQL it spoils gtid_next."""
         self._commit()
-        self._drain()
+        self._packets.drain()
         around = [b"SET gtid_next='AUTOMATIC'"] if self._has_gtid_next else []
-        self._do(b"COMMIT", *around, _binlog([step.data]), *around)
+        self._packets.do(b"COMMIT", *around, _binlog([step.data]), *around)
 
     def _add_rows(self, step: Rows) -> None:
         if len(step.data) > self._largest_event:
@@ -206,45 +185,48 @@ class Applier:
                 hint="raise max_allowed_packet on the target (1073741824 is the most), or set recovery.replay.path to served",
             )
         self._open()
+        self._group_bytes += len(step.data)
         for piece in self._rows.add(step):
-            self._add(_binlog(piece))
-            if self._parts_bytes > PACKET_BYTES:
-                self._send_unfinished()
+            self._packets.add(_binlog(piece))
 
     def _open(self) -> None:
         """The begin of a transaction that was held back until it was known to be an ordinary one."""
         begin, self._opening = self._opening, None
-        if begin is None:
+        if begin is None or not self._manner.keeps_gtids:
             return
-        if not self._parts and not self._in_group:
-            self._add(b"ROLLBACK")
-        if self._manner.keeps_gtids:
-            self._add(*self._session.identity(begin))
-            self._add(b"BEGIN")
+        self._packets.add(*self._session.identity(begin))
+        if not self._mariadb:  # there autocommit=0 is enough
+            self._packets.add(b"BEGIN")
 
     def _statement(self, step: Statement) -> None:
         """Waited for: what it needs of the session is set and put back around it."""
         if not step.alone:
             self._open()
             self._flush_rows()
-            self._send_unfinished()
-            self._do(*self._session.context(step), step.query.text, *self._session.plain())
+            self._packets.drain()
+            self._packets.do(*self._session.context(step), step.query.text, *self._session.plain())
             return
         begin, self._opening = self._opening, None
         self._commit()
-        self._drain()
-        self._is_alone = True
+        self._packets.drain()
+        self._be_alone(True)
+        do = self._packets.do
         if not self._manner.keeps_gtids:
             where = self._last or End(self._progress.file, self._progress.position, "")
-            self._do(f"UPDATE {PROGRESS_TABLE} SET intent={_hex(f'{where.file}:{where.position}')}".encode(), b"COMMIT")
+            do(f"UPDATE {PROGRESS_TABLE} SET intent={_hex(f'{where.file}:{where.position}')}".encode(), b"COMMIT")
         identity = self._session.identity(begin) if self._manner.keeps_gtids and begin else ()
         context = self._session.context(step)
         if not step.in_block:
-            self._do(b"SET autocommit=1", *context, *identity, step.query.text)
+            do(b"SET autocommit=1", *context, *identity, step.query.text)
         elif self._mariadb and self._manner.keeps_gtids:  # its GTID is for the rows that follow
-            self._do(*context, b"SET sql_log_bin=0", step.query.text, b"SET sql_log_bin=1", *identity)
+            do(*context, b"SET sql_log_bin=0", step.query.text, b"SET sql_log_bin=1", *identity)
         else:
-            self._do(*context, *identity, step.query.text)
+            do(*context, *identity, step.query.text)
+
+    def _be_alone(self, is_alone: bool) -> None:
+        """The session is a statement's own: its SQL mode may have another grammar, and MySQL takes nothing but row events
+        and COMMIT behind a CREATE TABLE ... SELECT."""
+        self._is_alone = self._packets.is_bare = is_alone
 
     def _end(self, step: End) -> None:
         if not self._is_alone:
@@ -254,35 +236,38 @@ class Applier:
         self._total += 1
         if self._is_alone:
             self._end_alone(step)
-        elif self._manner.keeps_gtids or self._in_group >= self._manner.group or self._parts_bytes > PACKET_BYTES:
+            return
+        if self._manner.keeps_gtids:
+            self._flush_rows()
+            self._packets.add(b"COMMIT")
+            self._packets.mark(step, 1)
+        if self._in_group >= self._manner.group or self._group_bytes > GROUP_BYTES:
             self._commit()
 
     def _end_alone(self, step: End) -> None:
         self._flush_rows()
-        self._add(b"COMMIT")
-        self._send_unfinished()
+        self._packets.add(b"COMMIT")
+        self._packets.drain()
         if not self._manner.keeps_gtids:
-            self._do(*self._session.plain(), self._progress_update(step), b"COMMIT")
-        self._do(*self._session.plain(), b"SET autocommit=0")
-        self._is_alone = False
+            self._packets.do(*self._session.plain(), self._progress_update(step), b"COMMIT")
+        self._packets.do(*self._session.plain(), b"SET autocommit=0")
+        self._be_alone(False)
         self._note(step, self._in_group)
-        self._in_group = 0
+        self._in_group = self._group_bytes = 0
 
-    # --- packets
+    # --- groups
 
     def _commit(self) -> None:
         """Ends the group that is open, if one is: nothing of another transaction may have been added to it."""
         end, count = self._last, self._in_group
         if not count or end is None:
             return
-        self._flush_rows()
         if not self._manner.keeps_gtids:
-            self._add(self._progress_update(end))
-        number = self._count
-        self._add(f"SET @kpbackup_n=IF(@kpbackup_n={number},{number + 1},EXP(1000+@kpbackup_n))".encode(), b"COMMIT")
-        self._count += 1
-        self._in_group = 0
-        self._send(end, count)
+            self._flush_rows()
+            self._packets.add(self._progress_update(end), b"COMMIT")
+            self._packets.mark(end, count)
+        self._packets.send()
+        self._in_group = self._group_bytes = 0
 
     def _progress_update(self, end: End) -> bytes:
         return (
@@ -291,53 +276,14 @@ class Applier:
 
     def _flush_rows(self) -> None:
         for piece in self._rows.flush():
-            self._add(_binlog(piece))
+            self._packets.add(_binlog(piece))
 
-    def _add(self, *parts: bytes) -> None:
-        for part in parts:
-            self._parts.append(part)
-            self._parts_bytes += len(part)
-
-    def _send(self, end: End | None, transactions: int) -> None:
-        packet = b";".join(self._parts)
-        self._wire.send(wire.COM_QUERY, packet)
-        self._sent.append(_Sent(len(self._parts), len(packet), end, transactions))
-        self._sent_bytes += len(packet)
-        self._parts, self._parts_bytes = [], 0
-        while len(self._sent) > PIPELINE_PACKETS or self._sent_bytes > PIPELINE_BYTES:
-            self._answer()
-
-    def _send_unfinished(self) -> None:
-        """What has no COMMIT yet is waited for: behind it nothing may be under way."""
-        if self._parts:
-            self._send(None, 0)
-        self._drain()
-
-    def _drain(self) -> None:
-        while self._sent:
-            self._answer()
-
-    def _do(self, *statements: bytes) -> None:
-        """Each by itself, waited for."""
-        for statement in statements:
-            self._wire.send(wire.COM_QUERY, statement)
-            self._sent.append(_Sent(1, 0, None, 0))
-            self._answer()
-
-    def _answer(self) -> None:
-        sent = self._sent.popleft()
-        self._sent_bytes -= sent.size
-        try:
-            for _ in range(sent.answers):
-                self._wire.read_ok()
-        except (errors.DatabaseError, errors.PrivilegeMissing) as exc:
-            behind = f"{self._progress.file}:{self._progress.position}" if self._progress.file else "its start"
-            raise errors.StepFailed(
-                f"replay on {self._connection.endpoint.name} stopped behind {behind}: {exc.message}",
-                hint="does the target hold exactly the backup set's data? restore again into an empty target",
-            ) from exc
-        if sent.end is not None:
-            self._note(sent.end, sent.transactions)
+    def _stopped(self, exc: errors.KpbackupError) -> errors.KpbackupError:
+        behind = f"{self._progress.file}:{self._progress.position}" if self._progress.file else "its start"
+        return errors.StepFailed(
+            f"replay on {self._connection.endpoint.name} stopped behind {behind}: {exc.message}",
+            hint="does the target hold exactly the backup set's data? restore again into an empty target",
+        )
 
     def _note(self, end: End, transactions: int) -> None:
         now = self._progress

@@ -22,6 +22,7 @@ class Session:
         self._connection = connection
         self._mariadb = facts.mariadb
         self._now: dict[str, str] = {}
+        self._stamp_s: int | None = None  # whole seconds as `identity` set them
         self._database: str | None = None
         self._collations: dict[int, tuple[str, str]] = {}
 
@@ -33,8 +34,8 @@ class Session:
         }
         if self._mariadb:
             values |= {"max_statement_time": "0", "idle_transaction_timeout": "0", "idle_write_transaction_timeout": "0"}
+            values["binlog_annotate_row_events"] = "0"  # else every change is annotated with the whole BINLOG statement it is in
         self._connection.execute("SET " + ", ".join(f"SESSION {name}={value}" for name, value in values.items()))
-        self._connection.execute("SET @kpbackup_n=0")
         if not self._mariadb:
             for name in _NEED_RIGHTS:
                 found = self._connection.row("SHOW SESSION VARIABLES LIKE %s", (name,))
@@ -43,18 +44,23 @@ class Session:
 
     def identity(self, begin: Begin) -> tuple[bytes, ...]:
         """The transaction's own GTID and times."""
+        stamp = "" if begin.timestamp_s == self._stamp_s else f",timestamp={begin.timestamp_s}"
+        self._stamp_s = begin.timestamp_s
         if self._mariadb:
             domain, server_id, seq = begin.gtid.split("-")
-            return (
-                f"SET SESSION gtid_domain_id={domain},SESSION server_id={server_id},SESSION gtid_seq_no={seq},"
-                f"timestamp={begin.timestamp_s}".encode(),
-            )
-        stamp = f",original_commit_timestamp={begin.commit_at_us}" if begin.commit_at_us else ""
-        return (f"SET gtid_next='{begin.gtid}',timestamp={begin.timestamp_s}{stamp}".encode(),)
+            wanted = {"gtid_domain_id": domain, "server_id": server_id}
+            changed = {name: value for name, value in wanted.items() if self._now.get(name) != value}
+            self._now |= changed
+            # by themselves: the server judges a sequence number by the domain that is set before the statement
+            source = [("SET " + ",".join(f"SESSION {name}={value}" for name, value in changed.items())).encode()]
+            return *(source if changed else ()), f"SET SESSION gtid_seq_no={seq}{stamp}".encode()
+        stamp += f",original_commit_timestamp={begin.commit_at_us}" if begin.commit_at_us else ""
+        return (f"SET gtid_next='{begin.gtid}'{stamp}".encode(),)
 
     def context(self, step: Statement) -> list[bytes]:
         """Default database, session variables, and what INTVAR, RAND and USER_VAR events say."""
         query = step.query
+        self._stamp_s = None
         found = []
         if query.database and not query.is_use_suppressed and query.database != self._database:
             found.append(b"USE " + quoting.identifier(query.database).encode("utf-8", "surrogateescape"))
@@ -70,6 +76,7 @@ class Session:
 
     def plain(self) -> list[bytes]:
         """Behind a statement: as rows need it, and names in utf8mb4."""
+        self._stamp_s = None
         self._now |= {"character_set_client": "45"}
         values = {**_PLAIN, "character_set_client": "utf8mb4"}
         if self._mariadb:
