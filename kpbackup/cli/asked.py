@@ -44,6 +44,10 @@ Exclude = Annotated[
 Rename = Annotated[
     list[str] | None, typer.Option("--rename", help="OLD=NEW: restore this database under another name; repeat for more.")
 ]
+Into = Annotated[
+    str | None,
+    typer.Option("--into", help="With --only: bring these tables into this new database on a target that goes on serving."),
+]
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
 
 
@@ -112,3 +116,19 @@ def rename(pairs: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
     if len({old for old, _ in found}) < len(found):
         raise errors.UsageError("--rename names a database twice", hint="give each one new name")
     return tuple(found)
+
+
+def into(
+    name: str | None, *, only: Sequence[str] | None, rename: Sequence[str] | None, replace_users: bool, resume: str | None
+) -> str:
+    """The shadow's name, '' without one."""
+    if name is None:
+        return ""
+    if resume is not None:
+        raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave --into out")
+    if not only:
+        raise errors.UsageError(f"--into {name} needs to know which tables", hint="name them with --only DATABASE.TABLE")
+    if rename or replace_users:
+        what = "--rename" if rename else "--replace-users"
+        raise errors.UsageError(f"{what} has no meaning with --into {name}", hint=f"leave {what} out")
+    return name

@@ -14,7 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "restore": (
         "kpbackup restore --to 2026-05-01T10:00 --dry-run",
         "kpbackup restore --to latest --yes",
-        "kpbackup restore --before-gtid 0-1-4711 --only shop.orders --rename shop=shop_before",
+        "kpbackup restore --before-gtid 0-1-4711 --only shop.orders --into shop_before",
     ),
     "restore prepare": ("kpbackup restore prepare --to latest",),
     "restore database": ("kpbackup restore database --to latest --overwrite shop",),

@@ -13,11 +13,14 @@ _NAMES_SHOWN = 10
 
 def into(plan: RecoveryPlan, request: RecoveryRequest) -> str:
     facts = plan.target.facts
-    return f"{request.endpoint.name}, {f'{facts.flavour} {facts.version_string}' if facts else 'which step 1 starts'}"
+    where = f"the new database {request.into} on " if request.into else ""
+    return f"{where}{request.endpoint.name}, {f'{facts.flavour} {facts.version_string}' if facts else 'which step 1 starts'}"
 
 
-def changes(plan: RecoveryPlan) -> str | None:
+def changes(plan: RecoveryPlan, request: RecoveryRequest) -> str | None:
     """What a restore changes beside the data; not known before the target is there."""
+    if request.into:
+        return f"nothing but the database {request.into}; its own binlog grows by it, and its replicas get it too"
     if plan.target.replay_paths == ("direct",):
         return "its own binlog grows by the restore; where the account may set it, its GTID state becomes the source's"
     return "its own binlog and GTID state are reset; its replicas must be seeded again"
@@ -40,6 +43,7 @@ def selection_document(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str
     return {
         "only": list(chosen.only), "exclude": list(chosen.exclude), "tables": len(plan.inventory.tables),
         "transactions_left_out": len(plan.left_out), "rename": dict(request.rename),
+        "shadow": request.into or None,
     }
 
 
@@ -47,13 +51,17 @@ def selection(plan: RecoveryPlan, request: RecoveryRequest) -> list[tuple[str, o
     """What of the set is restored, where not everything is."""
     if not request.is_partial:
         return []
-    names = [f"{table.schema}.{table.name}" for table in plan.inventory.tables]
+    names = sorted(f"{a}.{b}" for a, b in plan.shadow.names) if plan.shadow else _names(plan)
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return [
         ("only", f"{request.selection}: {', '.join(names[:_NAMES_SHOWN]) or 'no table'}{more}; no accounts"),
         ("renamed", ", ".join(f"{old} to {new}" for old, new in request.rename) or None),
         ("left out", f"{len(plan.left_out)} transactions that have nothing to do with it" if plan.left_out else None),
     ]
+
+
+def _names(plan: RecoveryPlan) -> list[str]:
+    return [f"{table.schema}.{table.name}" for table in plan.inventory.tables]
 
 
 def application_document(plan: RecoveryPlan) -> dict[str, Any] | None:

@@ -46,16 +46,18 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
         only: asked.Only = None,
         exclude: asked.Exclude = None,
         rename: asked.Rename = None,
+        into: asked.Into = None,
         confirm: asked.Confirm = None,
         json: context.JsonOption = False,
     ) -> int:
         from kpbackup.recovery.steps import Step
 
         room = context.of(ctx, json=json)
+        shadow = asked.into(into, only=only, rename=rename, replace_users=replace_users, resume=resume)
         return _restore(
             room,
             asked.target(room, to, to_gtid, before_gtid, to_position, resume),
-            tuple(map(Step, steps)),
+            tuple(map(Step, steps[:2] if shadow else steps)),  # beside the living nothing is deployed, verified or switched
             yes=yes,
             dry_run=dry_run,
             overwrite=tuple(overwrite or ()),
@@ -64,6 +66,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
             skip_gtids=tuple(skip_gtid or ()),
             selection=asked.selection(only, exclude) if only or exclude else None,
             rename=asked.rename(rename),
+            into=shadow,
             confirm=tuple(confirm or ()),
         )
 
@@ -138,6 +141,7 @@ def _restore(
     skip_gtids: tuple[str, ...] = (),
     selection: Selection | None = None,
     rename: tuple[tuple[str, str], ...] = (),
+    into: str = "",
     again: bool = False,
 ) -> int:
     from kpbackup.model.selection import Selection
@@ -157,6 +161,8 @@ def _restore(
             _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
             skip_gtids=skip_gtids, selection=selection or Selection(), rename=rename,
         )
+        if into:
+            request = request.beside_the_living(into)
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
             request = run.resumed_request(journal, request)
@@ -322,7 +328,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ("it does", around.pop("excluded does", None)),
             *around.items(),
             ("into", plan_text.into(plan, request)),
-            ("changes there", plan_text.changes(plan)),
+            ("changes there", plan_text.changes(plan, request)),
             ("replay", plan_text.replay(plan)),
             ("dropped there", ", ".join(plan.target.overwritten) or None),
             *plan_text.application(plan, request),

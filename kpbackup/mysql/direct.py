@@ -18,18 +18,17 @@ refused.
 
 from __future__ import annotations
 
-import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import direct_session, direct_steps, load, row_events, server
+from kpbackup.mysql import direct_rows, direct_session, direct_steps, load, server
 from kpbackup.mysql import events as binlog_events
 from kpbackup.mysql.direct_packets import PACKET_BYTES, Packets
-from kpbackup.mysql.direct_steps import Begin, Description, End, Rows, Statement
+from kpbackup.mysql.direct_steps import Begin, Description, End, Passed, Rows, Statement
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.replay import OnProgress
 from kpbackup.mysql.serve import Progress
@@ -40,7 +39,6 @@ LOCK_WAIT_S = 600  # what a killed run had sent is at most some megabytes
 PROGRESS_TABLE = f"{load.SCRATCH_SCHEMA}.replayed"
 
 _LOCK = "kpbackup_replay"
-_STATEMENT_ENDS_AT = binlog_events.HEADER_BYTES + 6
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Applier:
         self._session = direct_session.Session(connection, facts)
         packet = int(connection.value("SELECT @@max_allowed_packet"))
         self._largest_event = (packet - 8192) * 3 // 4
-        self._rows = _RowPieces(min(GROUP_BYTES, self._largest_event))
+        self._rows = direct_rows.RowPieces(min(GROUP_BYTES, self._largest_event))
         self._opening: Begin | None = None
         self._in_group = self._group_bytes = 0
         self._last: End | None = None
@@ -137,8 +135,11 @@ class Applier:
         self._progress = Progress(str(file), int(position), self._total, 0)
         return Coordinates(str(file), int(position))
 
-    def run(self, stream: Iterable[binlog_events.StreamEvent], on_progress: OnProgress | None = None) -> Progress:
-        """Executes whole transactions to the end of the stream; what was executed in all.
+    def run(
+        self, stream: Iterable[binlog_events.StreamEvent], on_progress: OnProgress | None = None, *,
+        steps: Callable[[Iterable[binlog_events.StreamEvent]], Iterator[direct_steps.Step]] = direct_steps.steps,
+    ) -> Progress:
+        """Executes whole transactions to the end of the stream; what was executed in all. `steps` may be a filter's.
 
         Raises:
             StepFailed: the server refused something, told with its words; or something cannot be done by this path.
@@ -149,13 +150,16 @@ class Applier:
             self._connection, compound=self._mariadb, timeout_s=direct_session.TIMEOUT_S, on_end=self._note,
             on_failure=self._stopped,
         )
-        for step in direct_steps.steps(stream):
+        for step in steps(stream):
             if isinstance(step, Rows):
                 self._add_rows(step)
             elif isinstance(step, Begin):
                 self._opening = step
-            elif isinstance(step, End):
-                self._end(step)
+            elif isinstance(step, End | Passed):
+                if isinstance(step, End):
+                    self._end(step)
+                else:
+                    self._pass(step)
                 if on_progress is not None:
                     on_progress(self._progress)
             elif isinstance(step, Statement):
@@ -175,7 +179,7 @@ class Applier:
         self._commit()
         self._packets.drain()
         around = [b"SET gtid_next='AUTOMATIC'"] if self._has_gtid_next else []
-        self._packets.do(b"COMMIT", *around, _binlog([step.data]), *around)
+        self._packets.do(b"COMMIT", *around, direct_rows.binlog([step.data]), *around)
 
     def _add_rows(self, step: Rows) -> None:
         if len(step.data) > self._largest_event:
@@ -187,7 +191,7 @@ class Applier:
         self._open()
         self._group_bytes += len(step.data)
         for piece in self._rows.add(step):
-            self._packets.add(_binlog(piece))
+            self._packets.add(direct_rows.binlog(piece))
 
     def _open(self) -> None:
         """The begin of a transaction that was held back until it was known to be an ordinary one."""
@@ -244,6 +248,15 @@ class Applier:
         if self._in_group >= self._manner.group or self._group_bytes > GROUP_BYTES:
             self._commit()
 
+    def _pass(self, step: Passed) -> None:
+        """Nothing of the transactions up to here is executed, and a replay that goes on begins behind them."""
+        self._commit()
+        self._packets.drain()
+        if not self._manner.keeps_gtids:
+            self._packets.do(self._progress_update(step.end), b"COMMIT")
+        self._last = step.end
+        self._note(step.end, 0)
+
     def _end_alone(self, step: End) -> None:
         self._flush_rows()
         self._packets.add(b"COMMIT")
@@ -276,7 +289,7 @@ class Applier:
 
     def _flush_rows(self) -> None:
         for piece in self._rows.flush():
-            self._packets.add(_binlog(piece))
+            self._packets.add(direct_rows.binlog(piece))
 
     def _stopped(self, exc: errors.KpbackupError) -> errors.KpbackupError:
         behind = f"{self._progress.file}:{self._progress.position}" if self._progress.file else "its start"
@@ -289,49 +302,6 @@ class Applier:
         now = self._progress
         more = end.position - (now.position if now.file == end.file else 0)
         self._progress = Progress(end.file, end.position, now.transactions + transactions, now.sent_bytes + more)
-
-
-class _RowPieces:
-    """Row events gathered for BINLOG statements: whole statements, or parts of a large one, each with its table maps."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._maps: list[bytes] = []
-        self._piece: list[bytes] = []
-        self._size = 0
-        self._has_rows = False
-
-    def add(self, step: Rows) -> Iterator[list[bytes]]:
-        is_map = step.data[4] == row_events.TABLE_MAP
-        if self._has_rows and self._size + len(step.data) > self._limit:
-            if self._maps:
-                self._piece[-1] = _ending(self._piece[-1])
-            yield from self.flush()
-            self._piece = list(self._maps)
-            self._size = sum(map(len, self._maps))
-        if is_map:
-            self._maps.append(step.data)
-        self._piece.append(step.data)
-        self._size += len(step.data)
-        self._has_rows = self._has_rows or not is_map
-        if step.ends_statement:
-            self._maps = []
-
-    def flush(self) -> Iterator[list[bytes]]:
-        if self._piece:
-            yield self._piece
-        self._piece, self._size, self._has_rows = [], 0, False
-
-
-def _ending(data: bytes) -> bytes:
-    """The row event as the last one of its statement."""
-    body = bytearray(data[: -binlog_events.CRC_BYTES])
-    body[_STATEMENT_ENDS_AT] |= row_events.STATEMENT_ENDS
-    return binlog_events.seal_event(bytes(body))
-
-
-def _binlog(events: list[bytes]) -> bytes:
-    return b"BINLOG '" + binascii.b2a_base64(b"".join(events), newline=False) + b"'"
 
 
 def _hex(text: str) -> str:

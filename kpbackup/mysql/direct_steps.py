@@ -10,7 +10,7 @@ session), LOAD DATA events, statements that failed on the source, and kinds of e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kpbackup import errors
@@ -65,7 +65,15 @@ class End:
     gtid: str
 
 
-Step = Description | Begin | Rows | Statement | End
+@dataclass(frozen=True)
+class Passed:
+    """The transactions up to this end were left out by a filter."""
+
+    end: End
+
+
+Step = Description | Begin | Rows | Statement | End | Passed
+Choose = Callable[[query_event.QueryEvent, str], query_event.QueryEvent | None]
 
 _ROWS = row_events.ROW_EVENTS | {row_events.TABLE_MAP}
 _GTIDS = frozenset({events.MYSQL_GTID, events.MYSQL_ANONYMOUS_GTID, events.MYSQL_GTID_TAGGED, events.MARIADB_GTID})
@@ -83,8 +91,8 @@ _STORED = re.compile(rb"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?P<definer>.*?)\b(?:VIE
                      re.IGNORECASE | re.DOTALL)
 
 
-def steps(stream: Iterable[StreamEvent]) -> Iterator[Step]:
-    """The steps of whole transactions.
+def steps(stream: Iterable[StreamEvent], *, choose: Choose | None = None) -> Iterator[Step]:
+    """The steps of whole transactions. `choose(statement, place)` gives what to execute in a statement's stead, None: nothing.
 
     Raises:
         StepFailed: something that cannot be done over an ordinary connection.
@@ -119,7 +127,10 @@ def steps(stream: Iterable[StreamEvent]) -> Iterator[Step]:
             if _FRAME.match(events.query_text(event.data)):
                 in_block = True
             else:
-                yield _statement(event, tuple(context), in_block=in_block)
+                query = query_event.parse(event.data)
+                chosen = choose(query, f"{event.file}:{event.start}") if choose is not None else query
+                if chosen is not None:
+                    yield _statement(event, chosen, tuple(context), in_block=in_block)
             context.clear()
         elif kind not in _GTIDS and kind not in _NOTHING:
             raise _refusal(event, f"an event of kind {kind}")
@@ -149,8 +160,9 @@ def _begin(event: StreamEvent) -> Begin:
     return Begin("", stamp, None)
 
 
-def _statement(event: StreamEvent, context: tuple[bytes, ...], *, in_block: bool) -> Statement:
-    query = query_event.parse(event.data)
+def _statement(
+    event: StreamEvent, query: query_event.QueryEvent, context: tuple[bytes, ...], *, in_block: bool
+) -> Statement:
     if _XA.match(query.text):
         raise _refusal(event, "an XA transaction")
     if _TEMPORARY.match(query.text):

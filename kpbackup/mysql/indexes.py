@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from kpbackup import errors
 from kpbackup.mysql import schema
 
 _NAME = r"`(?:[^`]|``)+`"
@@ -84,6 +85,25 @@ def referenced_tables(database: str, create_sql: str) -> set[tuple[str, str]]:
             names = [_plain(name) for name in re.findall(_NAME, match["target"])]
             found.add((names[0], names[1]) if len(names) == 2 else (database, names[0]))
     return found
+
+
+def without_foreign_keys(
+    database: str, create_sql: str, *, to: Callable[[tuple[str, str]], bool]
+) -> tuple[str, tuple[str, ...]]:
+    """The definition without its foreign keys to the tables that `to` accepts, and the lines that are gone.
+
+    Raises:
+        TargetRefused: the definition is not laid out as expected.
+    """
+    if not any(map(to, referenced_tables(database, create_sql))):
+        return create_sql, ()
+    begin, lines, end = _take_apart(create_sql)
+    gone = tuple(line for line in lines if any(map(to, referenced_tables(database, line))))
+    if not gone:
+        raise errors.TargetRefused(
+            f"cannot take a foreign key out of the definition that begins with {begin}", hint="choose its parent table too"
+        )
+    return _put_together(begin, [line for line in lines if line not in gone], end), gone
 
 
 def same_definition(one: str, other: str) -> bool:

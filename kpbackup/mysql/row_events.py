@@ -92,6 +92,14 @@ def table_name(data: bytes) -> tuple[str, str]:
     )
 
 
+def in_database(data: bytes, name: str) -> bytes:
+    """A TABLE_MAP as that of the table of the same name in another database; with a CRC32."""
+    at = events.HEADER_BYTES + 8
+    new = name.encode("utf-8", "surrogateescape")
+    end = len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)
+    return events.seal_event(data[:at] + bytes([len(new)]) + new + data[at + 1 + data[at] : end])
+
+
 def parse_table_map(data: bytes) -> TableMap:
     """The content of a TABLE_MAP event.
 

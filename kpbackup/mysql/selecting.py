@@ -48,7 +48,7 @@ def select(inventory: Inventory, selection: Selection) -> Selected:
                         for (a, b), (c, d) in foreign]
     for one in inventory.after_rows:
         if _is_chosen(one, selection, chosen):
-            needed = sorted(name for name in _mentions(one) & left_names if name != one.name.lower())
+            needed = sorted(name for name in mentions(one) & left_names if name != one.name.lower())
             if needed:
                 notes.append(f"{one.kind} {one.schema}.{one.name}: its text names {', '.join(needed)}, which is left out")
             after.append(replace(one, optional=one.optional or (one.kind == "view" and bool(needed))))
@@ -116,7 +116,8 @@ def trigger_table(trigger: Definition) -> Name:
     return found.targets[0]
 
 
-def _mentions(one: Definition) -> frozenset[str]:
+def mentions(one: Definition) -> frozenset[str]:
+    """Every word of the object's text that may be a name, in lower case."""
     found = _read(one)
     return found.mentions if found is not None else frozenset()
 

@@ -214,3 +214,12 @@ def decoded(text: bytes, collation: int) -> str:
         return text.decode(codec, "surrogateescape")
     except UnicodeDecodeError:
         return text.decode("utf-8", "surrogateescape")
+
+
+def encoded(text: str, collation: int) -> bytes:
+    """The bytes that `decoded` takes for this text.
+
+    Raises:
+        UnicodeEncodeError: that character set has not all its signs.
+    """
+    return text.encode(_CODECS.get(collation, "utf-8"), "surrogateescape")

@@ -11,7 +11,7 @@ from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.mysql import direct, gtid_state, load, replica_channel, schema, server
 from kpbackup.mysql import facts as server_facts
-from kpbackup.recovery import loading, paths, replaying
+from kpbackup.recovery import loading, paths, replaying, shadow_replay
 from kpbackup.recovery.journal import Journal
 from kpbackup.recovery.paths import Path
 from kpbackup.recovery.planning import RecoveryPlan
@@ -32,25 +32,26 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[
     if journal.last("replayed") is None:
         figures |= _replay(plan, request, journal, facts)
     path = replaying.chosen(journal)
-    if path.name == paths.SERVED:
+    if path.name == paths.SERVED and not request.into:
         with server.connect(request.endpoint) as connection:
             # after the entry: while it may be resumed, the channel knows how far it came
             replica_channel.remove(connection, facts)
     if journal.last("checked") is None:
         _check_end(plan, request, facts, path)
         journal.write("checked")  # before the scratch schema goes, whose absence would otherwise fail the check of a resumed run
-    loading.drop_scratch(request.endpoint)
+    loading.drop_scratch(request.endpoint, write_binlog=bool(request.into))
     return figures
 
 
 def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[str, str]:
     started = time.monotonic()
     wanted = loading.LoadRequest(
-        request.endpoint, workers=request.workers, replace_users=request.replace_users, progress=request.progress
-    )
+        request.endpoint, workers=request.workers, replace_users=request.replace_users, write_binlog=bool(request.into),
+        progress=request.progress,
+    )  # fmt: skip
     done = loading.load_set(
         request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted, stored_chunks=plan.stored_chunks,
-        renamed=dict(request.rename),
+        renamed=plan.renamed,
     )
     for warning in done.warnings:
         request.warn(warning)
@@ -66,7 +67,8 @@ def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dic
 
 def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: server_facts.ServerFacts) -> dict[str, str]:
     started = time.monotonic()
-    figures = replaying.run(plan, request, journal, facts) | {"replay_s": f"{time.monotonic() - started:.3f}"}
+    run_replay = shadow_replay.run if request.into else replaying.run
+    figures = run_replay(plan, request, journal, facts) | {"replay_s": f"{time.monotonic() - started:.3f}"}
     journal.write("replayed", figures)
     return figures
 
@@ -75,6 +77,8 @@ def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts
     """The target's GTID state must hold the last included transaction and not the first excluded one; where GTIDs were not
     kept, the progress in the scratch schema must be the cut."""
     with server.connect(request.endpoint) as target:
+        if request.into:  # beside the living the GTID state is theirs
+            return _check_grouped(plan, request, target) if plan.cut.segments else None
         there = schema.database_names(target)
         if not path.keeps_gtids and load.SCRATCH_SCHEMA in there:
             return _check_grouped(plan, request, target)

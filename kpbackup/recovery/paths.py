@@ -57,6 +57,8 @@ def possible(connection: server.Connection, facts: ServerFacts, request: Recover
         TargetRefused: the target replicates from elsewhere.
     """
     wanted = (SERVED, DIRECT) if request.replaying.path == "auto" else (request.replaying.path,)
+    if request.into:
+        wanted = (DIRECT,)  # the only one that can filter
     rights = read_privileges(connection)
     refusals: dict[str, errors.PrivilegeMissing] = {}
     for path in wanted:
@@ -64,7 +66,7 @@ def possible(connection: server.Connection, facts: ServerFacts, request: Recover
             if path == SERVED:
                 replay.check_privileges(connection, facts)
             else:
-                _check_direct(connection, facts, rights)
+                _check_direct(connection, facts, rights, makes_routines=not request.into)
         except errors.PrivilegeMissing as exc:
             refusals[path] = exc
     if len(refusals) == len(wanted):
@@ -77,7 +79,7 @@ def possible(connection: server.Connection, facts: ServerFacts, request: Recover
     return tuple(path for path in wanted if path not in refusals)
 
 
-def _check_direct(connection: server.Connection, facts: ServerFacts, rights: Privileges) -> None:
+def _check_direct(connection: server.Connection, facts: ServerFacts, rights: Privileges, *, makes_routines: bool) -> None:
     if facts.mariadb:
         is_super = rights.has("SUPER") and facts.version < replay.MARIADB_SPLIT_SUPER
         missing = [] if is_super else [name for name in ("BINLOG REPLAY", "BINLOG ADMIN") if not rights.has(name)]
@@ -91,7 +93,7 @@ def _check_direct(connection: server.Connection, facts: ServerFacts, rights: Pri
             hint=f"GRANT {', '.join(missing)} ON *.* TO {rights.account}",
         )
     trusts = str(connection.value("SELECT @@GLOBAL.log_bin_trust_function_creators"))
-    if facts.log_bin and trusts == "0" and not rights.has("SUPER"):
+    if makes_routines and facts.log_bin and trusts == "0" and not rights.has("SUPER"):
         raise errors.PrivilegeMissing(
             f"cannot replay on {connection.endpoint.name}: without SUPER its binlog forbids triggers and functions",
             hint="SET GLOBAL log_bin_trust_function_creators = 1",
@@ -120,12 +122,12 @@ def prove(request: RecoveryRequest, backup_set: BackupSet, description: bytes) -
     with server.connect(request.endpoint) as connection:
         facts = read_facts(connection)
         paths = possible(connection, facts, request)
-        keeps = keeps_gtids(connection, facts, backup_set)
+        keeps = not request.into and keeps_gtids(connection, facts, backup_set)
         failures: list[errors.KpbackupError] = []
         for name in paths:
             path = Path(name, keeps_gtids=name == SERVED or keeps)
             try:
-                _make_scratch(connection)
+                _make_scratch(connection, write_binlog=bool(request.into))
                 _try(connection, facts, request, path, _trial(facts, description, backup_set))
                 if connection.value(f"SELECT a FROM {load.SCRATCH_SCHEMA}.{_TABLE}") != trial_transaction.VALUE:
                     raise errors.StepFailed(f"the row of the trial did not come to {request.endpoint.name}")
@@ -133,7 +135,7 @@ def prove(request: RecoveryRequest, backup_set: BackupSet, description: bytes) -
             except errors.KpbackupError as exc:
                 failures.append(exc)
             finally:
-                _drop_scratch(request.endpoint)
+                _drop_scratch(request.endpoint, write_binlog=bool(request.into))
     raise errors.StepFailed(
         "nothing was loaded: a trial of the replay failed; "
         + "; ".join(f"{name}: {exc.message}" for name, exc in zip(paths, failures, strict=True)),
@@ -141,15 +143,15 @@ def prove(request: RecoveryRequest, backup_set: BackupSet, description: bytes) -
     )
 
 
-def _drop_scratch(endpoint: server.Endpoint) -> None:
+def _drop_scratch(endpoint: server.Endpoint, *, write_binlog: bool) -> None:
     """By a connection of its own: an interrupt may have cut the other one off in the middle of an answer."""
     with server.connect(endpoint) as connection:
-        load.prepare_session(connection, write_binlog=False)
+        load.prepare_session(connection, write_binlog=write_binlog)
         connection.execute(f"DROP DATABASE IF EXISTS {load.SCRATCH_SCHEMA}")
 
 
-def _make_scratch(connection: server.Connection) -> None:
-    load.prepare_session(connection, write_binlog=False)
+def _make_scratch(connection: server.Connection, *, write_binlog: bool) -> None:
+    load.prepare_session(connection, write_binlog=write_binlog)
     connection.execute(f"DROP DATABASE IF EXISTS {load.SCRATCH_SCHEMA}")
     connection.execute(f"CREATE DATABASE {load.SCRATCH_SCHEMA}")
     connection.execute(f"CREATE TABLE {load.SCRATCH_SCHEMA}.{_TABLE} ({trial_transaction.COLUMN}) ENGINE=InnoDB")

@@ -6,7 +6,8 @@ at the target; it writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -25,13 +26,14 @@ from kpbackup.mysql import (
     schema,
     selecting,
     server,
+    shadowing,
     versioned,
 )
 from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
-from kpbackup.recovery import environment, journal, loading, paths, precheck, selected_replay
+from kpbackup.recovery import environment, journal, loading, paths, precheck, selected_replay, shadow_replay
 from kpbackup.recovery import preview as previews
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest, Step
@@ -64,7 +66,7 @@ class RecoveryPlan:
 
     Of a restore of a selection `inventory` holds what is chosen, `notes` say what it may lack, and `left_out` are the GTIDs
     of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set, and
-    `whole_selection` is what it was made of."""
+    `whole_selection` is what it was made of. `renamed` says which databases of the set have another name on the target."""
 
     backup_set: BackupSet
     cut: cuts.Cut
@@ -80,6 +82,8 @@ class RecoveryPlan:
     left_out: frozenset[str] = frozenset()
     whole_selection: Selection = Selection()
     application: environment.ApplicationPlan | None = None
+    shadow: shadowing.Shadow | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recovered_to(self) -> datetime:
@@ -93,6 +97,11 @@ def make_plan(request: RecoveryRequest) -> RecoveryPlan:
     Raises:
         UnreachableTarget, TargetRefused, KeyProblem, IntegrityError, ServerUnreachable, StorageError.
     """
+    others = sorted(set(request.overwrite) - {request.into})
+    if request.into and others:
+        raise errors.UsageError(
+            f"--overwrite {others[0]}: with --into {request.into} nothing else on the target is touched", hint="leave it out"
+        )
     wanted = choosing.plan_restore(request.repository, request.target)
     cut = cuts.find_cut(SegmentReader(request.repository, request.identities), wanted)
     return _with_application(request, _complete(request, wanted, cut, target=Found.FRESH), begun=False)
@@ -124,7 +133,9 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
     data_key = keys.open_data_key(request.repository, backup_set.sealing, request.identities)
     whole = loading.read_inventory(request.repository, backup_set, data_key)
     selected = selecting.select(whole, request.selection)
-    inventory = renaming.rename(selected.inventory, dict(request.rename))
+    chosen = Narrowed(whole.selection, request.selection)
+    shadow = shadowing.shadow(whole, selected, chosen, request.into) if request.into else None
+    inventory = shadow.inventory if shadow else renaming.rename(selected.inventory, dict(request.rename))
     reader = SegmentReader(request.repository, request.identities)
     skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
     left_out = frozenset[str]()
@@ -135,15 +146,17 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
             hint=f"give --to-position {at.file}:{at.position}, the moment of set {backup_set.name} itself; or restore without"
             " --rename, which reaches every moment",
         )
-    if target is not Found.RESTORED:
-        chosen = Narrowed(whole.selection, request.selection)
+    if shadow is not None and target is not Found.RESTORED:
+        shadow_replay.judge(reader, backup_set, cut, shadow, frozenset(one.gtid for one in skipped))
+    elif target is not Found.RESTORED:
         left_out = selected_replay.left_out(reader, backup_set, cut, chosen, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
     preview = previews.look(reader, wanted, cut, skipped) if target is Found.FRESH else None
     return RecoveryPlan(
         backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request),
-        stored_chunks=whole.chunks, notes=selected.notes, left_out=left_out, whole_selection=whole.selection,
-    )
+        stored_chunks=whole.chunks, notes=shadow.notes if shadow else selected.notes, left_out=left_out,
+        whole_selection=whole.selection, shadow=shadow, renamed=shadow.renamed if shadow else dict(request.rename),
+    )  # fmt: skip
 
 
 def starts_target(request: RecoveryRequest) -> bool:
@@ -189,6 +202,7 @@ def _target_state(
         flavour=backup_set.source.flavour,
         version=backup_set.source.version,
         settings=inventory.settings,
+        is_live=bool(request.into),
     )
     if not any(finding.severity == "error" for finding in findings):  # else the two servers have nothing in common to compare
         findings += needs.findings(inventory, needs.read_offer(connection, facts))
@@ -203,13 +217,18 @@ def _target_state(
     overwritten: tuple[str, ...] = ()
     if target is Found.FRESH:
         overwritten = tuple(sorted(set(there) & set(request.overwrite)))
-        _refuse_others(request, there)
+        _refuse_others(request, tuple(set(there) & {request.into}) if request.into else there)
     warnings = tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning")
     return TargetState(facts, there, overwritten, warnings, replay_paths)
 
 
 def _refuse_others(request: RecoveryRequest, there: tuple[str, ...]) -> None:
     refused = sorted(set(there) - set(request.overwrite))
+    if refused and request.into:
+        raise errors.TargetRefused(
+            f"the target {request.endpoint.name} has a database {request.into} already",
+            hint=f"choose another name, or have it dropped: --overwrite {request.into}",
+        )
     if refused:
         names = " ".join(f"--overwrite {name}" for name in refused)
         raise errors.TargetRefused(

@@ -21,7 +21,7 @@ def run(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
         PrivilegeMissing, TargetRefused, StepFailed, DatabaseError, ServerUnreachable.
     """
     with server.connect(request.endpoint) as connection:
-        load.prepare_session(connection, write_binlog=False)
+        load.prepare_session(connection, write_binlog=bool(request.into))
         # the progress goes last: while a database of the old content is there, so is the sign that the target is not whole
         for name in (*plan.target.overwritten, load.SCRATCH_SCHEMA):
             connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")

@@ -15,8 +15,7 @@ from dataclasses import replace
 from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.manifest import BinlogSegment
-from kpbackup.mysql import accounts, direct, event_states, events, gtid_state, load, quoting, replay, replica_channel, server
+from kpbackup.mysql import accounts, direct, event_states, gtid_state, load, quoting, replay, replica_channel, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.account_statements import AccountRule
 from kpbackup.mysql.events import StreamEvent
@@ -24,6 +23,7 @@ from kpbackup.mysql.left_out import LeftOut, Omission
 from kpbackup.mysql.serve import Progress
 from kpbackup.recovery import cut as cuts
 from kpbackup.recovery import paths
+from kpbackup.recovery.archived import Archived
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.journal import Journal
 from kpbackup.recovery.paths import Path
@@ -200,46 +200,19 @@ class _Stream:
 
     def __init__(self, plan: RecoveryPlan, reader: SegmentReader, left_out: LeftOut) -> None:
         self.left_out = left_out
-        self._plan = plan
-        self._reader = reader
-        self._order = cuts.FileOrder(plan.cut.segments)
+        self._archived = Archived(reader, plan.backup_set.coordinates, plan.cut)
 
     def read_from(self, file: str, position: int) -> Iterator[StreamEvent]:
         """Whole transactions from (file, position) to the cut; each file begins with its format description."""
-        return self.left_out.apply(self._stored(file, position))
-
-    def _stored(self, file: str, position: int) -> Iterator[StreamEvent]:
-        described = ""
-        for segment in self._from(Coordinates(file, position)):
-            for event in cuts.segment_events(self._reader, segment):
-                if event.is_repeated_description and described == segment.start.file:
-                    continue
-                described = segment.start.file
-                if self._order.is_at_or_after(event.file, event.start, self._plan.cut.at):
-                    return
-                yield event
+        return self.left_out.apply(self._archived.read_from(file, position))
 
     def from_transaction(self, start: Coordinates) -> Iterator[StreamEvent]:
         """From `start` on, which lies between two transactions, without what comes before it in its segment."""
-        for event in self.left_out.apply(self._stored(start.file, start.position)):
-            is_description = event.type == events.FORMAT_DESCRIPTION
-            if is_description or self._order.is_at_or_after(event.file, event.start, start):
-                yield event
+        return self._archived.behind(start, self.read_from(start.file, start.position))
 
     def before(self, end: Coordinates) -> Iterator[StreamEvent]:
         """The events from the set to `end`."""
-        start = self._plan.backup_set.coordinates
-        for event in self._stored(start.file, start.position):
-            if self._order.is_at_or_after(event.file, event.start, end):
-                return
-            if self._order.is_at_or_after(event.file, event.start, start):
-                yield event
-
-    def _from(self, at: Coordinates) -> Iterator[BinlogSegment]:
-        """The segments that end at or after `at`: the first may have nothing but the format description to give."""
-        for segment in self._plan.cut.segments:
-            if self._order.is_at_or_after(segment.end.file, segment.end.position, at):
-                yield segment
+        return self._archived.before(end)
 
 
 def _executed(

@@ -83,7 +83,7 @@ def _promised(request: RecoveryRequest) -> dict[str, object]:
 
 def _sealed_selection(request: RecoveryRequest) -> str:
     chosen = {"only": list(request.selection.only), "exclude": list(request.selection.exclude)}
-    return _sealed({**chosen, "rename": [list(pair) for pair in request.rename]}, request)
+    return _sealed({**chosen, "rename": [list(pair) for pair in request.rename], "into": request.into}, request)
 
 
 def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest:
@@ -93,7 +93,8 @@ def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest
     if not found:
         raise errors.UsageError("what this recovery was to choose cannot be read", hint="start a new restore")
     selection = Selection(tuple(found["only"]), tuple(found["exclude"]))
-    return replace(request, selection=selection, rename=tuple((old, new) for old, new in found["rename"]))
+    request = replace(request, selection=selection, rename=tuple((old, new) for old, new in found["rename"]))
+    return request.beside_the_living(found["into"]) if found.get("into") else request
 
 
 def _sealed(value: object, request: RecoveryRequest) -> str:
@@ -130,6 +131,11 @@ def carry_out(
         ManualStepWaiting, StepFailed and what the steps raise; the journal says where to go on.
     """
     _refuse_confirmations(request, confirmed)
+    if request.into and set(steps) - {Step.PREPARE, Step.DATABASE}:
+        raise errors.UsageError(
+            f"recovery {journal.run} brings tables into a shadow: it ends with step {Step.DATABASE}",
+            hint=f"take back what you need from the shadow; `kpbackup restore --resume {journal.run}` goes on with what is left",
+        )
     for step in steps:
         if _is_finished(journal, step) and step not in again:
             continue
@@ -158,7 +164,7 @@ def _work(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: 
     """What kpbackup does itself in a step: in the cluster if the step is driven by it, and what is built in."""
     work: dict[Step, Callable[[], dict[str, str]]] = {
         Step.PREPARE: lambda: _prepare(journal, plan, request),
-        Step.DATABASE: lambda: database.run(plan, request, journal) | _proved(journal, request),
+        Step.DATABASE: lambda: database.run(plan, request, journal) | ({} if request.into else _proved(journal, request)),
         Step.DEPLOY: lambda: _deploy(journal, plan, request),
         Step.VERIFY: lambda: verify.run(plan, request, _unsealed(_tables(journal), request)),
         Step.SWITCH: lambda: _switch(journal, plan, request),

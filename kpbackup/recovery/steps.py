@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -97,7 +97,8 @@ class Replaying:
 class RecoveryRequest:
     """What to recover and with what. `ask_manual(step, instructions)` returns when a person has done a manual step;
     None means that nobody is there. `progress(phase, done, total)` is called from threads. `warn` takes what the restored server
-    has otherwise than the source; it names objects, so it goes to the user and not into the journal."""
+    has otherwise than the source; it names objects, so it goes to the user and not into the journal. `into` names the shadow, a
+    new database on a target that goes on serving."""
 
     repository: Repository
     endpoint: server.Endpoint
@@ -109,6 +110,7 @@ class RecoveryRequest:
     skip_gtids: tuple[str, ...] = ()
     selection: Selection = Selection()
     rename: tuple[tuple[str, str], ...] = ()
+    into: str = ""
     workers: int = 4
     replaying: Replaying = Replaying()
     sql_checks: tuple[SqlCheck, ...] = ()
@@ -122,7 +124,11 @@ class RecoveryRequest:
     @property
     def is_partial(self) -> bool:
         """Whether what is restored is not the backup as it was: a part, or under other names."""
-        return not self.selection.is_everything or bool(self.rename)
+        return not self.selection.is_everything or bool(self.rename or self.into)
+
+    def beside_the_living(self, into: str) -> RecoveryRequest:
+        """The request for a shadow of this name: no step is driven, for the application and its environment are in use."""
+        return replace(self, into=into, environment=None, drivers=dict.fromkeys(Step, Driver("none")))
 
     def driven_by_kubernetes(self, step: Step) -> bool:
         driver = self.drivers.get(step)
