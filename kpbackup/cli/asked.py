@@ -48,6 +48,9 @@ Into = Annotated[
     str | None,
     typer.Option("--into", help="With --only: bring these tables into this new database on a target that goes on serving."),
 ]
+OnePhase = Annotated[
+    bool, typer.Option("--one-phase", help="Restore everything at once, whatever recovery.tiers says.")
+]
 Confirm = Annotated[list[str] | None, typer.Option("--confirm", help="A manual step that a person has done; repeat for more.")]
 
 

@@ -60,6 +60,16 @@ def selection(plan: RecoveryPlan, request: RecoveryRequest) -> list[tuple[str, o
     ]
 
 
+def second_tier(plan: RecoveryPlan) -> str | None:
+    """What comes behind the serving application."""
+    if plan.second is None:
+        return None
+    rows = sum(chunk.rows for chunk in plan.second.shadow.inventory.chunks)
+    names = plan.second.names
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{', '.join(names[:_NAMES_SHOWN])}{more}: {rows} rows, in a second phase; the application may serve before"
+
+
 def _names(plan: RecoveryPlan) -> list[str]:
     return [f"{table.schema}.{table.name}" for table in plan.inventory.tables]
 

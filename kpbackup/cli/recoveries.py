@@ -44,12 +44,13 @@ def _summary(repository: Repository, run: str) -> dict[str, Any]:
     """One line of the list. A journal that cannot be read is a line too: it must not hide the others."""
     from kpbackup.recovery import journal
 
-    empty = dict.fromkeys(("target", "into", "recovered", "recovered_to", "measured_rto_seconds", "signed", "kind"))
+    nothing = ("target", "into", "recovered", "recovered_to", "measured_rto_seconds", "essential_rto_seconds", "signed", "kind")
+    empty = dict.fromkeys(nothing)
     try:
         one = journal.open_journal(repository, run)
     except (errors.IntegrityError, errors.KeyProblem) as exc:
         return {"run": run, **empty, "state": f"unreadable: {exc.message}"}
-    planned, finished = one.entries[0], one.last("finished")
+    planned, finished, essential = one.entries[0], one.last("finished"), one.last("essential_ready")
     return {
         "run": run,
         "kind": planned.fields.get("kind", "restore"),
@@ -59,6 +60,7 @@ def _summary(repository: Repository, run: str) -> dict[str, Any]:
         "recovered": finished.fields["recovered"] if finished else None,
         "recovered_to": planned.fields.get("recovered_to"),
         "measured_rto_seconds": float(finished.fields["measured_rto_s"]) if finished else None,
+        "essential_rto_seconds": float(essential.fields["essential_rto_s"]) if essential else None,
         "signed": all(entry.signed for entry in one.entries),
     }
 

@@ -47,6 +47,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
         exclude: asked.Exclude = None,
         rename: asked.Rename = None,
         into: asked.Into = None,
+        one_phase: asked.OnePhase = False,
         confirm: asked.Confirm = None,
         json: context.JsonOption = False,
     ) -> int:
@@ -67,6 +68,7 @@ def _beginning(help_text: str, steps: Sequence[str]) -> Callable[..., int]:
             selection=asked.selection(only, exclude) if only or exclude else None,
             rename=asked.rename(rename),
             into=shadow,
+            one_phase=one_phase,
             confirm=tuple(confirm or ()),
         )
 
@@ -142,6 +144,7 @@ def _restore(
     selection: Selection | None = None,
     rename: tuple[tuple[str, str], ...] = (),
     into: str = "",
+    one_phase: bool = False,
     again: bool = False,
 ) -> int:
     from kpbackup.model.selection import Selection
@@ -149,6 +152,7 @@ def _restore(
     from kpbackup.recovery import journal as journals
     from kpbackup.recovery import planning, run
     from kpbackup.recovery.steps import Step as Steps
+    from kpbackup.service import opening
 
     confirmed = _confirmed(confirm)
     if resume is not None and skip_gtids:
@@ -161,6 +165,8 @@ def _restore(
             _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
             skip_gtids=skip_gtids, selection=selection or Selection(), rename=rename,
         )
+        if not one_phase:
+            request = replace(request, tiers=opening.tiers(room.settings))
         if into:
             request = request.beside_the_living(into)
         if resume is not None:
@@ -302,6 +308,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "rows": sum(chunk.rows for chunk in plan.inventory.chunks),
         "is_partial": plan.backup_set.is_partial,
         "selection": plan_text.selection_document(plan, request),
+        "second_tier": plan.second.names if plan.second else [],
         "replay_paths": list(plan.target.replay_paths),
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
         **(told.preview_document(plan.preview) if plan.preview else {}),
@@ -321,6 +328,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ),
             ("it holds", f"a part of the source: {plan.whole_selection}" if plan.backup_set.is_partial else None),
             *plan_text.selection(plan, request),
+            ("later", plan_text.second_tier(plan)),
             ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),
             ("it did", around.pop("last did", None)),
@@ -365,6 +373,7 @@ def _report(
                 ("recovery", outcome.run),
                 ("state", state),
                 ("restored to", times.format_moment(outcome.recovered_to, zone)),
+                ("essential tables", _seconds(outcome.details.get("essential_rto_s"))),
                 ("measured RTO", f"{outcome.measured_rto_s:.1f} s"),
                 ("rows", f"{outcome.details['rows']}, every chunk read back and compared" if "rows" in outcome.details else None),
                 ("replayed", f"{outcome.details['transactions']} transactions" if "transactions" in outcome.details else None),
@@ -372,3 +381,7 @@ def _report(
             ]
         ),
     )
+
+
+def _seconds(text: str | None) -> str | None:
+    return f"ready after {float(text):.1f} s" if text else None

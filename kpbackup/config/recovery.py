@@ -196,6 +196,36 @@ class ReplaySettings(Group):
     verify it."""
 
 
+class TiersSettings(Group):
+    """A restore in two phases: essential tables first, and while the application serves again, those of the second tier."""
+
+    second: tuple[values.Text, ...] = ()
+    """Tables that may come later: a list of DATABASE.TABLE, with * and ?, all in one database, each with an AUTO_INCREMENT
+    primary key and without triggers. Empty: everything comes at once."""
+
+    profile: bool = False
+    """Take those that `verify.profile` names, when `second` is empty. For `kubepolaris` these are the operation, audit and
+    terminal logs, which are nearly all of its bytes."""
+
+    room: values.Whole = pydantic.Field(default=1_000_000, ge=1)
+    """Numbers kept free between the highest that the backup gave and the first that the application gives meanwhile. A million
+    is more than a busy application writes in the seconds that an archive may lack."""
+
+    @pydantic.field_validator("second")
+    @classmethod
+    def _tables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not all(pattern.partition(".")):
+                raise ValueError(f"{pattern!r} names no table: write database.table, with * and ?")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.second and self.profile:
+            raise ValueError("second and profile are both set; keep one")
+        return self
+
+
 class RecoverySettings(Group):
     """How a recovery is done."""
 
@@ -207,6 +237,8 @@ class RecoverySettings(Group):
 
     replay: ReplaySettings = ReplaySettings()
 
+    tiers: TiersSettings = TiersSettings()
+
     deploy: DeploySettings = DeploySettings()
 
     verify: VerifySettings = VerifySettings()
@@ -217,4 +249,6 @@ class RecoverySettings(Group):
     def _a_switch_needs_a_profile(self) -> Self:
         if self.switch.public_url is not None and not self.verify.profile:
             raise ValueError("switch.public_url is set without verify.profile, which says what must be answered there")
+        if self.tiers.profile and not self.verify.profile:
+            raise ValueError("tiers.profile is set without verify.profile, which names the tables")
         return self

@@ -14,6 +14,7 @@ refused; so is a chosen table in a statement that names several databases. XA tr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -39,11 +40,15 @@ _RENAMED_INSIDE = frozenset({"COLUMN", "INDEX", "KEY"})
 
 
 class ShadowFilter:
-    """`refusals` are the statements that cannot be judged, with their places; with `lists` off the first one is an error."""
+    """`refusals` are the statements that cannot be judged, with their places; with `lists` off the first one is an error.
+
+    `inserted` counts, with `lists` on, the rows inserted into each table, or an upper bound of them.
+    """
 
     def __init__(self, shadow: Shadow, *, skipped: frozenset[str] = frozenset(), lists: bool = False) -> None:
         self.refusals: list[str] = []
         self.left_out = 0
+        self.inserted: Counter[str] = Counter()
         self._shadow, self._skipped, self._lists = shadow, skipped, lists
         self._fold = shadow.fold
         self._databases = {self._folded(one) for one in shadow.databases}
@@ -63,7 +68,7 @@ class ShadowFilter:
         begin: Begin | None = None
         has_content, passed = False, 0
         last: End | None = None
-        rows = _Rows(self)
+        rows = _Rows(self, self.inserted if self._lists else None)
         for step in direct_steps.steps(stream, choose=self.choose):
             if isinstance(step, Begin):
                 begin, has_content = step, False
@@ -216,8 +221,9 @@ class _Rows:
     Table maps are held back until a row of a chosen table comes, all of a statement stand before its rows.
     """
 
-    def __init__(self, of: ShadowFilter) -> None:
-        self._filter = of
+    def __init__(self, of: ShadowFilter, inserted: Counter[str] | None) -> None:
+        self._filter, self._inserted = of, inserted
+        self._counters: dict[int, tuple[str, row_events.RowCounter]] = {}
         self._maps: list[Rows] = []
         self._chosen: set[int] = set()
         self._held: Rows | None = None
@@ -227,9 +233,15 @@ class _Rows:
             name = self._filter.renamed(*row_events.table_name(step.data))
             if name is not None:
                 self._chosen.add(row_events.table_id(step.data))
+                if self._inserted is not None:
+                    found = row_events.parse_table_map(step.data)
+                    self._counters[found.table_id] = found.table, row_events.RowCounter(found)
                 self._maps.append(Rows(row_events.in_database(step.data, name), step.ends_statement))
             return
         if row_events.table_id(step.data) in self._chosen:
+            if self._inserted is not None and row_events.change(step.data[4]) is row_events.Change.INSERT:
+                table, counter = self._counters[row_events.table_id(step.data)]
+                self._inserted[table] += counter.count(step.data) or counter.at_most(step.data)
             if self._held is not None:
                 yield self._held
             yield from self._maps

@@ -84,10 +84,10 @@ def shadow(whole: Inventory, selected: selecting.Selected, chosen: Narrowed, nam
 
 
 def _judge(tables: tuple[Table, ...], name: str) -> None:
-    if not _NAME.fullmatch(name) or name.lower() in SYSTEM_DATABASES or name.lower().startswith("kpbackup_"):
+    if not _NAME.fullmatch(name) or name.lower() in SYSTEM_DATABASES:
         raise errors.UsageError(
             f"--into {name!r}: that cannot be the name of a new database here",
-            hint="letters, digits, _, $ and -; not one that a server or kpbackup has for itself",
+            hint="letters, digits, _, $ and -; not one that a server has for itself",
         )
     if not tables:
         raise errors.UsageError(f"--into {name}: no table is chosen", hint="name tables with --only DATABASE.TABLE")

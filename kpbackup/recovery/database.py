@@ -6,9 +6,11 @@ Resumable: the load goes on where chunks are marked, the replay as `replaying` s
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from kpbackup import errors
 from kpbackup.model import gtid
+from kpbackup.model.inventory import Inventory
 from kpbackup.mysql import direct, gtid_state, load, replica_channel, schema, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.recovery import loading, paths, replaying, shadow_replay
@@ -44,31 +46,40 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[
 
 
 def _load(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal) -> dict[str, str]:
+    figures = load_into(plan, request, plan.inventory, plan.renamed, write_binlog=bool(request.into))
+    journal.write("loaded", figures)
+    return figures
+
+
+def load_into(
+    plan: RecoveryPlan, request: RecoveryRequest, inventory: Inventory, renamed: Mapping[str, str], *, write_binlog: bool
+) -> dict[str, str]:
+    """Loads and proves what `inventory` has of the plan's set; figures for the journal."""
     started = time.monotonic()
     wanted = loading.LoadRequest(
-        request.endpoint, workers=request.workers, replace_users=request.replace_users, write_binlog=bool(request.into),
+        request.endpoint, workers=request.workers, replace_users=request.replace_users, write_binlog=write_binlog,
         progress=request.progress,
     )  # fmt: skip
     done = loading.load_set(
-        request.repository, plan.backup_set, plan.inventory, plan.data_key, wanted, stored_chunks=plan.stored_chunks,
-        renamed=plan.renamed,
+        request.repository, plan.backup_set, inventory, plan.data_key, wanted, stored_chunks=plan.stored_chunks, renamed=renamed
     )
     for warning in done.warnings:
         request.warn(warning)
-    figures = {
+    return {
         "rows": str(done.rows),
         "chunks_read_back": str(done.chunks),
         "load_s": f"{time.monotonic() - started:.3f}",
         "warnings": str(len(done.warnings)),
     } | {f"{phase}_busy_s": f"{seconds:.3f}" for phase, seconds in done.busy_s.items()}
-    journal.write("loaded", figures)
-    return figures
 
 
 def _replay(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: server_facts.ServerFacts) -> dict[str, str]:
     started = time.monotonic()
-    run_replay = shadow_replay.run if request.into else replaying.run
-    figures = run_replay(plan, request, journal, facts) | {"replay_s": f"{time.monotonic() - started:.3f}"}
+    if plan.shadow is not None:
+        figures = shadow_replay.run(plan, request, journal, facts, plan.shadow)
+    else:
+        figures = replaying.run(plan, request, journal, facts)
+    figures |= {"replay_s": f"{time.monotonic() - started:.3f}"}
     journal.write("replayed", figures)
     return figures
 
@@ -78,10 +89,10 @@ def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts
     kept, the progress in the scratch schema must be the cut."""
     with server.connect(request.endpoint) as target:
         if request.into:  # beside the living the GTID state is theirs
-            return _check_grouped(plan, request, target) if plan.cut.segments else None
+            return check_grouped(plan, request, target) if plan.cut.segments else None
         there = schema.database_names(target)
         if not path.keeps_gtids and load.SCRATCH_SCHEMA in there:
-            return _check_grouped(plan, request, target)
+            return check_grouped(plan, request, target)
         state = gtid_state.read_state(target, facts)
     last, first = plan.cut.last_included, plan.cut.first_excluded
     if last is not None and last.gtid and not gtid.contains(facts.flavour, state, last.gtid):
@@ -101,7 +112,8 @@ def _check_end(plan: RecoveryPlan, request: RecoveryRequest, facts: server_facts
         )
 
 
-def _check_grouped(plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection) -> None:
+def check_grouped(plan: RecoveryPlan, request: RecoveryRequest, target: server.Connection) -> None:
+    """Raises RestoreMismatch unless the progress in the scratch schema is the cut."""
     file, position = target.row(f"SELECT CONVERT(file USING utf8mb4), position FROM {direct.PROGRESS_TABLE}") or ("", 0)
     if (file, int(position)) != (plan.cut.at.file, plan.cut.at.position):
         raise errors.RestoreMismatch(

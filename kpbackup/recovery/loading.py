@@ -126,6 +126,7 @@ class _Load:
         self.data_key, self.request = data_key, request
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
         self.lock = threading.Lock()
+        self.wanted = {(chunk.object_key, chunk.ordinal) for chunk in inventory.chunks}
         self.left = Counter(self._place(chunk) for chunk in inventory.chunks)
         self.total = sum(chunk.rows for chunk in inventory.chunks)
         self.done = {"load": 0, "read back": 0}
@@ -164,6 +165,8 @@ class _Load:
         creating: list[Definition] = []
         for name, table in self.tables.items():
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
+            if name not in self.left:  # no row comes, so nothing comes after the rows
+                deferral = indexes.Deferral(table.create_sql, ())
             self.deferred[name] = deferral.statements
             creating.append(definitions.definition_of(table, deferral.create_sql, has_rows=name in filled))
         load.prepare_progress(connection)  # first: while it is there, the target is not whole
@@ -230,7 +233,8 @@ class _Load:
     def _load_object(self, worker: WorkerProcess, *, piece: load_order.Piece) -> int:
         """Loads one object; as all works do, returns how many more there are now."""
         stored, chunks = self.objects[piece.object_key]
-        tables = [self.tables.get(self._place(chunk)) for chunk in chunks]  # None: left out
+        is_wanted = [(chunk.object_key, chunk.ordinal) in self.wanted for chunk in chunks]
+        tables = [self.tables[self._place(chunk)] if take else None for chunk, take in zip(chunks, is_wanted, strict=True)]
         places = [codec.encode(table) if table is not None else None for table in tables]
         with naming(stored.key):
             worker.send({"load": {"tables": places, "chunks": [codec.encode(c) for c in chunks]}})

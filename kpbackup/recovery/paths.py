@@ -66,7 +66,7 @@ def possible(connection: server.Connection, facts: ServerFacts, request: Recover
             if path == SERVED:
                 replay.check_privileges(connection, facts)
             else:
-                _check_direct(connection, facts, rights, makes_routines=not request.into)
+                check_direct(connection, facts, rights, makes_routines=not request.into)
         except errors.PrivilegeMissing as exc:
             refusals[path] = exc
     if len(refusals) == len(wanted):
@@ -79,7 +79,8 @@ def possible(connection: server.Connection, facts: ServerFacts, request: Recover
     return tuple(path for path in wanted if path not in refusals)
 
 
-def _check_direct(connection: server.Connection, facts: ServerFacts, rights: Privileges, *, makes_routines: bool) -> None:
+def check_direct(connection: server.Connection, facts: ServerFacts, rights: Privileges, *, makes_routines: bool) -> None:
+    """Raises PrivilegeMissing: the account may not replay over an ordinary connection."""
     if facts.mariadb:
         is_super = rights.has("SUPER") and facts.version < replay.MARIADB_SPLIT_SUPER
         missing = [] if is_super else [name for name in ("BINLOG REPLAY", "BINLOG ADMIN") if not rights.has(name)]

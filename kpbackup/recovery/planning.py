@@ -27,6 +27,7 @@ from kpbackup.mysql import (
     selecting,
     server,
     shadowing,
+    tiering,
     versioned,
 )
 from kpbackup.mysql.transactions import Transaction
@@ -35,6 +36,7 @@ from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
 from kpbackup.recovery import environment, journal, loading, paths, precheck, selected_replay, shadow_replay
 from kpbackup.recovery import preview as previews
+from kpbackup.recovery import tiers as tier_replay
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.recovery.steps import RecoveryRequest, Step
 from kpbackup.repository import choosing, keys
@@ -66,7 +68,10 @@ class RecoveryPlan:
 
     Of a restore of a selection `inventory` holds what is chosen, `notes` say what it may lack, and `left_out` are the GTIDs
     of the transactions that have nothing to do with it; `stored_chunks` are all chunks of the set, and
-    `whole_selection` is what it was made of. `renamed` says which databases of the set have another name on the target."""
+    `whole_selection` is what it was made of. `renamed` says which databases of the set have another name on the target.
+
+    In two phases `inventory` has rows of the essential tables alone, and `second_starts` are the numbers from which the
+    application gives its own to rows of the second tier; it is empty once those are set."""
 
     backup_set: BackupSet
     cut: cuts.Cut
@@ -83,6 +88,8 @@ class RecoveryPlan:
     whole_selection: Selection = Selection()
     application: environment.ApplicationPlan | None = None
     shadow: shadowing.Shadow | None = None
+    second: tiering.SecondTier | None = None
+    second_starts: Mapping[str, int] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -138,7 +145,9 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
     inventory = shadow.inventory if shadow else renaming.rename(selected.inventory, dict(request.rename))
     reader = SegmentReader(request.repository, request.identities)
     skipped = previews.find_skipped(reader, backup_set, cut, request.skip_gtids)
-    left_out = frozenset[str]()
+    left_out, starts = frozenset[str](), dict[str, int]()
+    second = None if request.is_partial or not request.tiers.second else tiering.split(whole, request.tiers)
+    inventory = second.essential if second is not None else inventory
     if request.rename and cut.last_included is not None:
         at = backup_set.coordinates
         raise errors.UnreachableTarget(
@@ -148,6 +157,10 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
         )
     if shadow is not None and target is not Found.RESTORED:
         shadow_replay.judge(reader, backup_set, cut, shadow, frozenset(one.gtid for one in skipped))
+    elif second is not None and target is not Found.RESTORED:
+        left_out = tier_replay.left_out(reader, backup_set, cut, second)
+        skips = frozenset(one.gtid for one in skipped)
+        starts = second.starts(shadow_replay.judge(reader, backup_set, cut, second.shadow, skips))
     elif target is not Found.RESTORED:
         left_out = selected_replay.left_out(reader, backup_set, cut, chosen, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
@@ -155,7 +168,8 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
     return RecoveryPlan(
         backup_set, cut, skipped, preview, wanted.reaches, inventory, data_key, state, _estimate(request),
         stored_chunks=whole.chunks, notes=shadow.notes if shadow else selected.notes, left_out=left_out,
-        whole_selection=whole.selection, shadow=shadow, renamed=shadow.renamed if shadow else dict(request.rename),
+        whole_selection=whole.selection, shadow=shadow, second=second, second_starts=starts,
+        renamed=shadow.renamed if shadow else dict(request.rename),
     )  # fmt: skip
 
 
@@ -214,6 +228,8 @@ def _target_state(
                 hint=finding.mend,
             )
     replay_paths = paths.possible(connection, facts, request)
+    if request.tiers.second and not request.is_partial:
+        paths.check_direct(connection, facts, rights, makes_routines=False)  # for the second tier
     overwritten: tuple[str, ...] = ()
     if target is Found.FRESH:
         overwritten = tuple(sorted(set(there) & set(request.overwrite)))

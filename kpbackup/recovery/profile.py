@@ -91,7 +91,8 @@ class Tables:
 class Profile:
     """An application's profile. `service` and `port` say where it is asked inside the cluster; in them and in `pins`,
     `{fullname}` is the release as its chart names things. `pins` sets values of the chart from Secrets of the bundle
-    (`Secret:key`); `withhold` are values that keep users away until the switch. `database` is the default one of queries."""
+    (`Secret:key`); `withhold` are values that keep users away until the switch. `database` is the default one of queries,
+    and holds the tables of `second_tier`, which the application can do without for a while."""
 
     name: str
     service: str = ""
@@ -105,6 +106,7 @@ class Profile:
     calls: tuple[Call, ...] = ()
     public: tuple[Call, ...] = ()
     tables: Tables = Tables()
+    second_tier: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -79,13 +79,22 @@ def _prove(connection: server.Connection, schema: str, table: str, columns: tupl
 def _sum(
     connection: server.Connection, schema: str, table: str, columns: Sequence[str], key: str, up_to: str
 ) -> tuple[int, str]:
+    where = f"{identifier(key)} <= {int(up_to)}" if up_to else ("FALSE" if key else "TRUE")
+    return row_sum(connection, f"{identifier(schema)}.{identifier(table)}", columns, where)
+
+
+def row_sum(connection: server.Connection, table: str, columns: Sequence[str], where: str) -> tuple[int, str]:
+    """How many rows of `table` (a name in quotes) meet the condition, and their sum."""
     parts = ", ".join(f"ISNULL({identifier(name)}), CAST({identifier(name)} AS BINARY)" for name in columns)
-    where = f" WHERE {identifier(key)} <= {int(up_to)}" if up_to else (" WHERE FALSE" if key else "")
     ((rows, total),) = connection.rows(
-        f"SELECT COUNT(*), COALESCE(SUM(CRC32(CONCAT_WS('|', {parts or '1'}))), 0)"
-        f" FROM {identifier(schema)}.{identifier(table)}{where}"
+        f"SELECT COUNT(*), COALESCE(SUM(CRC32(CONCAT_WS('|', {parts or '1'}))), 0) FROM {table} WHERE {where}"
     )
     return int(rows), str(int(total))
+
+
+def is_generated(extra: str) -> bool:
+    """Whether information_schema's EXTRA is that of a generated column."""
+    return "GENERATED" in extra.upper() and "DEFAULT_GENERATED" not in extra.upper()
 
 
 def _tables(connection: server.Connection) -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -100,7 +109,7 @@ def _tables(connection: server.Connection) -> list[tuple[str, str, tuple[str, ..
     tables: dict[tuple[str, str], tuple[list[str], list[tuple[str, str]]]] = {}
     for schema, table, column, kind, key, extra in rows:
         columns, keys = tables.setdefault((str(schema), str(table)), ([], []))
-        if "GENERATED" not in str(extra).upper() or "DEFAULT_GENERATED" in str(extra).upper():
+        if not is_generated(str(extra)):
             columns.append(str(column))
         if key == "PRI":
             keys.append((str(column), str(kind).lower()))

@@ -18,8 +18,9 @@ from typing import Any
 from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model.selection import Selection
+from kpbackup.mysql.tiering import Tiers
 from kpbackup.pipeline import encrypt
-from kpbackup.recovery import database, deploy, drivers, environment, planning, prepare, proof, switch, verify
+from kpbackup.recovery import database, deploy, drivers, environment, planning, prepare, proof, second, switch, verify
 from kpbackup.recovery.journal import Entry, Journal
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import Driver, Objectives, RecoveryRequest, Step
@@ -70,6 +71,7 @@ def begin(
             "replace_users": "yes" if request.replace_users else "no",
             "skip": ",".join(one.gtid for one in plan.skipped),
             "steps": ",".join(steps),
+            **({"tiers": _sealed_tiers(request.tiers, request)} if plan.second else {}),
             "bundle": plan.application.manifest.head.key if plan.application else "",
             **_promised(request),
         },
@@ -95,6 +97,19 @@ def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest
     selection = Selection(tuple(found["only"]), tuple(found["exclude"]))
     request = replace(request, selection=selection, rename=tuple((old, new) for old, new in found["rename"]))
     return request.beside_the_living(found["into"]) if found.get("into") else request
+
+
+def _sealed_tiers(tiers: Tiers, request: RecoveryRequest) -> str:
+    return _sealed({"second": list(tiers.second), "room": tiers.room}, request)
+
+
+def _tiers(planned: Entry, request: RecoveryRequest) -> Tiers:
+    if "tiers" not in planned.fields:
+        return Tiers()
+    found = _unsealed(planned.fields["tiers"], request)
+    if not found:
+        raise errors.UsageError("the tiers of this recovery cannot be read", hint="start a new restore")
+    return Tiers(tuple(found["second"]), int(found["room"]))
 
 
 def _sealed(value: object, request: RecoveryRequest) -> str:
@@ -136,11 +151,44 @@ def carry_out(
             f"recovery {journal.run} brings tables into a shadow: it ends with step {Step.DATABASE}",
             hint=f"take back what you need from the shadow; `kpbackup restore --resume {journal.run}` goes on with what is left",
         )
-    for step in steps:
-        if _is_finished(journal, step) and step not in again:
-            continue
-        _carry_out_one(journal, plan, request, step, confirmed=step in confirmed)
+    try:
+        for step in steps:
+            if _is_finished(journal, step) and step not in again:
+                continue
+            _carry_out_one(journal, plan, request, step, confirmed=step in confirmed)
+    except errors.ManualStepWaiting:
+        _second_tier(journal, plan, request)  # the person is not waited for
+        raise
+    _second_tier(journal, plan, request)
     return _finish(journal, plan, steps)
+
+
+def _second_tier(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> None:
+    """The second phase, when the first has brought the essential tables back."""
+    ready = journal.last("essential_ready")
+    if plan.second is None or ready is None or journal.last("second_finished") is not None:
+        return
+    journal.write("second_started")
+    started = time.monotonic()
+    try:
+        figures = second.run(plan, request, journal, _unsealed(ready.fields["starts"], request))
+    except errors.KpbackupError as exc:
+        journal.write("second_failed", {"error": type(exc).__name__, "exit_code": exc.exit_code})
+        raise
+    journal.write("second_finished", {"seconds": f"{time.monotonic() - started:.3f}", **figures})
+
+
+def _database(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    figures = database.run(plan, request, journal)
+    if request.into:
+        return figures
+    if plan.second is not None and plan.second_starts:
+        second.keep_apart(request.endpoint, plan.second, plan.second_starts)
+    figures |= _proved(journal, request)
+    if plan.second is not None and journal.last("essential_ready") is None:
+        took = (datetime.now(UTC) - journal.entries[0].at).total_seconds()
+        journal.write("essential_ready", {"essential_rto_s": f"{took:.3f}", "starts": _sealed(dict(plan.second_starts), request)})
+    return figures
 
 
 def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: Step, *, confirmed: bool) -> None:
@@ -164,7 +212,7 @@ def _work(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: 
     """What kpbackup does itself in a step: in the cluster if the step is driven by it, and what is built in."""
     work: dict[Step, Callable[[], dict[str, str]]] = {
         Step.PREPARE: lambda: _prepare(journal, plan, request),
-        Step.DATABASE: lambda: database.run(plan, request, journal) | ({} if request.into else _proved(journal, request)),
+        Step.DATABASE: lambda: _database(journal, plan, request),
         Step.DEPLOY: lambda: _deploy(journal, plan, request),
         Step.VERIFY: lambda: verify.run(plan, request, _unsealed(_tables(journal), request)),
         Step.SWITCH: lambda: _switch(journal, plan, request),
@@ -268,6 +316,9 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
     )
     promised = request_objectives(planned)
     before_switch = [entry.at for step, entry in finished.items() if step is not Step.SWITCH]
+    if (whole := journal.last("second_finished")) is not None:
+        before_switch.append(whole.at)
+    essential = journal.last("essential_ready")
     measured = (max(before_switch) - planned.at).total_seconds() if before_switch else 0.0
     achieved = (planned.at - plan.recovered_to).total_seconds()
     recovered = not skipped and not journal.is_of_selection
@@ -278,6 +329,7 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
             "recovered": "yes" if recovered else "no",
             "skipped": ",".join(skipped),
             "measured_rto_s": f"{measured:.3f}",
+            **({"essential_rto_s": essential.fields["essential_rto_s"]} if essential else {}),
             "achieved_rpo_s": f"{achieved:.3f}",
             "recovered_to": canonical.time_text(plan.recovered_to),
             "steps": ",".join(steps),
@@ -285,6 +337,10 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
             **({"rpo_met": _yes(achieved <= promised.rpo_s), "rto_met": _yes(measured <= promised.rto_s)} if promised else {}),
         },
     )
+    if essential is not None:
+        details["essential_rto_s"] = essential.fields["essential_rto_s"]
+    if whole is not None:
+        details["second_tier_rows"] = whole.fields.get("rows", "")
     return Outcome(journal.run, recovered, skipped, measured, plan.recovered_to, details)
 
 
@@ -318,6 +374,7 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
         overwrite=tuple(_unsealed(planned.fields["overwrite"], request) or ()),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
         skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
+        tiers=_tiers(planned, request),
     )
 
 

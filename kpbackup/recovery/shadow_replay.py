@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 MANNER = direct.Manner(keeps_gtids=False)
 
 
-def judge(reader: SegmentReader, backup_set: BackupSet, cut: cuts.Cut, shadow: Shadow, skipped: frozenset[str]) -> None:
-    """Returns if the chosen tables can be replayed exactly between set and cut.
+def judge(
+    reader: SegmentReader, backup_set: BackupSet, cut: cuts.Cut, shadow: Shadow, skipped: frozenset[str]
+) -> dict[str, int]:
+    """Rows inserted between set and cut, by table of the shadow, if the chosen tables can be replayed exactly.
 
     Raises:
         UnreachableTarget: they cannot; says which statements are in the way.
         IntegrityError, KeyProblem, StorageError, ServerUnfit: a segment cannot be read.
     """
     if cut.last_included is None:
-        return
+        return {}
     if shadow.cascades:
         raise _refused(shadow, backup_set, f"a foreign key of {shadow.cascades[0]} lets a table that is left out change its rows,"
                                            " which is in no binlog")  # fmt: skip
@@ -52,6 +54,7 @@ def judge(reader: SegmentReader, backup_set: BackupSet, cut: cuts.Cut, shadow: S
         more = len(judging.refusals) - REFUSALS_LISTED
         listed = "; ".join(judging.refusals[:REFUSALS_LISTED]) + (f"; and {more} more" if more > 0 else "")
         raise _refused(shadow, backup_set, listed)
+    return dict(judging.inserted)
 
 
 def _refused(shadow: Shadow, backup_set: BackupSet, why: str) -> errors.UnreachableTarget:
@@ -63,26 +66,27 @@ def _refused(shadow: Shadow, backup_set: BackupSet, why: str) -> errors.Unreacha
     )
 
 
-def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: ServerFacts) -> dict[str, str]:
-    """Replays up to the cut; returns figures for the journal.
+def run(
+    plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: ServerFacts, shadow: Shadow, *, prefix: str = ""
+) -> dict[str, str]:
+    """Replays up to the cut; returns figures for the journal, in which the names of its entries begin with `prefix`.
 
     Raises:
         StepFailed, PrivilegeMissing, IntegrityError, DatabaseError, ServerUnreachable.
     """
-    assert plan.shadow is not None
     if not plan.cut.segments:
         return {"transactions": "0"}
-    filtering = ShadowFilter(plan.shadow, skipped=frozenset(one.gtid for one in plan.skipped))
+    filtering = ShadowFilter(shadow, skipped=frozenset(one.gtid for one in plan.skipped))
     start = plan.backup_set.coordinates
     archived = Archived(SegmentReader(request.repository, request.identities), start, plan.cut)
     with direct.opened(request.endpoint, facts, MANNER) as applier:
-        if journal.last("replay_started") is None:
+        if journal.last(f"{prefix}replay_started") is None:
             applier.begin(start)
-            journal.write("replay_started", {"from": start, "to": plan.cut.at})
+            journal.write(f"{prefix}replay_started", {"from": start, "to": plan.cut.at})
         else:
-            _refuse_non_transactional(request, plan.shadow)
+            _refuse_non_transactional(request, shadow)
             start = applier.reached()
-            journal.write("replay_resumed", {"file": start.file, "position": start.position})
+            journal.write(f"{prefix}replay_resumed", {"file": start.file, "position": start.position})
             for _ in filtering.steps(archived.before(start)):
                 pass  # it knows again which databases and tables there are
         done = applier.run(archived.behind(start), _report(plan, request, filtering), steps=filtering.steps)

@@ -10,6 +10,7 @@ from typing import Any
 from kpbackup.kubernetes import client
 from kpbackup.model.selection import Selection
 from kpbackup.mysql import replay, server
+from kpbackup.mysql.tiering import Tiers
 from kpbackup.pipeline import encrypt
 from kpbackup.plan.timeline import Target
 from kpbackup.recovery.profile import Profile
@@ -111,6 +112,7 @@ class RecoveryRequest:
     selection: Selection = Selection()
     rename: tuple[tuple[str, str], ...] = ()
     into: str = ""
+    tiers: Tiers = Tiers()
     workers: int = 4
     replaying: Replaying = Replaying()
     sql_checks: tuple[SqlCheck, ...] = ()

@@ -72,6 +72,9 @@ METRICS: dict[str, Metric] = {
     "kpbackup_measured_rto_seconds": Metric(
         "Duration of the newest recovery: restore (all steps), database or drill", ("kind",)
     ),
+    "kpbackup_essential_rto_seconds": Metric(
+        "Of the newest recovery in two phases: time until its essential tables were ready", ("kind",)
+    ),
     "kpbackup_drill_last_success_timestamp_seconds": Metric("When a drill last succeeded; absent until there are drills"),
     "kpbackup_drill_last_end_timestamp_seconds": Metric("When a drill last ended, well or not"),
     "kpbackup_drill_last_passed": Metric("1 when the newest drill passed, 0 when it failed"),
@@ -223,6 +226,8 @@ def _promises(status: Status, now: datetime) -> Iterator[tuple[str, Samples]]:
     yield "kpbackup_last_success_timestamp_seconds", _moments(status.last_success)
     yield "kpbackup_next_run_timestamp_seconds", _moments(status.next_runs)
     yield "kpbackup_measured_rto_seconds", [((kind,), one.measured_rto_s) for kind, one in status.measured_rto.items()]
+    ready = {kind: one.essential_rto_s for kind, one in status.measured_rto.items()}
+    yield "kpbackup_essential_rto_seconds", [((kind,), seconds) for kind, seconds in ready.items() if seconds is not None]
 
 
 def _stored(status: Status) -> Iterator[tuple[str, Samples]]:

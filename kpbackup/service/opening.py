@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kpbackup.backup.full import FullRequest
     from kpbackup.kubernetes import scratch
     from kpbackup.mysql.server import Endpoint
+    from kpbackup.mysql.tiering import Tiers
     from kpbackup.recovery.steps import Environment, Replaying, Verification
     from kpbackup.repository.binding import Repository
     from kpbackup.storage.backend import Backend
@@ -265,6 +266,28 @@ def replaying(settings: config.Settings) -> Replaying:
 
     found = settings.recovery.replay
     return Replaying(found.path, Listening(found.host, found.port, tls=found.tls))
+
+
+def tiers(settings: config.Settings) -> Tiers:
+    """Which tables may come later.
+
+    Raises:
+        SettingsError: the profile names none.
+    """
+    from kpbackup.mysql.tiering import Tiers
+
+    wanted = settings.recovery.tiers
+    if not wanted.profile:
+        return Tiers(tuple(wanted.second), wanted.room)
+    from kpbackup.recovery import profile
+
+    found = profile.load(settings.recovery.verify.profile)
+    if not found.second_tier:
+        raise errors.SettingsError(
+            f"recovery.tiers.profile is set, and the profile {found.name} names no second tier",
+            hint="name its tables in recovery.tiers.second",
+        )
+    return Tiers(tuple(f"{found.database or '*'}.{table}" for table in found.second_tier), wanted.room)
 
 
 def drill_verification(settings: config.Settings) -> Verification | None:

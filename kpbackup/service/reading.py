@@ -180,6 +180,7 @@ def _recovery(entries: journal.Journal) -> statuses.Recovery | None:
         recovered=finished.fields.get("recovered") == "yes",
         measured_rto_s=float(finished.fields.get("measured_rto_s", "0")),
         is_drill=planned.fields.get("kind") == "drill",
+        essential_rto_s=float(text) if (text := finished.fields.get("essential_rto_s")) else None,
     )
 
 

@@ -46,7 +46,8 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A finished recovery. `recovered`: all five steps were done; else it ended after the database, which was still read back."""
+    """A finished recovery. `recovered`: all five steps were done; else it ended after the database, which was still read back.
+    `essential_rto_s`: of a restore in two phases, when the essential tables were ready; `measured_rto_s` is when all was back."""
 
     run: str
     backup_set: str
@@ -54,6 +55,7 @@ class Recovery:
     recovered: bool
     measured_rto_s: float
     is_drill: bool = False
+    essential_rto_s: float | None = None
 
     @property
     def kind(self) -> str:
