@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "restore verify": Verb("kpbackup.cli.restore", "verify", "Step 4 of a run alone."),
     "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
     "drill": Verb("kpbackup.cli.drill", "drill", "Restore a random point on a scratch server, verify it, record the result."),
+    "forecast": Verb("kpbackup.cli.forecast", "forecast", "Tell growth, until when the RTO holds, and the cost."),
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
     "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),

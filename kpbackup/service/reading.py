@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kpbackup import config, errors
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.heads import Heads
+from kpbackup.plan import forecast as forecasts
 from kpbackup.plan import retention, schedule
 from kpbackup.recovery import journal
 from kpbackup.repository import canary as canaries
@@ -115,7 +116,22 @@ def assess(
         clock_skew=clock_skew,
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
         drills=state.drills,
+        forecast=forecast(settings, state, now=now),
         trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
+    )
+
+
+def forecast(settings: config.Settings, state: State, *, now: datetime) -> forecasts.Forecast:
+    """The forecast of a state, by the promises, the retention and the prices of the settings."""
+    newest = {one.kind: one for one in state.recoveries}
+    measured = [forecasts.Measured(one.run, kind, one.measured_rto_s, one.backup_set) for kind, one in newest.items()]
+    return forecasts.predict(
+        state.catalog,
+        measured,
+        objective_rto=settings.objectives.rto,
+        retention=timedelta(days=settings.retention.days) + settings.retention.grace_period,
+        now=now,
+        prices=forecasts.Prices(settings.forecast.price_per_gb, settings.forecast.price_per_1000_puts),
     )
 
 
