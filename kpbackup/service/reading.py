@@ -17,7 +17,7 @@ from kpbackup.recovery import journal
 from kpbackup.repository import canary as canaries
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import heads, reports
-from kpbackup.service import head_file
+from kpbackup.service import head_file, runs
 from kpbackup.service import status as statuses
 from kpbackup.service import trust as trusts
 
@@ -39,6 +39,7 @@ class State:
     drills: tuple[statuses.Drill, ...] = ()
     regressed: str = ""  # what the store showed before and shows no more
     check: reports.Latest | None = None
+    runs: tuple[runs.Run, ...] = ()  # the newest few, newest first
 
 
 class Reader:
@@ -51,6 +52,7 @@ class Reader:
         self._finished: dict[str, statuses.Recovery] = {}
         self._drilled: dict[str, statuses.Drill] = {}
         self._reports: dict[str, reports.Left | None] = {}
+        self._runs: dict[str, runs.Run] = {}
 
     def read(self) -> State:
         """The state now.
@@ -68,8 +70,10 @@ class Reader:
         self._known = (self._known or Heads(self.repository.id)).advanced(now.logs.items(), now.links)
         proven = canaries.read_states(self.repository)
         drills = tuple(sorted(self._drilled.values(), key=lambda one: one.ended_at))
+        shown = tuple(self._runs[name] for name in sorted(self._runs, reverse=True)[: runs.SHOWN])
+        self._runs = {run.name: run for run in shown}
         checked = reports.read_latest(self.repository, self._reports).get("check")
-        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), checked)
+        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), checked, shown)
 
     def _remember(self, run: str) -> None:
         """Reads a run's journal. A damaged one proves nothing: `check` reports it."""
@@ -79,6 +83,7 @@ class Reader:
             raise
         except errors.KpbackupError:
             return
+        self._runs[run] = runs.of_journal(entries)
         is_drill = entries.entries[0].fields.get("kind") == "drill"
         drilled = _drill(entries)
         if drilled is not None:
@@ -117,6 +122,7 @@ def assess(
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
         drills=state.drills,
         forecast=forecast(settings, state, now=now),
+        runs=state.runs,
         trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
     )
 

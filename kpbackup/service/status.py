@@ -21,6 +21,7 @@ from kpbackup.model.manifest import BackupSet
 from kpbackup.plan import chain, schedule, timeline
 from kpbackup.plan import forecast as forecasts
 from kpbackup.service import trust as trusts
+from kpbackup.service.runs import Run
 
 FUTURE = timedelta(minutes=1)  # a recovery point further ahead of our clock than this means that the clocks disagree
 
@@ -121,6 +122,7 @@ class Status:
     last_passed_drill: Drill | None = None
     trust: trusts.Trust = field(default_factory=trusts.Trust)
     forecast: forecasts.Forecast | None = None
+    runs: tuple[Run, ...] = ()
 
     @property
     def level(self) -> Level:
@@ -161,6 +163,7 @@ def assess(
     drills: Sequence[Drill] = (),
     trust: trusts.Trust = trusts.Trust(),  # noqa: B008 - frozen
     forecast: forecasts.Forecast | None = None,
+    runs: tuple[Run, ...] = (),
 ) -> Status:
     """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` and `drills` are oldest first."""
     proven = {recovery.backup_set: recovery.run for recovery in recoveries}
@@ -185,6 +188,7 @@ def assess(
         last_passed_drill=next((one for one in reversed(drills) if one.passed), None),
         trust=trust,
         forecast=forecast,
+        runs=runs,
     )
     judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now)]
     return replace(status, reasons=(*_reasons(status, timings), *judged))
