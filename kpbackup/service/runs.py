@@ -70,5 +70,6 @@ def _note(event: str, fields: dict[str, str]) -> str:
         return f"{fields.get('error', '')}, exit code {fields.get('exit_code', '?')}"
     if event == "step_waiting":
         return fields.get("reason", "")
+    told = [f"{fields['rows']} rows"] if "rows" in fields else []
     driven = fields.get("driven", "none")
-    return ", ".join([f"{fields['rows']} rows"] * ("rows" in fields) + [f"by {driven}"] * (driven not in ("", "none")))
+    return ", ".join(told if driven in ("", "none") else [*told, f"by {driven}"])
