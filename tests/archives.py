@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ class Growing:
     seed: int = 1
     keep: bool = True
     with_data: bool = False  # sets name a data object that is there
+    totals: Callable[[int], m.Totals] = lambda seq: m.Totals(1, 1, 1, 1, 1)  # noqa: E731 - of set number so and so
     made: list[m.BinlogSegment] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class Growing:
         made = m.BackupSet(
             self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets), self.now, self.now,
             self._here(), self._identity(), m.Source("mariadb", "10.11.19", SERVER), m.Snapshot("backup_stage", 1),
-            self._sealing(), inventory, (), (), m.Totals(1, 1, 1, 1, 1),
+            self._sealing(), inventory, (), (), self.totals(self.sets),
         )
         self._write(made)
         return made

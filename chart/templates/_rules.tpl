@@ -61,13 +61,6 @@ Of one source all daemons tell the same, so that series are joined by source; wh
   rules:
     - record: source:kpbackup_rpo_kept:ratio_30d
       expr: "avg_over_time(source:kpbackup_rpo_kept:bool[30d])"
-# a recovery takes as much longer as there are more rows, at the growth of the last week
-- name: {{ $full }}.forecast
-  rules:
-    - record: source:kpbackup_growth_of_rows:ratio_next_30d
-      expr: {{ printf "max by (source) (predict_linear(kpbackup_newest_set_row_bytes{%s}[1w:10m], 30 * 86400) / kpbackup_newest_set_row_bytes{%s})" $s $s | quote }}
-    - record: source:kpbackup_forecast_rto_seconds:max
-      expr: {{ printf "max by (source) (kpbackup_measured_rto_seconds{%s}) * source:kpbackup_growth_of_rows:ratio_next_30d" $s | quote }}
 - name: {{ $full }}.recovery
   rules:
     {{- range (list
@@ -100,9 +93,9 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "summary" (printf "%s: a recovery took longer than promised" $of)
         "description" "The newest one ({{ $labels.kind }}) took {{ $value | humanizeDuration }}.")
       (dict "name" "KpbackupForecastRtoExceeded" "severity" "warning" "for" $for.slow
-        "expr" "source:kpbackup_forecast_rto_seconds:max > source:kpbackup_objective_rto_seconds:min unless on (source) source:kpbackup_rto_kept:bool == 0"
+        "expr" (printf "max by (source) (kpbackup_forecast_rto_seconds{%s}) > source:kpbackup_objective_rto_seconds:min unless on (source) source:kpbackup_rto_kept:bool == 0" $s)
         "summary" (printf "%s: a recovery is going to take longer than promised" $of)
-        "description" "At the growth of the last week it will take {{ $value | humanizeDuration }} in a month.")
+        "description" "At the growth of its backup sets it will take {{ $value | humanizeDuration }} in a month: kpbackup forecast says from when on.")
     ) }}
     {{- if not (has .name $without) }}
     {{- include "kpbackup.alert" (set . "rules" $rules) | nindent 4 }}

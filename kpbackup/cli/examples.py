@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "drill failover": ("kpbackup drill failover",),
     "recoveries": ("kpbackup recoveries", "kpbackup recoveries RUN"),
     "find": ("kpbackup find --from 2026-05-01T09:00 --table shop.orders --kind delete --rows 100",),
+    "forecast": ("kpbackup forecast", "kpbackup forecast --price-per-gb 0.023 --price-per-1000-puts 0.005"),
     "check": ("kpbackup check", "kpbackup check --read-data 10%"),
     "copy": ("kpbackup copy", "kpbackup copy offsite"),
     "keys list": ("kpbackup keys list",),

@@ -54,6 +54,7 @@ VERBS: dict[str, Verb] = {
     "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
     "drill": Verb("kpbackup.cli.drill", "drill", "Restore a random point on a scratch server, verify it, record the result."),
     "drill failover": Verb("kpbackup.cli.drill", "failover", "Prove that the archive went on across the last change of primary."),
+    "forecast": Verb("kpbackup.cli.forecast", "forecast", "Tell growth, until when the RTO holds, and the cost."),
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
     "check": Verb("kpbackup.cli.check", "check", "Audit what is stored: signatures, links, sizes, hashes."),

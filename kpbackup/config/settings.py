@@ -14,6 +14,7 @@ import pydantic
 from kpbackup import errors
 from kpbackup.config import groups, secrets, stores, values
 from kpbackup.config.application import ApplicationSettings
+from kpbackup.config.forecast import ForecastSettings
 from kpbackup.config.notify import NotifySettings, secret_files
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
 
@@ -53,6 +54,8 @@ class Settings(groups.Group):
     drill: groups.DrillSettings = groups.DrillSettings()
 
     notify: NotifySettings = NotifySettings()
+
+    forecast: ForecastSettings = ForecastSettings()
 
     copies: tuple[stores.CopySettings, ...] = ()
     """Second copies of the repository, on other stores: a list of {name, url, endpoint_url, region, profile, ca_file, max_age,

@@ -6,6 +6,7 @@ No value is ever quoted in a message of this module unless it cannot hold a secr
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Any
@@ -42,6 +43,17 @@ def _whole_number(value: Any) -> Any:
     if isinstance(value, bool | float):
         raise ValueError("must be a whole number")
     return value
+
+
+def _price(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError("not a price; write a number such as 0.023") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError("not a price; write a number such as 0.023")
+    return float(value)
 
 
 def _answer_text(value: Any) -> Any:
@@ -203,4 +215,5 @@ Url = Annotated[Text, pydantic.AfterValidator(_url)]
 Listen = Annotated[Text, pydantic.AfterValidator(_listen)]
 Recipient = Annotated[Text, pydantic.AfterValidator(recipient)]
 PublicKey = Annotated[Text, pydantic.AfterValidator(public_key)]
+Price = Annotated[float, pydantic.BeforeValidator(_price)]
 Answer = Annotated[str, pydantic.BeforeValidator(_answer_text)]

@@ -6,7 +6,7 @@ outside the process is named, and the policy sent with it forbids everything but
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 from importlib import resources
 from xml.etree.ElementTree import Element
@@ -14,15 +14,16 @@ from xml.etree.ElementTree import Element
 from kpbackup import __version__, errors, quantities
 from kpbackup.model import times
 from kpbackup.plan.line import Line, lay_out
-from kpbackup.service import html, http
+from kpbackup.service import front_proof, html, http
 from kpbackup.service.html import element
+from kpbackup.service.page_parts import SHOWN, seconds, table
+from kpbackup.service.page_parts import moment as show_moment
 from kpbackup.service.status import Level, Status
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'"
 )
-SHOWN = 20  # newest rows of each table; the rest is in `kpbackup list`
 MARKS = 200  # newest marks on the line
 _WIDTH, _HEIGHT, _TOP, _BAR = 1000, 64, 14, 26
 _NARROWEST = 3  # of 1000: a window of seconds in a line of months can still be seen and hit
@@ -83,7 +84,7 @@ def _header(status: Status | None, label: str) -> Element:
 
 def _sections(status: Status, zone: tzinfo, now: datetime, query: Mapping[str, str]) -> Iterator[Element]:
     line = _line(status, zone, now)
-    yield element("p", {"class": "aside"}, f"as of {_moment(now, zone)}")
+    yield element("p", {"class": "aside"}, f"as of {show_moment(now, zone)}")
     yield _figures(status, zone, now)
     yield element("section", {"aria-labelledby": "windows"}, _windows(status, line, zone))
     if line is not None:
@@ -91,9 +92,7 @@ def _sections(status: Status, zone: tzinfo, now: datetime, query: Mapping[str, s
     yield element("section", {"aria-labelledby": "reasons"}, element("h2", {"id": "reasons"}, "Judgement"), _reasons(status))
     yield element("section", {"aria-labelledby": "jobs"}, element("h2", {"id": "jobs"}, "Jobs"), _jobs(status, zone, now))
     yield element("section", {"aria-labelledby": "sets"}, element("h2", {"id": "sets"}, "Backup sets"), _sets(status, zone))
-    yield element(
-        "section", {"aria-labelledby": "recoveries"}, element("h2", {"id": "recoveries"}, "Recoveries"), _recoveries(status, zone)
-    )
+    yield from front_proof.sections(status, zone, now)
 
 
 def _figures(status: Status, zone: tzinfo, now: datetime) -> Element:
@@ -103,7 +102,7 @@ def _figures(status: Status, zone: tzinfo, now: datetime) -> Element:
     promised = status.objectives
     return element(
         "section", {"class": "figures", "aria-label": "figures"},
-        _figure("Recovery point", _moment(point, zone) if point else "none", "the newest moment that can be restored to"),
+        _figure("Recovery point", show_moment(point, zone) if point else "none", "the newest moment that can be restored to"),
         _against("Achieved RPO", achieved, promised.rpo), _against("Measured RTO", took, promised.rto),
         _figure(
             "Stored", quantities.format_size(status.total_bytes), f"{len(status.sets)} sets, {status.segments} segments"
@@ -133,12 +132,12 @@ def _against(name: str, measured: timedelta | None, promised: timedelta) -> Elem
 
 def _line(status: Status, zone: tzinfo, now: datetime) -> Line | None:
     events = [
-        (one.backup_set.clock, "set", f"set {one.backup_set.name} of {_moment(one.backup_set.clock, zone)}"
+        (one.backup_set.clock, "set", f"set {one.backup_set.name} of {show_moment(one.backup_set.clock, zone)}"
          + (f", proven by recovery {one.proven_by}" if one.proven_by else ", not restored yet"))
         for one in status.sets
     ]
     events += [
-        (one.finished_at, one.kind, f"{one.kind} {one.run}, measured RTO {_seconds(one.measured_rto_s)}")
+        (one.finished_at, one.kind, f"{one.kind} {one.run}, measured RTO {seconds(one.measured_rto_s)}")
         for one in status.measured_rto.values()
     ]
     return lay_out(status.windows, events[-MARKS:], now=now)
@@ -149,14 +148,14 @@ def _windows(status: Status, line: Line | None, zone: tzinfo) -> list[Element]:
     if line is None:
         return [title, element("p", {"class": "note critical"}, "Nothing: there is no backup set.")]
     rows = [
-        (w.timeline, _moment(w.start, zone), _moment(w.end, zone), str(len(w.sets)), w.gap.reason if w.gap else "")
+        (w.timeline, show_moment(w.start, zone), show_moment(w.end, zone), str(len(w.sets)), w.gap.reason if w.gap else "")
         for w in reversed(status.windows)
     ]
-    table = _table(("timeline", "from", "to", "sets", "then"), rows)
+    rows_table = table(("timeline", "from", "to", "sets", "then"), rows)
     ends = element(
-        "p", {"class": "ends"}, element("span", _moment(line.begin, zone)), element("span", _moment(line.end, zone))
+        "p", {"class": "ends"}, element("span", show_moment(line.begin, zone)), element("span", show_moment(line.end, zone))
     )
-    windows = element("details", element("summary", f"{len(rows)} windows as a table"), table)
+    windows = element("details", element("summary", f"{len(rows)} windows as a table"), rows_table)
     return [title, _drawing(line, zone), ends, _legend(), windows]
 
 
@@ -170,7 +169,7 @@ def _drawing(line: Line, zone: tzinfo) -> Element:
     drawn: list[Element] = []
     for span in line.spans:
         left, width = _pixels(span.start), max((span.end - span.start) * _WIDTH, _NARROWEST)
-        told = f"any moment from {_moment(span.window.start, zone)} to {_moment(span.window.end, zone)}"
+        told = f"any moment from {show_moment(span.window.start, zone)} to {show_moment(span.window.end, zone)}"
         drawn.append(
             element(
                 "a", {"href": f"/?at={times.utc_text(span.window.end)}", "aria-label": f"{told} can be restored"},
@@ -185,7 +184,7 @@ def _drawing(line: Line, zone: tzinfo) -> Element:
         drawn.append(element("g", _mark(mark.kind, _pixels(mark.place)), element("title", mark.told)))
     attributes = {
         "viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "preserveAspectRatio": "none", "role": "group", "id": "line",
-        "aria-label": f"recoverable windows from {_moment(line.begin, zone)} to {_moment(line.end, zone)}",
+        "aria-label": f"recoverable windows from {show_moment(line.begin, zone)} to {show_moment(line.end, zone)}",
         "data-begin": f"{line.begin.timestamp():.3f}", "data-end": f"{line.end.timestamp():.3f}",
     }
     return element("svg", attributes, drawn)
@@ -225,10 +224,9 @@ def _answer(line: Line, asked: str, zone: tzinfo, now: datetime) -> Iterator[Ele
         return
     window = line.holding(moment)
     if window is None:
-        near = " or ".join(_moment(one, zone) for one in line.nearest(moment))
-        yield element(
-            "p", {"class": "note critical", "role": "alert"}, f"{_moment(moment, zone)} cannot be restored to. Nearest: {near}."
-        )
+        near = " or ".join(show_moment(one, zone) for one in line.nearest(moment))
+        told = f"{show_moment(moment, zone)} cannot be restored to. Nearest: {near}."
+        yield element("p", {"class": "note critical", "role": "alert"}, told)
         return
     command = f"kpbackup restore --to {times.utc_text(moment)}"
     yield element("pre", element("code", {"id": "command"}, command))
@@ -252,38 +250,20 @@ def _jobs(status: Status, zone: tzinfo, now: datetime) -> Element:
     for kind in kinds:
         last, following = status.last_success.get(kind), status.next_runs.get(kind)
         ago = f" ({quantities.format_duration(now - last)} ago)" if last is not None and last <= now else ""
-        then = _moment(following, zone) if following else "not scheduled"
-        rows.append((kind, _moment(last, zone) + ago if last else "never", then))
-    return _table(("kind", "last success", "next run"), rows)
+        then = show_moment(following, zone) if following else "not scheduled"
+        rows.append((kind, show_moment(last, zone) + ago if last else "never", then))
+    return table(("kind", "last success", "next run"), rows)
 
 
 def _sets(status: Status, zone: tzinfo) -> Element:
     rows = [
         (
-            one.backup_set.name, "proven" if one.proven_by else "stored", _moment(one.backup_set.clock, zone),
+            one.backup_set.name, "proven" if one.proven_by else "stored", show_moment(one.backup_set.clock, zone),
             str(one.backup_set.totals.rows), quantities.format_size(one.stored_bytes), quantities.format_duration(one.duration),
         )
         for one in reversed(status.sets[-SHOWN:])
     ]
-    return _table(("set", "state", "of", "rows", "stored", "took"), rows)
-
-
-def _recoveries(status: Status, zone: tzinfo) -> Element:
-    rows = [
-        (one.run, one.kind, one.backup_set, _moment(one.finished_at, zone), _seconds(one.measured_rto_s))
-        for one in sorted(status.measured_rto.values(), key=lambda one: one.finished_at, reverse=True)
-    ]
-    if not rows:
-        return element("p", {"class": "note warning"}, "None yet: no backup of this repository has been restored.")
-    return _table(("run", "kind", "set", "finished", "measured RTO"), rows)
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Element:
-    head = element("thead", element("tr", (element("th", {"scope": "col"}, name) for name in columns)))
-    body = element("tbody", (element("tr", (element("td", cell) for cell in row)) for row in rows[:SHOWN]))
-    # a wide table scrolls in its own box, which the keyboard must reach
-    box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": columns[0]}
-    return element("div", box, element("table", head, body))
+    return table(("set", "state", "of", "rows", "stored", "took"), rows)
 
 
 def _footer() -> Element:
@@ -296,11 +276,3 @@ def _footer() -> Element:
 
 def _word(level: Level) -> str:
     return level.name.lower()
-
-
-def _moment(moment: datetime, zone: tzinfo) -> str:
-    return times.format_moment(moment.replace(microsecond=0), zone)
-
-
-def _seconds(seconds: float) -> str:
-    return quantities.format_duration(timedelta(seconds=seconds))

@@ -16,6 +16,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from kpbackup import __version__
+from kpbackup.plan.forecast import HORIZON, Forecast
 from kpbackup.service import trust
 from kpbackup.service.http import Latency, Took
 from kpbackup.service.notify import Counted
@@ -79,6 +80,13 @@ METRICS: dict[str, Metric] = {
     "kpbackup_drill_last_end_timestamp_seconds": Metric("When a drill last ended, well or not"),
     "kpbackup_drill_last_passed": Metric("1 when the newest drill passed, 0 when it failed"),
     "kpbackup_drill_achieved_rpo_seconds": Metric("What would have been lost when the newest drill that passed began"),
+    "kpbackup_growth_bytes_per_second": Metric(
+        "How database (rows), binlog (as read) and repository (as stored, before prune) grow, by the stored history", ("of",)
+    ),
+    "kpbackup_forecast_rto_seconds": Metric("How long a recovery takes in 30 days, by growth and the newest measured ones"),
+    "kpbackup_forecast_rto_exceeded_timestamp_seconds": Metric("When a recovery begins to take longer than the promised RTO"),
+    "kpbackup_forecast_repository_bytes": Metric("Size of the repository in 30 days"),
+    "kpbackup_cost_per_month": Metric("What the repository costs a month, by the prices of the settings"),
     "kpbackup_check_last_end_timestamp_seconds": Metric("When a check last ended, well or not"),
     "kpbackup_check_last_passed": Metric("1 when the newest check found nothing wrong, 0 when it did"),
     "kpbackup_check_problems": Metric("Problems that the newest check found"),
@@ -184,6 +192,8 @@ def samples(observed: Observed) -> dict[str, Samples]:
         found.update(_stored(observed.status))
         found.update(_drills(observed.status))
         found.update(trust.samples(observed.status.trust))
+        if observed.status.forecast is not None:
+            found.update(_forecast(observed.status.forecast))
     return found
 
 
@@ -251,6 +261,26 @@ def _drills(status: Status) -> Iterator[tuple[str, Samples]]:
     if (passed := status.last_passed_drill) is not None:
         yield "kpbackup_drill_last_success_timestamp_seconds", _one(passed.ended_at.timestamp())
         yield "kpbackup_drill_achieved_rpo_seconds", _one(passed.achieved_rpo_s or 0.0)
+
+
+def _forecast(forecast: Forecast) -> Iterator[tuple[str, Samples]]:
+    day = 86_400
+    per_day = {
+        "database": forecast.database.per_day if forecast.database is not None else None,
+        "binlog": forecast.binlog.raw_per_day if forecast.binlog is not None else None,
+        "repository": forecast.repository.stored_per_day,
+    }
+    yield "kpbackup_growth_bytes_per_second", [((of,), value / day) for of, value in per_day.items() if value is not None]
+    if (rto := forecast.rto) is not None:
+        yield "kpbackup_forecast_rto_seconds", _known(rto.time.at(HORIZON))
+        if rto.exceeded_at is not None:
+            yield "kpbackup_forecast_rto_exceeded_timestamp_seconds", _one(rto.exceeded_at.timestamp())
+    yield "kpbackup_forecast_repository_bytes", _known(forecast.repository.at(HORIZON))
+    yield "kpbackup_cost_per_month", _known(forecast.cost_per_month(timedelta()))
+
+
+def _known(value: float | None) -> Samples:
+    return _one(value) if value is not None else []
 
 
 def _one(value: float) -> Samples:

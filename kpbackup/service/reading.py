@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from kpbackup import config, errors
 from kpbackup.model.catalog import Catalog
 from kpbackup.model.heads import Heads
+from kpbackup.plan import forecast as forecasts
 from kpbackup.plan import retention, schedule
 from kpbackup.recovery import journal
 from kpbackup.repository import canary as canaries
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import heads, reports
-from kpbackup.service import head_file
+from kpbackup.service import head_file, runs
 from kpbackup.service import status as statuses
 from kpbackup.service import trust as trusts
 
@@ -38,6 +39,7 @@ class State:
     drills: tuple[statuses.Drill, ...] = ()
     regressed: str = ""  # what the store showed before and shows no more
     check: reports.Latest | None = None
+    runs: tuple[runs.Run, ...] = ()  # the newest few, newest first
 
 
 class Reader:
@@ -50,6 +52,7 @@ class Reader:
         self._finished: dict[str, statuses.Recovery] = {}
         self._drilled: dict[str, statuses.Drill] = {}
         self._reports: dict[str, reports.Left | None] = {}
+        self._runs: dict[str, runs.Run] = {}
 
     def read(self) -> State:
         """The state now.
@@ -67,8 +70,10 @@ class Reader:
         self._known = (self._known or Heads(self.repository.id)).advanced(now.logs.items(), now.links)
         proven = canaries.read_states(self.repository)
         drills = tuple(sorted(self._drilled.values(), key=lambda one: one.ended_at))
+        shown = tuple(self._runs[name] for name in sorted(self._runs, reverse=True)[: runs.SHOWN])
+        self._runs = {run.name: run for run in shown}
         checked = reports.read_latest(self.repository, self._reports).get("check")
-        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), checked)
+        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), checked, shown)
 
     def _remember(self, run: str) -> None:
         """Reads a run's journal. A damaged one proves nothing: `check` reports it."""
@@ -78,6 +83,7 @@ class Reader:
             raise
         except errors.KpbackupError:
             return
+        self._runs[run] = runs.of_journal(entries)
         is_drill = entries.entries[0].fields.get("kind") == "drill"
         drilled = _drill(entries)
         if drilled is not None:
@@ -115,7 +121,23 @@ def assess(
         clock_skew=clock_skew,
         objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
         drills=state.drills,
+        forecast=forecast(settings, state, now=now),
+        runs=state.runs,
         trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
+    )
+
+
+def forecast(settings: config.Settings, state: State, *, now: datetime) -> forecasts.Forecast:
+    """The forecast of a state, by the promises, the retention and the prices of the settings."""
+    newest = {one.kind: one for one in state.recoveries}
+    measured = [forecasts.Measured(one.run, kind, one.measured_rto_s, one.backup_set) for kind, one in newest.items()]
+    return forecasts.predict(
+        state.catalog,
+        measured,
+        objective_rto=settings.objectives.rto,
+        retention=timedelta(days=settings.retention.days) + settings.retention.grace_period,
+        now=now,
+        prices=forecasts.Prices(settings.forecast.price_per_gb, settings.forecast.price_per_1000_puts),
     )
 
 

@@ -19,7 +19,9 @@ from kpbackup import quantities
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.model.manifest import BackupSet
 from kpbackup.plan import chain, schedule, timeline
+from kpbackup.plan import forecast as forecasts
 from kpbackup.service import trust as trusts
+from kpbackup.service.runs import Run
 
 FUTURE = timedelta(minutes=1)  # a recovery point further ahead of our clock than this means that the clocks disagree
 
@@ -121,6 +123,8 @@ class Status:
     last_drill: Drill | None = None
     last_passed_drill: Drill | None = None
     trust: trusts.Trust = field(default_factory=trusts.Trust)
+    forecast: forecasts.Forecast | None = None
+    runs: tuple[Run, ...] = ()
 
     @property
     def level(self) -> Level:
@@ -160,6 +164,8 @@ def assess(
     clock_skew: timedelta | None = None,
     drills: Sequence[Drill] = (),
     trust: trusts.Trust = trusts.Trust(),  # noqa: B008 - frozen
+    forecast: forecasts.Forecast | None = None,
+    runs: tuple[Run, ...] = (),
 ) -> Status:
     """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` and `drills` are oldest first."""
     proven = {recovery.backup_set: recovery.run for recovery in recoveries}
@@ -183,6 +189,8 @@ def assess(
         last_drill=drills[-1] if drills else None,
         last_passed_drill=next((one for one in reversed(drills) if one.passed), None),
         trust=trust,
+        forecast=forecast,
+        runs=runs,
     )
     judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now)]
     return replace(status, reasons=(*_reasons(status, timings), *judged))
@@ -281,4 +289,13 @@ def _rto(status: Status) -> Iterator[Reason]:
         yield Reason(
             Level.WARNING,
             f"measured RTO {took} (recovery {measured.run}), promised {quantities.format_duration(status.objectives.rto)}",
+        )
+    elif status.forecast is not None and status.forecast.warns and status.forecast.rto is not None:
+        rto = status.forecast.rto
+        assert rto.exceeded_at is not None
+        promised = quantities.format_duration(status.objectives.rto)
+        yield Reason(
+            Level.WARNING,
+            f"a recovery takes longer than the promised {promised} from {rto.exceeded_at:%Y-%m-%d} on, by the growth of the last "
+            f"{status.forecast.span.days} days: see `kpbackup forecast`",
         )

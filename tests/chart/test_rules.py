@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kpbackup.plan import forecast as forecasts
 from kpbackup.service import metrics, notify, trust
 from kpbackup.service.http import Latency
 from kpbackup.service.status import Drill, Objectives, Recovery, assess
@@ -169,7 +170,7 @@ HEALTHY: dict[str, str] = {
     series("kpbackup_chain_intact"): "1",
     series("kpbackup_backup_sets"): "9",
     series("kpbackup_archive_stalled_seconds"): "0",
-    series("kpbackup_newest_set_row_bytes"): "1000000+10",
+    series("kpbackup_forecast_rto_seconds"): "700",
     series("kpbackup_head_regressed"): "0",
     series("kpbackup_canary_last_success_timestamp_seconds", recipient="age1abc"): "0",
     series("kpbackup_notification_delivered", channel="slack"): "1",
@@ -218,7 +219,7 @@ FAULTS: list[tuple[str, dict[str, str | None]]] = [
     ("KpbackupChainBroken", {series("kpbackup_chain_intact"): "0"}),
     ("KpbackupArchiveStalled", {series("kpbackup_archive_stalled_seconds"): "400"}),
     ("KpbackupRtoExceeded", {series("kpbackup_measured_rto_seconds", kind="restore"): "2400"}),
-    ("KpbackupForecastRtoExceeded", {series("kpbackup_measured_rto_seconds", kind="restore"): "1500"}),
+    ("KpbackupForecastRtoExceeded", {series("kpbackup_forecast_rto_seconds"): "2400"}),
     ("KpbackupCheckFailed", {CHECK_PASSED: "0"}),
     ("KpbackupCheckFailed", {CHECK_PASSED: "0", CHECK: "-260000"}),
     ("KpbackupCheckTooOld", {CHECK: "-260000"}),
@@ -443,10 +444,14 @@ def everything_known() -> metrics.Observed:
     known = trust.Trust(
         canaries=(canary,), heads=(("0001/sets", 2),), certificates=(("source", when(900)),), copies=(copied,), last_check=check
     )
+    stored = forecasts.Stored(10**6, 10.0, 3.0, 1.0, 2)
+    rto = forecasts.Rto(forecasts.Measured("r1", "restore", 600.0, "0001-1"), forecasts.Growing(600.0, 1.0), 1800.0, when(900))
+    growing, binlog, prices = forecasts.Growing(1e6, 10.0), forecasts.Binlog(1.0, 1.0, 3.0), forecasts.Prices(0.02)
+    forecast = forecasts.Forecast(when(31), 9, timedelta(days=9), growing, binlog, stored, rto, 100.0, prices)
     drill = Drill("d1", when(30), True, 300.0, 10.0)
     state = replace(
         state, measured_rto={"restore": recovery}, trust=known, last_drill=drill, last_passed_drill=drill,
-        last_success={**state.last_success, "check": when(30)},
+        forecast=forecast, last_success={**state.last_success, "check": when(30)},
     )  # fmt: skip
     latency = Latency()
     latency.add("/metrics", 0.02)

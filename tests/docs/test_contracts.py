@@ -66,7 +66,8 @@ RESTORE = ("restore", "database", "--to", "latest")
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ("status", ("status",)), ("list", ("list",)), ("check", ("check",)), ("prune", ("prune", "--dry-run")),
+        ("status", ("status",)), ("forecast", ("forecast", "--price-per-gb", "0.02")),
+        ("list", ("list",)), ("check", ("check",)), ("prune", ("prune", "--dry-run")),
         ("keys list", ("keys", "list")), ("keys canary", ("keys", "canary")), ("keys rewrap", ("keys", "rewrap")),
         ("pin, unpin", ("pin", "0001-1", "--reason", "audit")),
         ("doctor", ("doctor",)), ("backup full", ("backup", "full")), ("backup incremental", ("backup", "incremental")),

@@ -13,14 +13,27 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from kpbackup.model import times
+from kpbackup.plan import forecast as forecasts
 from kpbackup.plan.schedule import Timing
-from kpbackup.service import front, http
+from kpbackup.service import front, http, runs, trust
 from kpbackup.service.status import Objectives, Recovery, Status, assess
 from tests.unit.plain_histories import Source, catalog, when
 
 LARGEST_BYTES = 100_000
 NOW = when(24 * 9)
 ALARM = "<script>alert(1)</script><b>shop</b>"
+
+
+RUNS = (
+    runs.Run("20240509T010000Z-0d0d0d", "drill", "latest", when(24 * 8 + 20), "failed", False, (
+        runs.StepTold("prepare", when(24 * 8 + 20), timedelta(seconds=2), "done"),
+        runs.StepTold("database", when(24 * 8 + 20), timedelta(seconds=9), "failed", "RestoreMismatch, exit code 24"),
+    )),
+    runs.Run("20240505T020000Z-abc123", "restore", "2024-05-05T01:00:00Z", when(24 * 8 + 12), "finished", True, tuple(
+        runs.StepTold(name, when(24 * 8 + 12), timedelta(seconds=31), "done", "37108 rows" if name == "database" else "")
+        for name in ("prepare", "database", "deploy", "verify", "switch")
+    )),
+)  # fmt: skip
 
 
 def broken() -> Status:
@@ -35,8 +48,15 @@ def broken() -> Status:
     found = catalog(dataclasses.replace(whole, segments=kept))
     name = found.histories[-1].sets[-1].name
     recoveries = (Recovery("20240505T020000Z-abc123", name, when(24 * 8 + 12), recovered=True, measured_rto_s=93.0),)
+    prices, measured = forecasts.Prices(0.023, 0.005), forecasts.Measured("20240505T020000Z-abc123", "restore", 93.0, name)
+    check = trust.Check(when(24 * 8 + 5), True, 70_400, 90, 9, 0, signed=False)
+    copied = trust.Copy("offsite", timedelta(days=1), when(24 * 8), copied_at=when(24 * 8 + 1))
     return assess(
         found, recoveries, objectives=Objectives(timedelta(hours=4), timedelta(minutes=30)), now=NOW,
+        trust=trust.Trust(last_check=check, last_passed_check=check, copies=(copied,)), runs=RUNS,
+        forecast=forecasts.predict(
+            found, [measured], objective_rto=timedelta(minutes=30), retention=timedelta(days=31), now=NOW, prices=prices
+        ),
         timings={"full": Timing(UTC, "0 2 * * *"), "incremental": Timing(UTC, "0 * * * *")},
     )
 
@@ -94,6 +114,40 @@ def test_it_shows_windows_gaps_sets_and_the_command(browser: Browser) -> None:
         assert len(tab.content()) < LARGEST_BYTES
 
 
+def test_it_tells_recoveries_step_by_step_checks_and_what_is_to_come(browser: Browser) -> None:
+    status = broken()
+    with served(status) as url, opened(browser, url, java_script_enabled=False) as tab:
+        newest, older = tab.locator("#recoveries ~ details").all()
+        assert newest.locator("summary").inner_text() == f"drill {RUNS[0].name}: failed, journal not signed"
+        database = newest.locator("tbody tr").all_inner_texts()[1].split("\t")
+        assert database[2:] == ["9s", "failed", "RestoreMismatch, exit code 24"]
+        assert not older.locator("table").is_visible()
+        older.locator("summary").focus()
+        tab.keyboard.press("Enter")
+        assert older.locator("table").is_visible() and older.locator("tbody tr").count() == 5
+        checks = tab.locator("section[aria-labelledby=checks]").inner_text()
+        assert "nothing wrong" in checks and "9 of 90 objects read, 68.8 KiB" in checks and "not signed" in checks
+        assert "offsite" in checks
+        told = tab.locator("section[aria-labelledby=forecast]").inner_text()
+        assert "from 9 backup sets over 8d" in told and "the promised 30m holds for ten years and more" in told
+        assert [row.split("\t")[0] for row in tab.locator("#forecast ~ .scroll tbody tr").all_inner_texts()] == [
+            "database (rows)", "binlog a day", "repository", "recovery", "cost a month",
+        ]  # fmt: skip
+
+
+def test_a_page_of_a_crowded_year_stays_small() -> None:
+    source = Source()
+    for day in range(400):
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 23)
+    kept = tuple(one for number, one in enumerate(source.segments) if number % 20 != 7)
+    crowded = catalog(dataclasses.replace(source.history(), segments=kept))
+    objectives = Objectives(timedelta(hours=4), timedelta(minutes=30))
+    status = assess(crowded, (), objectives=objectives, now=when(24 * 400), timings={}, runs=RUNS * 3)
+    shown = front.answer(status, label="shop", problem="", zone=UTC, now=when(24 * 400), query={})
+    assert len(status.windows) > 20 and 20_000 < len(shown.body) < LARGEST_BYTES
+
+
 def test_a_click_on_the_line_gives_the_command_of_that_moment(browser: Browser) -> None:
     status = broken()
     with served(status) as url, opened(browser, url) as tab:
@@ -130,10 +184,18 @@ def test_it_fits_a_phone_and_everything_has_a_name(browser: Browser, scheme: Any
     ) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= 360
         tree = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
-        controls = [one for one in tree if one.get("role", {}).get("value") in ("link", "button", "textbox", "meter", "region")]
-        assert len(controls) > 10
+        roles = ("link", "button", "textbox", "meter", "region", "DisclosureTriangle")
+        controls = [
+            one for one in tree if one.get("role", {}).get("value") in roles
+            or (one.get("role", {}).get("value") != "RootWebArea" and is_focusable(one))
+        ]  # fmt: skip
+        assert len(controls) > 15 and "DisclosureTriangle" in [one["role"]["value"] for one in controls]
         assert [one for one in controls if not one.get("name", {}).get("value")] == []
         assert contrasts(tab) == []
+
+
+def is_focusable(node: dict[str, Any]) -> bool:
+    return any(one["name"] == "focusable" and one["value"].get("value") for one in node.get("properties", ()))
 
 
 def contrasts(tab: Page) -> list[str]:
