@@ -23,6 +23,7 @@ class Session:
         self._mariadb = facts.mariadb
         self._now: dict[str, str] = {}
         self._database: str | None = None
+        self._writer = ("", "")  # MariaDB: domain and server of the last GTID
         self._collations: dict[int, tuple[str, str]] = {}
 
     def prepare(self) -> None:
@@ -45,10 +46,12 @@ class Session:
         """The transaction's own GTID and times."""
         if self._mariadb:
             domain, server_id, seq = begin.gtid.split("-")
-            return (
-                f"SET SESSION gtid_domain_id={domain},SESSION server_id={server_id},SESSION gtid_seq_no={seq},"
-                f"timestamp={begin.timestamp_s}".encode(),
-            )
+            number = f"SET SESSION gtid_seq_no={seq},timestamp={begin.timestamp_s}".encode()
+            if (domain, server_id) == self._writer:
+                return (number,)
+            # by itself: the number is judged (gtid_strict_mode) by the domain that stands before its whole statement
+            self._writer = (domain, server_id)
+            return f"SET SESSION gtid_domain_id={domain},SESSION server_id={server_id}".encode(), number
         stamp = f",original_commit_timestamp={begin.commit_at_us}" if begin.commit_at_us else ""
         return (f"SET gtid_next='{begin.gtid}',timestamp={begin.timestamp_s}{stamp}".encode(),)
 
