@@ -11,20 +11,21 @@ is its fence: two archivers at once lose work, never order.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kpbackup import errors
+from kpbackup import errors, logs
 from kpbackup.backup import source as sources
 from kpbackup.backup.backlog import Backlog
 from kpbackup.backup.capture import Capture, Cutting, Stretch
 from kpbackup.backup.segment_log import SegmentLog
 from kpbackup.model import manifest
 from kpbackup.model.catalog import History
-from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import coordinates, follow, privileges, server
+from kpbackup.model.coordinates import Coordinates, archive_name
 from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql import follow, privileges, server
 from kpbackup.mysql.binlog_file import FileHead
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import chain
@@ -33,6 +34,8 @@ from kpbackup.repository import lease
 from kpbackup.repository.binding import Repository
 
 LOOK_TIMEOUT_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ def run_incremental(repository: Repository, request: ArchiveRequest) -> ArchiveR
 
 @dataclass(frozen=True)
 class Opened:
-    """Source and archive, found to fit: where the archive ends and goes on, and what the source was seen at before."""
+    """Source and archive, found to fit: where the archive ends and goes on, and what the source was seen at before.
+
+    `is_takeover`: where it goes on is another server's.
+    """
 
     facts: server_facts.ServerFacts
     history: History
@@ -101,6 +107,7 @@ class Opened:
     file_head: FileHead | None
     observed: manifest.Observation
     server_id: int
+    is_takeover: bool = False
 
 
 def open_archive(repository: Repository, request: ArchiveRequest) -> Opened:
@@ -117,29 +124,32 @@ def open_archive(repository: Repository, request: ArchiveRequest) -> Opened:
             raise errors.ChainBroken(
                 f"there is no full backup in {repository.backend.name} to continue from", hint="run `kpbackup backup full` first"
             )
-        clock = server_facts.clock(connection)  # before the position: docs/format.md, 'Observation'
-        observed = manifest.Observation(clock, coordinates.read_coordinates(connection, facts))
-        binlogs = coordinates.list_binlogs(connection)
+        seen = sources.look(connection, facts)
         server_id = follow.free_server_id(connection, facts)
     # one connection at a time: `source.max_connections` counts them
-    reason = sources.broken(request.endpoint, facts, history, head, binlogs=binlogs)
-    if reason:
-        raise sources.chain_broken(reason, history, head, request.endpoint.name)
-    start, file_head = _start(request, facts, head, binlogs)
-    return Opened(facts, history, head, start, file_head, observed, server_id)
+    verdict = sources.judge(request.endpoint, seen, history, head)
+    if verdict.reason:
+        raise sources.chain_broken(verdict, history, head, request.endpoint.name)
+    start, file_head = _start(request, seen, head, verdict)
+    if verdict.place:
+        logs.event(logger, "source_changed", level=logging.WARNING, ends=head.at, goes_on=start, server_id=facts.server_id)
+    return Opened(facts, history, head, start, file_head, seen.after(verdict.number), server_id, bool(verdict.place))
 
 
 def _start(
-    request: ArchiveRequest, facts: server_facts.ServerFacts, head: sources.ArchiveHead, binlogs: Sequence[tuple[str, int]]
+    request: ArchiveRequest, seen: sources.Seen, head: sources.ArchiveHead, verdict: sources.Verdict
 ) -> tuple[Coordinates, FileHead | None]:
-    """Where the stream begins: right after the head, or at the beginning of the file after one that ended."""
-    at = head.at
-    if head.ends_file:
-        names = [name for name, _ in binlogs]
+    """Where the stream begins: right after the head, at the beginning of the file after one that ended, or where another
+    server goes on."""
+    at = verdict.place or head.at
+    if verdict.place and not at.position:
+        return at, None
+    if head.ends_file and not verdict.place:
+        names = [archive_name(name, verdict.number) for name, _ in seen.binlogs]
         following = names[names.index(at.file) + 1 :]
         if following:
             return Coordinates(following[0], 0, at.gtid), None
-    return at, follow.read_head(request.endpoint, flavour=facts.flavour, file=at.file)
+    return at, follow.read_head(request.endpoint, flavour=seen.facts.flavour, file=at.file)
 
 
 @contextlib.contextmanager
@@ -148,7 +158,7 @@ def captured(
 ) -> Iterator[tuple[Backlog, Capture]]:
     """The backlog that a capture thread fills; leaving ends the thread, and its session on the source."""
     backlog = Backlog(request.spool_bytes)
-    stretch = Stretch(opened.facts.flavour, opened.start, opened.file_head, until)
+    stretch = Stretch(opened.facts.flavour, opened.start, opened.file_head, until, opened.is_takeover)
     cutting = Cutting(request.segment_bytes, request.interval_s, request.recipients, opened.server_id)
     capture = Capture(request.endpoint, stretch, cutting, backlog, stop)
     try:

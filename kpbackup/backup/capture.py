@@ -33,12 +33,16 @@ MOST_WAITING_TO_CUT = 2  # segments: one being stored, one ready; more means tha
 
 @dataclass(frozen=True)
 class Stretch:
-    """What to capture: from `start` (inside a file its `head` is needed) to `until`, or without end when that is None."""
+    """What to capture: from `start` (inside a file its `head` is needed) to `until`, or without end when that is None.
+
+    `is_takeover`: another server goes on here, which a segment must say even when nothing follows yet.
+    """
 
     flavour: str
     start: Coordinates
     head: FileHead | None
     until: Coordinates | None
+    is_takeover: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Capture:
             opened=self._note_session,
         )
         with contextlib.closing(events):
+            if stretch.is_takeover and stretch.head is not None:  # at a file's beginning its first events do it
+                self._add(cutter.begin())
             try:
                 self._cut(events, cutter, is_endless=is_endless)
             except errors.ServerUnreachable:

@@ -15,17 +15,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from kpbackup import errors, logs
 from kpbackup.backup import archiver
+from kpbackup.backup import source as sources
 from kpbackup.backup.backlog import Sealed
 from kpbackup.backup.segment_log import SegmentLog
 from kpbackup.model import manifest
-from kpbackup.model.coordinates import order
-from kpbackup.mysql import coordinates, server
+from kpbackup.model.coordinates import after_takeovers, order, takeovers
 from kpbackup.mysql import facts as server_facts
+from kpbackup.mysql import server
 from kpbackup.repository import lease
 from kpbackup.repository.binding import Repository
 
@@ -127,7 +128,7 @@ class _Session:
             with self.request.turn:
                 opened = archiver.open_archive(self.repository, self.request)
             self._log = SegmentLog(self.repository, opened.history, opened.head)
-            self._facts = opened.facts
+            self._facts, self._number = opened.facts, takeovers(opened.start.file)
             self._note(opened.observed)
             self._backlog, self._capture = self._cleanup.enter_context(
                 archiver.captured(self.request, opened, until=None, stop=self.stop)
@@ -166,11 +167,14 @@ class _Session:
         before = self._log.end
         try:
             with self.request.turn, server.connect(self.request.endpoint, read_timeout_s=archiver.LOOK_TIMEOUT_S) as connection:
-                clock = server_facts.clock(connection)
-                seen = manifest.Observation(clock, coordinates.read_coordinates(connection, self._facts))
+                facts = server_facts.read_facts(connection)
+                seen = sources.observe(connection, facts)
         except errors.ServerUnreachable:
             self._seen_at = time.monotonic()  # the stream tells whether the source is away; this is asked again later
             return
+        if (facts.server_id, facts.server_uuid) != (self._facts.server_id, self._facts.server_uuid):
+            raise _Stale(f"another server (server_id {facts.server_id}) stands at the source's address")
+        seen = replace(seen, position=after_takeovers(seen.position, self._number))
         if order(seen.position) < order(before):
             raise _Stale(f"the source stands at {seen.position}, the archive reaches {before}")
         self._note(seen)

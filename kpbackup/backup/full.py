@@ -19,7 +19,7 @@ from kpbackup.backup import source as sources
 from kpbackup.backup import writing
 from kpbackup.model import canonical, codec, manifest
 from kpbackup.model.catalog import Catalog, History
-from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.coordinates import Coordinates, after_takeovers
 from kpbackup.model.inventory import Bound, ChunkBounds, ChunkRecord, Inventory, Table
 from kpbackup.model.selection import Selection
 from kpbackup.mysql import (
@@ -96,8 +96,8 @@ def run_full(repository: Repository, request: FullRequest) -> manifest.BackupSet
         catalog = catalogs.read_catalog(repository)
         _refuse_mixture(repository, catalog, request)
         _leave_to_others(catalog, request)
-        timeline = _timeline(repository, catalog, connection, facts)
-        return _Full(repository, request, held, connection, facts, rights, timeline).run()
+        timeline, takeovers = _timeline(repository, catalog, connection, facts)
+        return _Full(repository, request, held, connection, facts, rights, timeline, takeovers).run()
 
 
 def _refuse_mixture(repository: Repository, catalog: Catalog, request: FullRequest) -> None:
@@ -122,8 +122,8 @@ def _leave_to_others(catalog: Catalog, request: FullRequest) -> None:
 
 def _timeline(
     repository: Repository, catalog: Catalog, connection: server.Connection, facts: server_facts.ServerFacts
-) -> manifest.Timeline:
-    """The newest timeline while the source is still on it, else a new one."""
+) -> tuple[manifest.Timeline, int]:
+    """The newest timeline while the source is still on it, else a new one; and how many servers took over on it before."""
     history = catalog.current
     if catalog.repository.flavour != facts.flavour:
         raise errors.RepositoryError(
@@ -132,14 +132,14 @@ def _timeline(
         )
     now = datetime.now(UTC)
     if history is None:
-        return _start(repository, facts, _free_number(catalog), "first", None, None, now)
+        return _start(repository, facts, _free_number(catalog), "first", None, None, now), 0
     head = sources.archive_head(history, first_link=chain.first_link(repository.id, history.id))
-    reason = ""
-    if head is not None:
-        reason = sources.broken(connection.endpoint, facts, history, head, binlogs=coordinates.list_binlogs(connection))
-    if not reason:
-        return history.timeline
-    return _start(repository, facts, _free_number(catalog), reason, history, head.at if head else None, now)
+    if head is None:
+        return history.timeline, 0
+    verdict = sources.judge(connection.endpoint, sources.look(connection, facts), history, head)
+    if not verdict.reason:
+        return history.timeline, verdict.number
+    return _start(repository, facts, _free_number(catalog), verdict.reason, history, head.at, now), 0
 
 
 def _free_number(catalog: Catalog) -> int:
@@ -181,9 +181,11 @@ class _Full:
         facts: server_facts.ServerFacts,
         rights: privileges.Privileges,
         timeline: manifest.Timeline,
+        takeovers: int,
     ) -> None:
         self.repository, self.request, self.held = repository, request, held
         self.connection, self.facts, self.rights, self.timeline = connection, facts, rights, timeline
+        self.takeovers = takeovers  # on the timeline, before this source
         self.started_at = datetime.now(UTC)
         sealing = keys.new_data_key(repository, request.recipients)
         self.attempt = writing.new_attempt(repository, timeline.head.timeline, sealing, self.started_at)
@@ -365,7 +367,7 @@ class _Full:
             head=head if inventory.selection.is_everything else replace(head, requires=(manifest.SELECTION,)),
             started_at=self.started_at,
             clock=point.clock,
-            coordinates=point.coordinates,
+            coordinates=after_takeovers(point.coordinates, self.takeovers),
             file=point.file,
             source=manifest.Source(self.facts.flavour, self.facts.version_string, self.facts.server_id, self.facts.server_uuid),
             snapshot=point.snapshot,

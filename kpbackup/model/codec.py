@@ -20,11 +20,16 @@ from kpbackup.model import canonical
 
 T = TypeVar("T")
 
+LATER = {"later": True}
+"""Metadata of a field that came after its kind was first written: written only when it is not the default, so that what was
+written before stays what it was, byte for byte."""
+
 
 def encode(value: object) -> Any:
     """JSON value (dict, list, str, int, bool, None) of a dataclass, or of what one may hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {f.name: encode(found) for f, found in fields if "later" not in f.metadata or found != f.default}
     if isinstance(value, datetime):
         return canonical.time_text(value)
     if isinstance(value, list | tuple):

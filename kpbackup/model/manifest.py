@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NewType
 
+from kpbackup.model import codec
 from kpbackup.model.coordinates import Coordinates
 
 FORMAT_VERSION = 1
@@ -139,10 +140,14 @@ class BackupSet:
 
 @dataclass(frozen=True)
 class Observation:
-    """At `clock` (the source's) everything committed lay before `position`."""
+    """At `clock` (the source's) everything committed lay before `position`.
+
+    `binlog_state` is MariaDB's then or a moment later: the last GTID of each pair of domain and server. '' where nobody looked.
+    """
 
     clock: datetime
     position: Coordinates
+    binlog_state: str = field(default="", metadata=codec.LATER)
 
 
 @dataclass(frozen=True)

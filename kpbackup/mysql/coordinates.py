@@ -44,6 +44,11 @@ def _refuse_filters(connection: Connection, only: str, ignored: str) -> None:
         )
 
 
+def read_binlog_state(connection: Connection, facts: ServerFacts) -> str:
+    """MariaDB's last GTID of each pair of domain and server; '' on MySQL, whose executed set says more."""
+    return str(connection.value("SELECT @@global.gtid_binlog_state") or "") if facts.mariadb else ""
+
+
 def list_binlogs(connection: Connection) -> list[tuple[str, int]]:
     """(file name, size in bytes), oldest first.
 

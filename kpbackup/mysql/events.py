@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpbackup import errors
+from kpbackup.model.gtid import MysqlGtidSet
 
 MAGIC = b"\xfebin"
 HEADER = struct.Struct("<IBIIIH")  # timestamp, type, server id, length, next position, flags
@@ -37,6 +38,9 @@ CHECKSUM_NONE, CHECKSUM_CRC32 = 0, 1
 CRC_RESIDUE = 0x2144DF1C  # the CRC32 of anything followed by its own CRC32
 
 _U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_INTERVAL = struct.Struct("<QQ")  # of a GTID set: first number, the one behind the last
+_MARIADB_GTID_ENTRY = struct.Struct("<IIQ")  # domain, server id, number
 _LENGTH_OFFSET = 9
 _FLAGS_OFFSET = 17
 _QUERY_HEAD = struct.Struct("<IIBHH")  # thread id, seconds, length of database name, error, length of status variables
@@ -255,6 +259,46 @@ def mysql_gtid(data: bytes) -> MysqlGtidEvent:
         raise errors.IntegrityError(f"MySQL GTID event is malformed: {exc}") from exc
     gtid = "" if data[4] == MYSQL_ANONYMOUS_GTID else f"{_uuid_text(uuid)}:{number}"
     return MysqlGtidEvent(gtid, _commit_time(data, HEADER_BYTES + _MYSQL_GTID_HEAD.size))
+
+
+def gtids_before(data: bytes, *, crc: bool = True) -> str:
+    """What a file's second event says was executed before the file: MySQL's set (35), MariaDB's binlog state (163).
+
+    Of MariaDB's GTIDs the last one of a domain is the domain's last.
+
+    Raises:
+        IntegrityError: it is another event, or malformed.
+    """
+    body = event_body(data, crc)
+    try:
+        if data[4] == PREVIOUS_GTIDS:
+            return str(_mysql_set(body))
+        if data[4] == MARIADB_GTID_LIST:
+            count = _U32.unpack_from(body)[0] & 0x0FFFFFFF
+            found = (_MARIADB_GTID_ENTRY.unpack_from(body, 4 + n * _MARIADB_GTID_ENTRY.size) for n in range(count))
+            return ",".join(f"{domain}-{server_id}-{seq}" for domain, server_id, seq in found)
+    except (struct.error, IndexError, UnicodeDecodeError, ValueError) as exc:
+        raise errors.IntegrityError(f"the list of GTIDs that a binlog file begins with is malformed: {exc}") from exc
+    raise errors.IntegrityError(f"a binlog file begins with an event of kind {data[4]} instead of a list of GTIDs")
+
+
+def _mysql_set(body: bytes) -> MysqlGtidSet:
+    """Byte 7 tells the form: 1 has tags, and a number of entries in bytes 1 to 6."""
+    is_tagged = len(body) >= 8 and body[7] == 1
+    count = int.from_bytes(body[1:7] if is_tagged else body[:8], "little")
+    at, found = 8, {}
+    for _ in range(count):
+        uuid, tag, at = body[at : at + 16], "", at + 16
+        if len(uuid) < 16:
+            raise IndexError("set is cut")
+        if is_tagged:
+            length, at = _varint(body, at)
+            tag, at = body[at : at + length].decode("ascii"), at + length
+        intervals, at = _U64.unpack_from(body, at)[0], at + 8
+        pairs = [_INTERVAL.unpack_from(body, at + 16 * n) for n in range(intervals)]
+        found[(_uuid_text(uuid), tag)] = [(first, behind - 1) for first, behind in pairs]
+        at += 16 * intervals
+    return MysqlGtidSet.of(found)
 
 
 def _commit_time(data: bytes, at: int) -> int | None:

@@ -8,6 +8,7 @@ Every event's CRC32 and position are checked before it is handed on. What the so
 connection (artificial ROTATE, repeated format description) is left out, so that the events of a file, behind
 its four magic bytes, are the file, but for the IN_USE flag of one that is still being written.
 
+Files go by the archive's names (`model/coordinates.py`), in the arguments and in the events.
 Nothing is stored: after a crash the caller asks again from what it has archived.
 Limits: a start beyond 4 GiB in one file cannot be asked for by the protocol and is refused.
 
@@ -26,7 +27,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from kpbackup import errors
-from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.coordinates import Coordinates, archive_name, own_name, takeovers
 from kpbackup.model.manifest import FileIdentity
 from kpbackup.mysql import binlog_file, events, server, wire
 from kpbackup.mysql.binlog_file import FileHead
@@ -82,7 +83,7 @@ def follow(
         stream = _Stream(endpoint.name, start)
         flags = (_NON_BLOCKING if until is not None else 0) | (_ANNOTATE_ROWS if flavour == "mariadb" else 0)
         body = _DUMP_BODY.pack(max(start.position, events.FIRST_POSITION), flags, server_id or _random_id())
-        wired.send(_COM_BINLOG_DUMP, body, start.file.encode())
+        wired.send(_COM_BINLOG_DUMP, body, own_name(start.file).encode())
         while (payload := _packet(wired, stream)) is not None:
             item = stream.receive(payload)
             if item is None:
@@ -99,6 +100,11 @@ def follow(
 
 def read_head(endpoint: server.Endpoint, *, flavour: str, file: str, read_timeout_s: float = READ_TIMEOUT_S) -> FileHead:
     """The head of a binlog file on the source: its format description and identity. Raises as `follow`."""
+    return binlog_file.file_head(file, first_events(endpoint, flavour=flavour, file=file, read_timeout_s=read_timeout_s))
+
+
+def first_events(endpoint: server.Endpoint, *, flavour: str, file: str, read_timeout_s: float = READ_TIMEOUT_S) -> list[bytes]:
+    """Format description and list of GTIDs of a binlog file, as far as it has them. Raises as `follow`."""
     first: list[bytes] = []
     # a far end that is never reached: the generator is closed after the first events, and EOF ends a shorter file
     end = Coordinates(file, 1 << 62)
@@ -112,7 +118,7 @@ def read_head(endpoint: server.Endpoint, *, flavour: str, file: str, read_timeou
         except errors.ChainBroken:
             if not first:
                 raise
-    return binlog_file.file_head(file, first)
+    return first
 
 
 def file_identity(endpoint: server.Endpoint, *, flavour: str, file: str) -> FileIdentity:
@@ -175,6 +181,7 @@ class _Stream:
     def __init__(self, name: str, start: Coordinates) -> None:
         self.name = name
         self.file = start.file
+        self._takeovers = takeovers(start.file)
         self.position = max(start.position, events.FIRST_POSITION)
         self._crc = True
 
@@ -187,7 +194,8 @@ class _Stream:
         if kind in (events.HEARTBEAT, events.HEARTBEAT_V2):
             return Heartbeat(self.file, self.position)
         if kind == events.ROTATE and flags & events.FLAG_ARTIFICIAL:
-            self.file, self.position = events.rotate_target(data)
+            own, self.position = events.rotate_target(data)
+            self.file = archive_name(own, self._takeovers)
             return None
         if kind == events.FORMAT_DESCRIPTION:
             self._crc = events.checksum_algorithm(data) == events.CHECKSUM_CRC32

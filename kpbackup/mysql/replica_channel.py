@@ -15,7 +15,7 @@ from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.mysql import events, server
 from kpbackup.mysql.facts import ServerFacts
-from kpbackup.mysql.serve import Progress, ReplicationSource
+from kpbackup.mysql.serve import Progress, ReplicationSource, announced, file_announced
 
 CHANNEL = "kpbackup"
 HEARTBEAT_S = 5
@@ -30,7 +30,7 @@ def configure(
     tls = int(source.is_tls)
     values: tuple[object, ...] = (
         host, source.port, source.account.user, source.account.password,
-        start.file, max(start.position, events.FIRST_POSITION),
+        announced(start.file), max(start.position, events.FIRST_POSITION),
     )
     if facts.mariadb:
         target.execute(
@@ -71,7 +71,7 @@ class Status:
         row = _status_row(target, facts)
         source, replica = ("Master", "Slave") if facts.mariadb else ("Source", "Replica")
         return cls(
-            file=str(row[f"Relay_{source}_Log_File"]), position=int(row[f"Exec_{source}_Log_Pos"]),
+            file=file_announced(str(row[f"Relay_{source}_Log_File"])), position=int(row[f"Exec_{source}_Log_Pos"]),
             io_running=str(row[f"{replica}_IO_Running"]), sql_running=str(row[f"{replica}_SQL_Running"]),
             io_error=str(row["Last_IO_Error"] or ""), sql_error=str(row["Last_SQL_Error"] or ""),
         )

@@ -151,6 +151,10 @@ class Segmenter:
             finished.append(self._finish(segment))
         return finished
 
+    def begin(self) -> SegmentFacts:
+        """A segment of no bytes where the stream starts: it says that from here on another server's files follow."""
+        return self._finish(self._segment())
+
     def finish(self) -> SegmentFacts | None:
         """The segment so far; None when there is nothing or the stream stands inside a transaction."""
         if self._open is None or self._walker.is_open:

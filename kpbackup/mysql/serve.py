@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from kpbackup import errors
+from kpbackup.model.coordinates import archive_name, own_name, takeovers
 from kpbackup.mysql import events
 from kpbackup.mysql.events import StreamEvent
 from kpbackup.mysql.replica_session import Account, Persona, ReplicaSession
 from kpbackup.mysql.transactions import TransactionWalker
 
 BATCH_BYTES = 1 << 20
+_TAKEN_OVER = "~"
 _LAST_SHORT_POSITION = 0xFFFFFFFF
 
 ReadFrom = Callable[[str, int], Iterator[StreamEvent]]
@@ -51,6 +53,20 @@ class Progress:
     sent_bytes: int = 0
     is_complete: bool = False
     is_streaming: bool = False
+
+
+def announced(file: str) -> str:
+    """What the replica is told that a file is called. MariaDB's parallel appliers take a place for older when its file's name
+    without the number sorts before: so after a takeover it must sort behind all names that servers give, whose own ROTATE
+    events come too."""
+    number = takeovers(file)
+    return f"{_TAKEN_OVER}{number:06d}/{own_name(file)}" if number else file
+
+
+def file_announced(name: str) -> str:
+    """The archive's name of the file that the replica knows as `name`."""
+    number, slash, own = name.removeprefix(_TAKEN_OVER).partition("/")
+    return archive_name(own, int(number)) if slash else name
 
 
 class ReplicationSource:
@@ -156,7 +172,7 @@ class ReplicationSource:
             if session.login() and (request := session.until_dump()) is not None:
                 self._take_over(session)
                 session.begin_stream()
-                self._stream(session, request.file, request.position)
+                self._stream(session, file_announced(request.file), request.position)
             is_explained = True
         except (OSError, EOFError):
             is_explained = True  # the replica went away; it comes again if it wants more
@@ -275,7 +291,7 @@ class _Sender:
         self._position = event.end
 
     def start_file(self, file: str, position: int, description: bytes) -> None:
-        body = struct.pack("<Q", position) + file.encode("utf-8", "surrogateescape")
+        body = struct.pack("<Q", position) + announced(file).encode("utf-8", "surrogateescape")
         self._add(
             events.artificial_event(
                 events.ROTATE, body, server_id=self._server_id, flags=events.FLAG_ARTIFICIAL, crc=self._crc
@@ -293,7 +309,7 @@ class _Sender:
     def heartbeat(self) -> None:
         if self._position > _LAST_SHORT_POSITION:
             return
-        name = self._file.encode("utf-8", "surrogateescape")
+        name = announced(self._file).encode("utf-8", "surrogateescape")
         beat = events.artificial_event(
             events.HEARTBEAT, name, server_id=self._server_id, next_position=self._position, crc=self._crc
         )

@@ -18,7 +18,7 @@ from typing import cast
 from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model.catalog import History
-from kpbackup.model.coordinates import Coordinates, order
+from kpbackup.model.coordinates import Coordinates, order, takeovers
 from kpbackup.model.manifest import BackupSet, BinlogSegment, FileSpan, Stretch
 from kpbackup.model.stretch import Unit
 
@@ -119,6 +119,8 @@ def _chain(
 ) -> Chain:
     reached: Chain | None = None
     for run, first_of in zip(unbroken, places, strict=True):
+        if _takes_over(backup_set.coordinates, run[0].start):  # before anything of the set's own server was archived
+            return Chain(backup_set, tuple(run), _gap_after(run[-1], gaps))
         place = first_of.get(backup_set.coordinates.file)
         if place is not None and (following := _following(backup_set, run, place)) is not None:
             found = Chain(backup_set, tuple(run[following:]), _gap_after(run[-1], gaps))
@@ -195,12 +197,21 @@ def _break(before: Unit, after: Unit) -> str:
         return f"segments {before.last_seq + 1} to {after.first_seq - 1} are missing or damaged"
     if after.link_before != before.link:
         return f"segment {after.first_seq} is not linked to segment {before.last_seq}"
-    if before.ends_file:
+    if takeovers(after.start.file) != takeovers(before.end.file):
+        if not _takes_over(before.end, after.start):
+            return f"segment {after.first_seq} is of another server, and its GTIDs do not follow segment {before.last_seq}"
+    elif before.ends_file:
         if after.start.file == before.end.file or after.start.position or after.start.gtid != before.end.gtid:
             return f"segment {after.first_seq} does not start the file after {before.end.file}"
     elif after.start != before.end or after.spans[0].identity != before.spans[-1].identity:
         return f"segment {after.first_seq} starts at {after.start}, segment {before.last_seq} ends at {before.end}"
     return _own_link(after)
+
+
+def _takes_over(before: Coordinates, start: Coordinates) -> bool:
+    """Whether another server goes on at `start` with exactly what was executed at `before`."""
+    is_next = takeovers(start.file) == takeovers(before.file) + 1
+    return is_next and bool(start.gtid) and start.gtid == before.gtid
 
 
 def _own_link(unit: Unit) -> str:

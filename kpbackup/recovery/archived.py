@@ -24,8 +24,11 @@ class Archived:
         described = ""
         for segment in self._from(Coordinates(file, position)):
             for event in cuts.segment_events(self._reader, segment):
-                if event.is_repeated_description and described == segment.start.file:
-                    continue
+                if event.is_repeated_description:
+                    if described == segment.start.file:
+                        continue
+                    if segment.start.file != file:  # another server took over: its file begins in the middle
+                        event = event._replace(start=segment.start.position, end=segment.start.position)
                 described = segment.start.file
                 if self._order.is_at_or_after(event.file, event.start, self._cut.at):
                     return

@@ -1,0 +1,124 @@
+"""A replica takes over: where GTIDs prove that it holds what is archived and nothing else, the archive goes on in its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import replicas, scenario
+from tests.integration.scenario import Scene
+from tests.servers.database import Server
+from tests.servers.mariadb import mariadb_server
+from tests.servers.mysql97 import mysql97_server
+
+SHOP = ("CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT, note VARCHAR(60), d DATETIME(6))")
+ELSEWHERE = {"MariaDB": "SET SESSION gtid_domain_id = 7", "MySQL": "SET SESSION gtid_next = 'AUTOMATIC:elsewhere'"}
+
+
+@dataclass
+class Site:
+    """A primary, its replica, a target, and how many transactions were committed since the set."""
+
+    scene: Scene
+    primary: Server
+    replica: Server
+    target: Server
+    committed: int = 0
+    notes: Iterator[int] = field(default_factory=lambda: iter(range(10**6)))
+
+    def write(self, count: int = 3) -> None:
+        """Transactions of two domains (MariaDB) or with and without tag (MySQL), and a definition."""
+        statement = f"INSERT INTO shop.orders (note, d) VALUES ('order {next(self.notes)}', NOW(6))"
+        self.primary.execute(*[statement] * count)
+        self.primary.execute(ELSEWHERE[self.primary.product], statement)
+        self.committed += count + 1
+
+    def fail_over(self) -> None:
+        """The replica takes over; the two change their names."""
+        replicas.wait_until_equal(self.replica, self.primary)
+        replicas.take_over(self.replica, self.primary)
+        self.primary, self.replica = self.replica, self.primary
+
+    def come_back(self) -> None:
+        """The former primary is the new one's replica."""
+        self.replica.start()
+        if replicas.is_mariadb(self.replica):  # what it wrote as a primary it has executed too
+            self.replica.execute("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
+        replicas.follow(self.replica, self.primary)
+
+    def archive(self) -> dict[str, Any]:
+        """What `list` says once everything is archived."""
+        self.scene.ok("backup", "incremental")
+        listed: dict[str, Any] = self.scene.ok("list")
+        return listed
+
+
+@pytest.fixture(params=["MariaDB", "MySQL"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    make: Any = mariadb_server
+    other: tuple[str, ...] = ()  # MariaDB's replica calls its files as the primary does, MySQL's otherwise
+    if request.param == "MySQL":
+        request.getfixturevalue("mysql97_programs")
+        make, other = mysql97_server, ("--log-bin=other-name",)
+    with ExitStack() as stack:
+        primary, replica, target = (
+            stack.enter_context(make(tmp_path / name, server_id=number, options=options))
+            for name, number, options in (("primary", 81, ()), ("replica", 82, other), ("target", 83, ("--event-scheduler=OFF",)))
+        )
+        primary.execute(*SHOP)
+        replicas.follow(replica, primary)
+        scene = Scene(tmp_path / "scene", source=primary, target=target)
+        scene.ok("init", "--keys", str(scene.keys))
+        made = Site(scene, primary, replica, target)
+        made.write()
+        yield made
+
+
+def test_failover_and_back(site: Site) -> None:
+    """The archive lags behind when the primary dies, the new one writes on; then all of it the other way round."""
+    site.scene.ok("backup", "full")
+    site.committed = 0
+    site.write()
+    site.archive()
+    site.write()
+    site.fail_over()
+    site.write()
+    site.primary.execute("FLUSH BINARY LOGS")
+    site.write()
+    listed = site.archive()
+    _is_one_window(site, listed, takeovers=1)
+    site.come_back()
+    site.fail_over()
+    listed = site.archive()  # nothing was written since: the change itself is recorded
+    _is_one_window(site, listed, takeovers=2)
+    site.write()
+    _is_one_window(site, site.archive(), takeovers=2)
+    for path in ("served", "direct"):
+        _restores(site, path)
+    assert site.scene.ok("backup", "full")["set"] == "0001-2"
+    site.write()
+    _is_one_window(site, site.archive(), takeovers=2)
+    _restores(site, "served")
+    assert site.scene.ok("check", "--all")["intact"]
+
+
+def _is_one_window(site: Site, listed: dict[str, Any], *, takeovers: int) -> None:
+    (window,), (archive,) = listed["windows"], listed["archive"]
+    assert window["gap"] is None
+    assert archive["transactions"] == site.committed
+    assert archive["last"] == f"{takeovers}/{scenario.position(site.primary)}"
+
+
+def _restores(site: Site, path: str) -> None:
+    site.scene.settings["recovery"]["replay"] = {"path": path}
+    scenario.wipe(site.target)
+    site.scene.restore("--to", "latest")
+    assert scenario.truth(site.target) == scenario.truth(site.primary)
+    variable = "@@gtid_slave_pos" if replicas.is_mariadb(site.target) else "@@gtid_executed"
+    own = "@@gtid_binlog_pos" if replicas.is_mariadb(site.target) else "@@gtid_executed"
+    assert scenario.rows(site.target, f"SELECT {variable}") == scenario.rows(site.primary, f"SELECT {own}")
