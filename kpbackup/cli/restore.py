@@ -154,7 +154,7 @@ def _restore(
     warnings: list[str] = []
     with _progress(room) as report:
         request = replace(
-            _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
+            recovery_request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
             skip_gtids=skip_gtids, selection=selection or Selection(), rename=rename,
         )
         if resume is not None:
@@ -209,7 +209,7 @@ def _confirmed(names: Sequence[str]) -> tuple[Step, ...]:
         raise errors.UsageError(f"--confirm: {exc}", hint=f"steps are {', '.join(Step)}") from exc
 
 
-def _request(
+def recovery_request(
     room: context.Context,
     target: Target,
     overwrite: tuple[str, ...],
