@@ -247,6 +247,7 @@ def recovery_request(
         progress=report,
         warn=warn,
         environment=opening.environment(settings),
+        files_directory=str(recovery.deploy.files_directory or ""),
         verification=opening.verification(settings),
         objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )

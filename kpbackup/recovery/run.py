@@ -21,6 +21,7 @@ from kpbackup.recovery import (
     deploy,
     drivers,
     environment,
+    files,
     planning,
     prepare,
     proof,
@@ -32,6 +33,7 @@ from kpbackup.recovery import (
 from kpbackup.recovery.journal import Entry, Journal
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import Driver, Objectives, RecoveryRequest, Step
+from kpbackup.repository import applications
 
 DEFAULT_DRIVERS = {
     Step.PREPARE: Driver("none"),
@@ -184,9 +186,22 @@ def _tables(journal: Journal) -> str:
 
 
 def _deploy(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
-    if not request.driven_by_kubernetes(Step.DEPLOY) or plan.application is None:
-        return {}
-    return deploy.run(request, plan.application, journal.run)
+    figures = _restore_files(plan, request) if request.files_directory else {}
+    if request.driven_by_kubernetes(Step.DEPLOY) and plan.application is not None:
+        figures |= deploy.run(request, plan.application, journal.run)
+    return figures
+
+
+def _restore_files(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    """The files of the bundle, before the application that reads them is started."""
+    in_force = applications.in_force(applications.all_manifests(request.repository), plan.recovered_to)
+    found = plan.application.manifest if plan.application else in_force
+    if found is None:
+        raise errors.StepFailed(
+            "recovery.deploy.files_directory is set, and the repository holds no application bundle",
+            hint="unset it, or set `application` where backups are made",
+        )
+    return files.restore(request, found, request.files_directory)
 
 
 def _switch(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
