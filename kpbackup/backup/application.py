@@ -3,7 +3,8 @@
 Found by the release's label, by what Helm's record rendered, and by what those objects refer to: a Secret that nobody named
 but a pod mounts is part of it. Generated service account tokens and Helm's records of older revisions are not.
 
-Limits: one namespace; volumes are not in it. A crash leaves at most a key object that nothing names.
+Limits: one namespace; of volumes what is mounted here and named (`files.py`). A crash leaves at most a key object and packs that
+nothing names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kpbackup import errors
+from kpbackup.backup import files
 from kpbackup.kubernetes import client, helm, objects, release
 from kpbackup.kubernetes.kinds import (
     AUTOSCALER,
@@ -54,8 +56,8 @@ _RESTLESS = (
 class ApplicationRequest:
     """What to keep. `release` is a Helm release, or '' for an application of plain manifests found by `selector`.
 
-    `secrets` and `config_maps` are kept beside what is found. `endpoint` is the database whose schema goes with it; `turn` is
-    held while it is asked.
+    `secrets` and `config_maps` are kept beside what is found, `files` are folders of this machine. `endpoint` is the database
+    whose schema goes with it; `turn` is held while it is asked.
     """
 
     access: client.Access
@@ -64,6 +66,7 @@ class ApplicationRequest:
     selector: str = ""
     secrets: tuple[str, ...] = ()
     config_maps: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     endpoint: server.Endpoint | None = None
     databases: tuple[str, ...] = ()
     turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
@@ -72,21 +75,24 @@ class ApplicationRequest:
 def run_application(
     repository: Repository, request: ApplicationRequest, *, unless_unchanged: bool = False
 ) -> manifest.ApplicationManifest | None:
-    """Stores a bundle and returns its manifest; None when `unless_unchanged` and the newest one says the same.
+    """Stores a bundle and returns its manifest; None when `unless_unchanged` and the newest one says the same. Files are read
+    each time but with `unless_unchanged`: then the bundle names those of the one before.
 
     Raises:
         ClusterError, PrivilegeMissing, ServerUnreachable, StorageError, IntegrityError.
     """
     with client.connect(request.access) as cluster:
         bundle = collect(cluster, request, datetime.now(UTC))
-    if unless_unchanged:
-        newest = applications.newest(repository)
-        if newest is not None and newest.digest == applications.digest(repository, bundle):
-            return None
+    newest = applications.newest(repository) if unless_unchanged else None
+    if newest is not None and newest.digest == applications.digest(repository, bundle):
+        return None
     if request.endpoint is not None:
         with request.turn:
             bundle = _with_schema(bundle, request.endpoint, request.databases)
-    return applications.store(repository, bundle, request.recipients)
+    kept = newest.files if newest is not None else None
+    if request.files and kept is None:
+        kept = files.store(repository, request.files, request.recipients, datetime.now(UTC))
+    return applications.store(repository, bundle, request.recipients, kept if request.files else None)
 
 
 def collect(cluster: client.Cluster, request: ApplicationRequest, now: datetime) -> Bundle:

@@ -16,6 +16,7 @@ from kpbackup.cli import context, render
 from kpbackup.service import head_file, opening, progress
 
 if TYPE_CHECKING:
+    from kpbackup.model.manifest import FileSet
     from kpbackup.repository.binding import Repository
 
 
@@ -99,14 +100,32 @@ def application(ctx: typer.Context, json: context.JsonOption = False) -> None:
     made = run_application(repository, request)
     assert made is not None
     room.printer.show(
-        {"bundle": made.name, "taken_at": made.taken_at, "objects": made.objects, "stored_bytes": made.payload.bytes},
+        {
+            "bundle": made.name, "taken_at": made.taken_at, "objects": made.objects, "stored_bytes": made.payload.bytes,
+            "files": _files_document(made.files),
+        },
         render.Fields(
             [
                 ("bundle", made.name), ("taken at", made.taken_at), ("holds", f"{made.objects} objects"),
-                ("stored", quantities.format_size(made.payload.bytes)),
+                ("stored", quantities.format_size(made.payload.bytes)), ("files", _files_text(made.files)),
             ]
         ),
     )
+
+
+def _files_document(found: FileSet | None) -> dict[str, int] | None:
+    """What a bundle holds of files outside the database."""
+    if found is None:
+        return None
+    stored = sum(pack.bytes for pack in found.objects)
+    return {"count": found.count, "bytes": found.bytes, "stored_bytes": stored, "warnings": found.warnings}
+
+
+def _files_text(found: FileSet | None) -> str | None:
+    if found is None:
+        return None
+    moved = f"; {found.warnings} moved while they were read, or are neither files nor links" if found.warnings else ""
+    return f"{found.count}, {quantities.format_size(found.bytes)}{moved}"
 
 
 def _application(room: context.Context, repository: Repository, backup_set: str) -> str | None:

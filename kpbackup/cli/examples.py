@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "restore deploy": ("kpbackup restore deploy --resume RUN",),
     "restore verify": ("kpbackup restore verify --resume RUN",),
     "restore switch": ("kpbackup restore switch --resume RUN",),
+    "restore revert": ("kpbackup restore revert --resume RUN",),
     "drill": ("kpbackup drill", "kpbackup drill --to latest"),
     "drill failover": ("kpbackup drill failover",),
     "recoveries": ("kpbackup recoveries", "kpbackup recoveries RUN"),

@@ -162,7 +162,7 @@ def _restore(
     warnings: list[str] = []
     with _progress(room) as report:
         request = replace(
-            _request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
+            recovery_request(room, wanted or Target(latest=True), overwrite, replace_users, report, warnings),
             skip_gtids=skip_gtids, selection=selection or Selection(), rename=rename,
         )
         if not one_phase:
@@ -221,7 +221,7 @@ def _confirmed(names: Sequence[str]) -> tuple[Step, ...]:
         raise errors.UsageError(f"--confirm: {exc}", hint=f"steps are {', '.join(Step)}") from exc
 
 
-def _request(
+def recovery_request(
     room: context.Context,
     target: Target,
     overwrite: tuple[str, ...],
@@ -259,6 +259,7 @@ def _request(
         progress=report,
         warn=warn,
         environment=opening.environment(settings),
+        files_directory=str(recovery.deploy.files_directory or ""),
         verification=opening.verification(settings),
         objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )

@@ -52,6 +52,7 @@ VERBS: dict[str, Verb] = {
     "restore deploy": Verb("kpbackup.cli.restore", "deploy", "Step 3 of a run alone."),
     "restore verify": Verb("kpbackup.cli.restore", "verify", "Step 4 of a run alone."),
     "restore switch": Verb("kpbackup.cli.restore", "switch", "Step 5 of a run alone."),
+    "restore revert": Verb("kpbackup.cli.revert", "revert", "Take a finished switch back, byte for byte."),
     "drill": Verb("kpbackup.cli.drill", "drill", "Restore a random point on a scratch server, verify it, record the result."),
     "drill failover": Verb("kpbackup.cli.drill", "failover", "Prove that the archive went on across the last change of primary."),
     "forecast": Verb("kpbackup.cli.forecast", "forecast", "Tell growth, until when the RTO holds, and the cost."),

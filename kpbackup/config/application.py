@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from typing import Self
 
 import pydantic
@@ -35,6 +37,19 @@ class ApplicationSettings(Group):
 
     config_maps: tuple[values.Text, ...] = ()
     """Further ConfigMaps by name; the same holds."""
+
+    files: tuple[values.Path, ...] = ()
+    """Folders with files of the application outside its database, such as recordings, as they are mounted where backups are made
+    (read-only will do). All below them is kept with every full backup and by `kpbackup backup application`."""
+
+    @pydantic.model_validator(mode="after")
+    def _folders_apart(self) -> Self:
+        names = sorted(f"{os.path.normpath(path)}/" for path in self.files)
+        if any(not name.startswith("/") for name in names):
+            raise ValueError("files must be absolute paths of folders")
+        if any(after.startswith(before) for before, after in itertools.pairwise(names)):
+            raise ValueError("files names a folder twice, or one inside another")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _something_to_find(self) -> Self:

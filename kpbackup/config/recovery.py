@@ -97,6 +97,10 @@ class DeploySettings(StepSettings):
     """YAML file of values laid over those of the bundle, such as another database host. It may hold secrets: keep it
     readable for its owner alone."""
 
+    files_directory: values.Path | None = None
+    """Folder below which the bundle's files (`application.files`) are put before the application starts, each under the path it
+    had: of /data/recordings in FOLDER/data/recordings. Unset: they are not restored."""
+
 
 class SqlCheck(Group):
     """One question to the restored database and its right answer."""

@@ -15,7 +15,8 @@ from kpbackup.model.coordinates import Coordinates
 
 FORMAT_VERSION = 1
 SELECTION = "selection"  # the set holds a part of the source: its inventory says which
-KNOWN_FEATURES: frozenset[str] = frozenset({SELECTION})
+FILES = "files"  # the bundle has files outside the database: data objects that only its manifest names
+KNOWN_FEATURES: frozenset[str] = frozenset({SELECTION, FILES})
 
 TimelineId = NewType("TimelineId", str)
 ObjectKey = NewType("ObjectKey", str)
@@ -352,6 +353,21 @@ class CanaryProof:
 
 
 @dataclass(frozen=True)
+class FileSet:
+    """Files of the application outside its database, as they were at `taken_at`: packs, and how much is in them.
+
+    `count` are files and links, `bytes` their content, `warnings` those that moved while they were read, or could not be kept.
+    """
+
+    taken_at: datetime
+    sealing: Sealing
+    objects: tuple[StoredObject, ...]
+    count: int
+    bytes: int
+    warnings: int = 0
+
+
+@dataclass(frozen=True)
 class ApplicationManifest:
     """The application beside the database, as it was at `taken_at`; the sealed bundle follows in the same object.
 
@@ -364,6 +380,7 @@ class ApplicationManifest:
     payload: Payload
     digest: str
     objects: int
+    files: FileSet | None = None
 
     @property
     def name(self) -> str:

@@ -7,8 +7,6 @@ measured RTO is the time from 'planned' to the end of the last step before the s
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +17,25 @@ from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model.selection import Selection
 from kpbackup.mysql.tiering import Tiers
-from kpbackup.pipeline import encrypt
-from kpbackup.recovery import database, deploy, drivers, environment, planning, prepare, proof, second, switch, verify
+from kpbackup.recovery import (
+    database,
+    deploy,
+    drivers,
+    environment,
+    files,
+    planning,
+    prepare,
+    proof,
+    reverting,
+    sealed_fields,
+    second,
+    switch,
+    verify,
+)
 from kpbackup.recovery.journal import Entry, Journal
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import Driver, Objectives, RecoveryRequest, Step
+from kpbackup.repository import applications
 
 DEFAULT_DRIVERS = {
     Step.PREPARE: Driver("none"),
@@ -66,7 +78,7 @@ def begin(
             "into": request.endpoint.name,
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
-            "overwrite": _sealed(list(plan.target.overwritten), request),
+            "overwrite": sealed_fields.seal(list(plan.target.overwritten), request.identities),
             **({"selection": _sealed_selection(request)} if request.is_partial else {}),
             "replace_users": "yes" if request.replace_users else "no",
             "skip": ",".join(one.gtid for one in plan.skipped),
@@ -85,13 +97,14 @@ def _promised(request: RecoveryRequest) -> dict[str, object]:
 
 def _sealed_selection(request: RecoveryRequest) -> str:
     chosen = {"only": list(request.selection.only), "exclude": list(request.selection.exclude)}
-    return _sealed({**chosen, "rename": [list(pair) for pair in request.rename], "into": request.into}, request)
+    fields = {**chosen, "rename": [list(pair) for pair in request.rename], "into": request.into}
+    return sealed_fields.seal(fields, request.identities)
 
 
 def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest:
     if "selection" not in planned.fields:
         return request
-    found = _unsealed(planned.fields["selection"], request)
+    found = sealed_fields.unseal(planned.fields["selection"], request.identities)
     if not found:
         raise errors.UsageError("what this recovery was to choose cannot be read", hint="start a new restore")
     selection = Selection(tuple(found["only"]), tuple(found["exclude"]))
@@ -100,33 +113,16 @@ def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest
 
 
 def _sealed_tiers(tiers: Tiers, request: RecoveryRequest) -> str:
-    return _sealed({"second": list(tiers.second), "room": tiers.room}, request)
+    return sealed_fields.seal({"second": list(tiers.second), "room": tiers.room}, request.identities)
 
 
 def _tiers(planned: Entry, request: RecoveryRequest) -> Tiers:
     if "tiers" not in planned.fields:
         return Tiers()
-    found = _unsealed(planned.fields["tiers"], request)
+    found = sealed_fields.unseal(planned.fields["tiers"], request.identities)
     if not found:
         raise errors.UsageError("the tiers of this recovery cannot be read", hint="start a new restore")
     return Tiers(tuple(found["second"]), int(found["room"]))
-
-
-def _sealed(value: object, request: RecoveryRequest) -> str:
-    """Names and values for the journal, which lies in the plain part of the repository: only the identity opens them."""
-    owners = [identity.recipient for identity in request.identities if isinstance(identity, encrypt.Identity)]
-    if not value or not owners:
-        return ""
-    encryptor = encrypt.Encryptor([owner for owner in owners if type(owner) is type(owners[0])])  # kinds do not mix
-    return base64.b64encode(encryptor.encrypt(canonical.dumps(value)) + encryptor.flush()).decode()
-
-
-def _unsealed(text: str, request: RecoveryRequest) -> Any:
-    """What `_sealed` was given; None for ''."""
-    if not text:
-        return None
-    decryptor = encrypt.Decryptor(request.identities)
-    return json.loads(decryptor.decrypt(base64.b64decode(text)) + decryptor.finish())
 
 
 def carry_out(
@@ -171,7 +167,8 @@ def _second_tier(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest)
     journal.write("second_started")
     started = time.monotonic()
     try:
-        figures = second.run(plan, request, journal, _unsealed(ready.fields["starts"], request))
+        starts = sealed_fields.unseal(ready.fields["starts"], request.identities)
+        figures = second.run(plan, request, journal, starts)
     except errors.KpbackupError as exc:
         journal.write("second_failed", {"error": type(exc).__name__, "exit_code": exc.exit_code})
         raise
@@ -187,7 +184,8 @@ def _database(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) ->
     figures |= _proved(journal, request)
     if plan.second is not None and journal.last("essential_ready") is None:
         took = (datetime.now(UTC) - journal.entries[0].at).total_seconds()
-        journal.write("essential_ready", {"essential_rto_s": f"{took:.3f}", "starts": _sealed(dict(plan.second_starts), request)})
+        starts = sealed_fields.seal(dict(plan.second_starts), request.identities)
+        journal.write("essential_ready", {"essential_rto_s": f"{took:.3f}", "starts": starts})
     return figures
 
 
@@ -214,7 +212,7 @@ def _work(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest, step: 
         Step.PREPARE: lambda: _prepare(journal, plan, request),
         Step.DATABASE: lambda: _database(journal, plan, request),
         Step.DEPLOY: lambda: _deploy(journal, plan, request),
-        Step.VERIFY: lambda: verify.run(plan, request, _unsealed(_tables(journal), request)),
+        Step.VERIFY: lambda: verify.run(plan, request, sealed_fields.unseal(_tables(journal), request.identities)),
         Step.SWITCH: lambda: _switch(journal, plan, request),
     }
     return work[step]()
@@ -235,7 +233,8 @@ def _proved(journal: Journal, request: RecoveryRequest) -> dict[str, str]:
     """Sums over the restored tables, sealed into the journal: step 4 compares with them."""
     volatile = request.verification.profile.tables.volatile_columns if request.verification else {}
     sums = proof.take(request.endpoint, volatile)
-    journal.write("proved", {"tables": _sealed({name: codec.encode(one) for name, one in sums.items()}, request)})
+    encoded = {name: codec.encode(one) for name, one in sums.items()}
+    journal.write("proved", {"tables": sealed_fields.seal(encoded, request.identities)})
     return {"tables_proved": str(len(sums))}
 
 
@@ -245,21 +244,37 @@ def _tables(journal: Journal) -> str:
 
 
 def _deploy(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
-    if not request.driven_by_kubernetes(Step.DEPLOY) or plan.application is None:
-        return {}
-    return deploy.run(request, plan.application, journal.run)
+    figures = _restore_files(plan, request) if request.files_directory else {}
+    if request.driven_by_kubernetes(Step.DEPLOY) and plan.application is not None:
+        figures |= deploy.run(request, plan.application, journal.run)
+    return figures
+
+
+def _restore_files(plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    """The files of the bundle, before the application that reads them is started."""
+    in_force = applications.in_force(applications.all_manifests(request.repository), plan.recovered_to)
+    found = plan.application.manifest if plan.application else in_force
+    if found is None:
+        raise errors.StepFailed(
+            "recovery.deploy.files_directory is set, and the repository holds no application bundle",
+            hint="unset it, or set `application` where backups are made",
+        )
+    return files.restore(request, found, request.files_directory)
 
 
 def _switch(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
     if not request.driven_by_kubernetes(Step.SWITCH) or plan.application is None:
         return {}
-    recorded = journal.last("switch_recorded")
-    before = _unsealed(recorded.fields["before"], request) if recorded is not None else None
+    recorded = reverting.record_in(journal)
+    before = sealed_fields.unseal(recorded.fields["before"], request.identities) if recorded is not None else None
 
     def keep(found: dict[str, Any]) -> None:
-        journal.write("switch_recorded", {"before": _sealed(found, request)})
+        journal.write(reverting.RECORDED, {"before": sealed_fields.seal(found, request.identities)})
 
-    return switch.run(request, plan.application, journal.run, before, keep, lambda: verify.public_problem(request))
+    def left(found: dict[str, Any]) -> None:
+        journal.write(reverting.SWITCHED, {"replaced": sealed_fields.seal(found, request.identities)})
+
+    return switch.run(request, plan.application, journal.run, before, keep, left, lambda: verify.public_problem(request))
 
 
 def _driver(request: RecoveryRequest, step: Step) -> Driver:
@@ -294,6 +309,8 @@ def _is_finished(journal: Journal, step: Step) -> bool:
         name = entry.fields.get("step")
         if name == step:
             return entry.event == "step_finished"
+        if step is Step.SWITCH and entry.event == reverting.EVENT:
+            return False
         if step is Step.VERIFY and name in (Step.PREPARE, Step.DATABASE, Step.DEPLOY):
             return False
     return False
@@ -371,7 +388,7 @@ def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryReque
         )
     return replace(
         _with_selection(planned, request),
-        overwrite=tuple(_unsealed(planned.fields["overwrite"], request) or ()),
+        overwrite=tuple(sealed_fields.unseal(planned.fields["overwrite"], request.identities) or ()),
         replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
         skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
         tiers=_tiers(planned, request),

@@ -122,6 +122,7 @@ class RecoveryRequest:
     environment: Environment | None = None
     verification: Verification | None = None
     objectives: Objectives | None = None
+    files_directory: str = ""  # where step 3 puts the bundle's files; '': nowhere
 
     @property
     def is_partial(self) -> bool:

@@ -29,8 +29,13 @@ POLL_S = 0.5
 def record(cluster: client.Cluster, environment: Environment) -> Object:
     """What the switch will replace."""
     kind, name = _switched(environment)
+    return {"kind": kind, "name": name, "before": spec_of(cluster, kind, name)}
+
+
+def spec_of(cluster: client.Cluster, kind: str, name: str) -> Object | None:
+    """What the Service or Ingress is now, None when it is not there."""
     found = cluster.find(SERVICE if kind == SERVICE.name else INGRESS, name)
-    return {"kind": kind, "name": name, "before": found["spec"] if found is not None else None}
+    return found["spec"] if found is not None else None
 
 
 def _switched(environment: Environment) -> tuple[str, str]:
@@ -39,11 +44,11 @@ def _switched(environment: Environment) -> tuple[str, str]:
 
 
 def run(
-    request: RecoveryRequest, planned: ApplicationPlan, name: str, before: Object | None, keep: Keep,
+    request: RecoveryRequest, planned: ApplicationPlan, name: str, before: Object | None, keep: Keep, left: Keep,
     probe: Callable[[], str],
 ) -> dict[str, str]:
-    """Switches and probes. `before` is what an interrupted try recorded; `keep` writes a new record down. `probe` says what
-    is wrong with the public address, '' when it answers as it must.
+    """Switches and probes. `before` is what an interrupted try recorded; `keep` writes a new record down, `left` what a good
+    switch has made of it. `probe` says what is wrong with the public address, '' when it answers as it must.
 
     Raises:
         StepFailed: the public address does not answer rightly; everything is as it was before.
@@ -55,13 +60,14 @@ def run(
             before = record(cluster, environment)
             keep(before)
         apply(cluster, environment, planned, name)
-        wrong = _probed(probe, request.verification.public_timeout_s)
+        wrong = probed(probe, request.verification.public_timeout_s)
         if wrong:
             revert(cluster, before)
             raise errors.StepFailed(
                 f"the public address does not answer rightly after the switch, which was reverted: {wrong}",
                 hint="users are where they were before; find out why, then resume",
             )
+        left({**before, "after": spec_of(cluster, before["kind"], before["name"])})
     return {"switched": before["kind"], "created": "yes" if before["before"] is None else "no"}
 
 
@@ -120,7 +126,7 @@ def _pointed(spec: Object, planned: ApplicationPlan) -> Object:
     return pointed
 
 
-def _probed(probe: Callable[[], str], timeout_s: float) -> str:
+def probed(probe: Callable[[], str], timeout_s: float) -> str:
     """'' once the probe is content; what was wrong last when the time is up."""
     deadline = time.monotonic() + timeout_s
     while wrong := probe():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,8 @@ from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
 
 LARGEST_BYTES = 64 << 20
+FILES = "application"  # in the place of a timeline in the keys of file packs
+PACK_INVENTORY = ".kpbackup-inventory.jsonl"  # the last member of each pack
 FENCE_TRIES = 5
 
 
@@ -34,8 +37,10 @@ def digest(repository: Repository, bundle: Bundle) -> str:
     return hashlib.sha256(signed).hexdigest()
 
 
-def store(repository: Repository, bundle: Bundle, recipients: Sequence[encrypt.AnyRecipient]) -> manifest.ApplicationManifest:
-    """Seals and stores a bundle, and reads its manifest back.
+def store(
+    repository: Repository, bundle: Bundle, recipients: Sequence[encrypt.AnyRecipient], files: manifest.FileSet | None = None
+) -> manifest.ApplicationManifest:
+    """Seals and stores a bundle, and reads its manifest back. `files` are stored already.
 
     Raises:
         KeyProblem, StorageError, IntegrityError; LeaseHeld when others keep taking the next number.
@@ -48,9 +53,11 @@ def store(repository: Repository, bundle: Bundle, recipients: Sequence[encrypt.A
         listed = _keys(repository)
         seq = _seq(listed[-1]) + 1 if listed else 1
         head = repository.head("application", key=layout.application(seq), created_at=datetime.now(UTC), seq=seq)
+        if files is not None:
+            head = replace(head, requires=(manifest.FILES,))
         made = manifest.ApplicationManifest(
             head=head, taken_at=bundle.taken_at, sealing=sealing, payload=payload, digest=digest(repository, bundle),
-            objects=len(bundle.objects),
+            objects=len(bundle.objects), files=files,
         )
         try:
             repository.create(made, payload=sealed)
@@ -71,6 +78,15 @@ def newest(repository: Repository) -> manifest.ApplicationManifest | None:
 def all_manifests(repository: Repository) -> list[manifest.ApplicationManifest]:
     """Every bundle's manifest, oldest first. Raises IntegrityError when one is damaged."""
     return [repository.read(key, manifest.ApplicationManifest)[0] for key in _keys(repository)]
+
+
+def readable(repository: Repository) -> Iterator[manifest.ApplicationManifest]:
+    """Those manifests that are as they were signed; `problems` tells of the others."""
+    for key in _keys(repository):
+        try:
+            yield repository.read(key, manifest.ApplicationManifest)[0]
+        except (errors.IntegrityError, errors.KeyProblem, errors.ObjectMissing):
+            continue
 
 
 def in_force(manifests: Sequence[manifest.ApplicationManifest], at: datetime) -> manifest.ApplicationManifest | None:
@@ -99,11 +115,18 @@ def read_bundle(repository: Repository, found: manifest.ApplicationManifest, ide
 
 
 def delete(repository: Repository, released: Sequence[manifest.ApplicationManifest]) -> int:
-    """Deletes bundles; the manifest first, so that a crash leaves nothing that looks whole. How many objects went."""
+    """Deletes bundles; the manifest first, so that a crash leaves nothing that looks whole. How many objects went.
+
+    Files that no bundle names any more are data without a manifest: a later prune deletes them.
+    """
     deleted = 0
+    going = {one.head.key for one in released}
+    kept = {one.files.sealing.key_id for one in all_manifests(repository) if one.files and one.head.key not in going}
     held = locks.locked(repository.backend, [one.head.key for one in released], datetime.now(UTC))  # they wait for a later prune
     for one in (one for one in released if one.head.key not in held):
-        for key in (one.head.key, *(info.key for info in repository.backend.list(layout.key_objects(one.sealing.key_id)))):
+        key_ids = [one.sealing.key_id, *([one.files.sealing.key_id] if one.files else [])]
+        objects = [info.key for key in key_ids if key not in kept for info in repository.backend.list(layout.key_objects(key))]
+        for key in (one.head.key, *objects):
             repository.backend.delete(key)
             deleted += 1
     return deleted
@@ -121,6 +144,12 @@ def problems(repository: Repository, identities: Sequence[encrypt.AnyIdentity]) 
                 read_bundle(repository, found, identities)
         except (errors.IntegrityError, errors.KeyProblem, errors.ObjectMissing) as exc:
             yield key, exc.message
+
+
+def file_attempts(repository: Repository) -> set[str]:
+    """Prefixes of all packs of files that a bundle names."""
+    found = [one.files.objects for one in all_manifests(repository) if one.files]
+    return {packed.key.rpartition("/")[0] + "/" for objects in found for packed in objects}
 
 
 def _keys(repository: Repository) -> list[str]:

@@ -139,6 +139,11 @@ def _all(repository: Repository, catalog: Catalog, sizes: Mapping[str, int]) -> 
             for stored in (*one.objects, *one.definitions, one.inventory):
                 yield check_archive.of_set(stored, one.name, one.sealing)
         yield from check_archive.audit(repository, history, sizes)
+    packs = {stored.key: (stored, one) for one in applications.readable(repository) if one.files for stored in one.files.objects}
+    for stored, bundle in packs.values():
+        assert bundle.files is not None
+        costs = f"files of application bundle {bundle.name}"
+        yield Item(stored.key, 0, stored.bytes, stored.sha256, costs, (bundle.files.sealing,))
 
 
 def _missing(catalog: Catalog, missing: heads.Missing) -> Problem:

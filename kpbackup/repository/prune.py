@@ -19,7 +19,7 @@ from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan.retention import Policy, PrunePlan, Release
-from kpbackup.repository import canary, layout, released, reports
+from kpbackup.repository import applications, canary, layout, released, reports
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
@@ -98,6 +98,7 @@ def leftovers(repository: Repository, catalog: Catalog, policy: Policy, now: dat
 
 
 def _leftovers(repository: Repository, named: set[str], policy: Policy, now: datetime) -> list[str]:
+    named = named | applications.file_attempts(repository)
     limit = (now - policy.grace_period - LEFT_OVER_AFTER).strftime("%Y%m%dT%H%M%SZ")
     found: list[str] = []
     for timeline in repository.backend.list_prefixes(layout.DATA):

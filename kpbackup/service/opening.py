@@ -197,6 +197,7 @@ def application_request(settings: config.Settings) -> ApplicationRequest | None:
         selector=wanted.selector,
         secrets=wanted.secrets,
         config_maps=wanted.config_maps,
+        files=tuple(map(str, wanted.files)),
         endpoint=source_endpoint(settings) if settings.source is not None else None,
         databases=settings.source.databases if settings.source is not None else (),
     )

@@ -1,6 +1,7 @@
 """kill -9 at seeded moments across the five steps: every run resumes to the same verified end, and nothing is done twice.
 
-A moment is "so many journal entries later, and a little": it falls into every step on a machine of any speed. `make test-kills`
+A moment is "in this step, and a little later", seen in the journal: first in each of the five steps in turn, tried again until
+the kill fell into it on a machine of any speed; then anywhere, at a part of the time that the step took before. `make test-kills`
 kills 50 times, `make test` eight times.
 """
 
@@ -24,8 +25,7 @@ from tests.integration.scenario import Ended
 
 SEED = int(os.environ.get("KPBACKUP_TEST_SEED", "20261127"))
 KILLS = int(os.environ.get("KPBACKUP_TEST_KILLS", "8"))
-MOST_ENTRIES = 4
-PAUSE_S = 1.5
+STEPS = ("prepare", "database", "deploy", "verify", "switch")
 PATIENCE_S = 240.0
 
 
@@ -40,18 +40,35 @@ def journals(stage: Recovered) -> set[Path]:
     return {path for path in (stage.made.repository / "recoveries").rglob("*") if path.is_file()}
 
 
-def last_step(directory: Path) -> str:
-    """The step the newest entry of a run is about, '' for none: read here without kpbackup, which is quicker."""
-    found = re.search(rb'"step":"(\w+)"', max(directory.iterdir()).read_bytes())
-    return found[1].decode() if found else ""
+def place_of(path: Path) -> tuple[str, str]:
+    """(event, step) of an entry, '' for none: read here without kpbackup, which is quicker."""
+    data = path.read_bytes()
+    found = [re.search(rb'"%s":"(\w+)"' % name, data) for name in (b"event", b"step")]
+    event, step = (one[1].decode() if one else "" for one in found)
+    return event, step
 
 
-def killed(stage: Recovered, dice: random.Random, *words: str) -> Ended:
-    """kpbackup, killed a little after it wrote a few entries; or its end if it was quicker."""
-    before, entries, pause_s = len(journals(stage)), dice.randint(1, MOST_ENTRIES), dice.random() * PAUSE_S
+def step_under_way(directory: Path) -> str:
+    """The step a run is in, '' between two."""
+    for path in sorted(directory.iterdir(), reverse=True):
+        event, step = place_of(path)
+        if step:
+            return step if event == "step_started" else ""
+    return ""
+
+
+def unfinished(directory: Path) -> list[str]:
+    """The steps a run has still to do."""
+    done = {step for event, step in map(place_of, directory.iterdir()) if event == "step_finished"}
+    return [step for step in STEPS if step not in done]
+
+
+def killed(stage: Recovered, aim: str, pause_s: float, *words: str) -> Ended:
+    """kpbackup, killed so long after it began the step `aim`; or its end if that came first."""
+    before = journals(stage)
     process = stage.scene.start(*words)
     deadline = time.monotonic() + PATIENCE_S
-    while process.poll() is None and len(journals(stage)) < before + entries:
+    while process.poll() is None and not any(place_of(path) == ("step_started", aim) for path in journals(stage) - before):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     try:
@@ -62,11 +79,11 @@ def killed(stage: Recovered, dice: random.Random, *words: str) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def judge(stage: Recovered, run: str) -> None:
-    """The end is the same whatever was killed: nothing is missing, nothing is there twice."""
+def judge(stage: Recovered, run: str) -> dict[str, float]:
+    """The end is the same whatever was killed: nothing is missing, nothing is there twice. Returns the seconds of each step."""
     entries = stage.scene.ok("recoveries", run)["entries"]
     finished = [one["fields"]["step"] for one in entries if one["event"] == "step_finished"]
-    assert finished == ["prepare", "database", "deploy", "verify", "switch"]
+    assert finished == list(STEPS)
     assert [one["event"] for one in entries].count("planned") == 1
     assert entries[-1]["fields"]["recovered"] == "yes"
     truth, there = scenario.truth(stage.source), scenario.truth(stage.target)
@@ -87,25 +104,33 @@ def judge(stage: Recovered, run: str) -> None:
         assert stage.cluster.get("Secret", NAME, name)["data"] == stage.origin.get("Secret", NAME, name)["data"]
     assert stage.cluster.get("Ingress", NAME, NAME)["spec"] == stage.origin.get("Ingress", NAME, NAME)["spec"]
     assert scenario.databases(stage.target) == [NAME]
+    return {one["fields"]["step"]: float(one["fields"]["seconds"]) for one in entries if one["event"] == "step_finished"}
 
 
 @pytest.mark.slow
 def test_every_run_resumes_to_the_same_verified_end(stage: Recovered) -> None:
-    dice, left = random.Random(SEED), KILLS
-    steps: list[str] = []
-    while left:
+    dice, left, aims = random.Random(SEED), KILLS, list(STEPS)
+    hit: list[str] = []
+    took_s = dict.fromkeys(STEPS, 1.0)
+    while left > 0 or aims:
         stage.clear()
         before = {path.parent for path in journals(stage)}
         words: tuple[str, ...] = ("restore", "--to", "latest", "--yes")
+        to_do = list(STEPS)
         while True:
-            ended = killed(stage, dice, *words) if left else stage.scene.run(*words)
+            aim = aims[0] if aims else dice.choice(to_do or STEPS)
+            pause_s = 0.0 if aims else dice.random() * took_s[aim]
+            ended = killed(stage, aim, pause_s, *words) if left > 0 or aims else stage.scene.run(*words)
             assert ended.code in (0, -signal.SIGKILL), ended.err
             if ended.code == 0:
                 break
             left -= 1
+            assert left > -2 * KILLS, f"no kill falls into {aims}"
             (directory,) = {path.parent for path in journals(stage)} - before
-            run = directory.name
-            steps.append(last_step(directory))
-            words = ("restore", "--resume", run)
-        judge(stage, run)
-    print(f"killed in {', '.join(steps)}")
+            hit.append(step_under_way(directory))
+            aims = [one for one in aims if one != hit[-1]]
+            words, to_do = ("restore", "--resume", directory.name), unfinished(directory)
+        (directory,) = {path.parent for path in journals(stage)} - before
+        took_s = judge(stage, directory.name)
+    assert set(hit) >= set(STEPS)
+    print("killed in", ", ".join(f"{step or 'between two steps'} ({hit.count(step)})" for step in sorted(set(hit))))

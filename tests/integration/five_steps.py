@@ -46,6 +46,15 @@ class Recovered:
     service: network.Proxy
     ingress: network.Proxy
 
+    @property
+    def recordings(self) -> Path:
+        """A folder of the application's that is in the bundle."""
+        return Path(self.made.settings["application"]["files"][0])
+
+    @property
+    def restored_files(self) -> Path:
+        return Path(self.settings()["deploy"]["files_directory"])
+
     def clear(self) -> None:
         """An empty cluster and an empty server again."""
         for namespace in ("kubepolaris", "elsewhere"):
@@ -80,7 +89,13 @@ def backed_up(directory: Path, source: Server) -> Iterator[tuple[Scene, Cluster]
             config = str(cluster.write_kubeconfig(directory / "kubeconfig-source"))
             deployed.install(cluster, config)
             scene = Scene(directory / "scene", source=source)
-            scene.settings["application"] = {"kubeconfig": config, "namespace": NAME, "release": NAME}
+            recordings = directory / "recordings"
+            for name in ("1/shell.cast", "2/shell.cast"):
+                (recordings / name).parent.mkdir(parents=True)
+                (recordings / name).write_text(f"{MARKER} {name}\n" * 1000)
+            scene.settings["application"] = {
+                "kubeconfig": config, "namespace": NAME, "release": NAME, "files": [str(recordings)],
+            }
             scene.ok("init", "--keys", str(scene.keys))
             scene.ok("backup", "full")
             for number in range(20):
@@ -111,7 +126,7 @@ def recovering(directory: Path, made: Scene, origin: Cluster, source: Server, ta
                 "kubeconfig": str(cluster.write_kubeconfig(directory / "kubeconfig-target")), "ready_timeout": "30s",
             },
             "prepare": {"driver": "kubernetes", "database": "kubepolaris-mysql"},
-            "deploy": {"driver": "kubernetes"},
+            "deploy": {"driver": "kubernetes", "files_directory": str(directory / "files")},
             "verify": {"profile": "kubepolaris", "url": inside.url, "user": USER, "password_file": str(password)},
             "switch": {"driver": "kubernetes", "ingress": NAME, "public_url": public.url, "public_timeout": "5s"},
         }

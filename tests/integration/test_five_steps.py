@@ -87,6 +87,10 @@ def test_from_an_empty_cluster_to_users_who_are_served(empty: Recovered) -> None
     made, kept = (cluster.get("Ingress", NAME, NAME) for cluster in (empty.cluster, empty.origin))
     assert made["spec"] == kept["spec"]
     assert ANNOTATIONS.items() <= made["metadata"]["annotations"].items()
+    kept = {path.relative_to("/"): path.read_bytes() for path in empty.recordings.rglob("*") if path.is_file()}
+    restored = empty.restored_files
+    assert kept == {path.relative_to(restored): path.read_bytes() for path in restored.rglob("*") if path.is_file()}
+    assert len(kept) == 2
     journal = b"".join(path.read_bytes() for path in (empty.made.repository / "recoveries").rglob("*") if path.is_file())
     assert all(text not in journal for text in (MARKER.encode(), base64.b64encode(MARKER.encode())[:16]))
 
@@ -157,6 +161,8 @@ def test_a_switch_changes_the_back_ends_and_nothing_else(beside: Recovered) -> N
         names = [path["backend"]["service"]["name"] for path in after["spec"]["rules"][0]["http"]["paths"]]
         assert names == ["kubepolaris-new-frontend", "kubepolaris-new-backend"]
         assert log_in(beside.ingress.url)["token"]
+        _is_taken_back_and_made_again(beside, run, before)
+        assert cluster.get("Ingress", NAME, NAME)["spec"] == after["spec"]
         # by a Service: its selector, and nothing else of it
         service = cluster.get("Service", NAME, "public")
         recovery["switch"] |= {"ingress": "", "service": "public", "public_url": "http://127.0.0.1:9", "public_timeout": "1s"}
@@ -168,6 +174,35 @@ def test_a_switch_changes_the_back_ends_and_nothing_else(beside: Recovered) -> N
         assert beside.scene.ok("restore", "switch", "--resume", run)["recovered"]
         selector = cluster.get("Service", NAME, "public")["spec"]["selector"]
         assert selector == {**service["spec"]["selector"], "app.kubernetes.io/instance": "kubepolaris-new"}
+        _is_taken_back(beside, run, service)
+
+
+def _is_taken_back_and_made_again(beside: Recovered, run: str, before: dict[str, Any]) -> None:
+    """Nobody is behind what was there before: that is said."""
+    beside.settings()["switch"]["public_timeout"] = "1s"
+    back = beside.scene.ok("restore", "revert", "--resume", run)
+    assert (back["changed"], back["public_address"], back["kind"]) == (True, "wrong", "Ingress")
+    put_back = beside.cluster.get("Ingress", NAME, NAME)
+    assert json.dumps(put_back["spec"]) == json.dumps(before["spec"])
+    assert put_back["metadata"]["annotations"] == before["metadata"]["annotations"]
+    beside.settings()["switch"]["public_timeout"] = "10s"
+    assert beside.scene.ok("restore", "switch", "--resume", run)["recovered"]
+
+
+def _is_taken_back(beside: Recovered, run: str, service: dict[str, Any]) -> None:
+    """Not over what somebody changed since, which is named; then once, and a second time nothing."""
+    change: dict[str, Any] = {"spec": {"ports": [{"port": 8080}]}}
+    beside.cluster.patch("Service", NAME, "public", change)
+    said = beside.scene.refused(26, "restore", "revert", "--resume", run)
+    assert "Service public was changed after the switch, at spec.ports[0].port: putting it back would undo that" in said
+    assert beside.cluster.get("Service", NAME, "public")["spec"]["selector"] != service["spec"]["selector"]
+    beside.cluster.patch("Service", NAME, "public", {"spec": {"ports": service["spec"]["ports"]}})
+    back = beside.scene.ok("restore", "revert", "--resume", run)
+    assert (back["changed"], back["public_address"]) == (True, "right")  # it is the Ingress that users come by here
+    assert beside.cluster.get("Service", NAME, "public")["spec"] == service["spec"]
+    entries = beside.scene.ok("recoveries", run)["entries"]
+    assert not beside.scene.ok("restore", "revert", "--resume", run)["changed"]
+    assert beside.scene.ok("recoveries", run)["entries"] == entries and entries[-1]["event"] == "reverted"
 
 
 MISSING = "the account may not do what the recovery needs"
