@@ -75,7 +75,8 @@ def read_inventory(
     """
     with reading_session(connection, facts):
         names = database_names(connection, databases)
-        tables = _tables(connection, facts, names, selection)
+        notes: list[str] = []
+        tables = _tables(connection, facts, names, selection, notes)
         sequences: list[Definition] = []
         for schema in names if facts.mariadb else ():
             _use(connection, schema)
@@ -89,7 +90,7 @@ def read_inventory(
             sequences=tuple(sequences),
             after_rows=tuple(after_rows),
             accounts=tuple(who),
-            warnings=(*_warnings(connection, tables, after_rows), *warnings),
+            warnings=(*notes, *_warnings(connection, tables, after_rows), *warnings),
         )
 
 
@@ -173,13 +174,13 @@ def reading_session(connection: Connection, facts: ServerFacts) -> Iterator[None
 
 
 def _tables(
-    connection: Connection, facts: ServerFacts, names: list[str], selection: Selection = Selection()
+    connection: Connection, facts: ServerFacts, names: list[str], selection: Selection = Selection(), notes: list[str] | None = None
 ) -> list[Table]:
     engines = schema_tables.transactional_engines(connection)
     found: list[Table] = []
     for schema in names:
         _use(connection, schema)
-        found += schema_tables.read_tables_of(connection, schema, engines, flavour=facts.flavour, selection=selection)
+        found += schema_tables.read_tables_of(connection, schema, engines, flavour=facts.flavour, selection=selection, notes=notes)
     return found
 
 
