@@ -55,8 +55,8 @@ def create(
 ) -> list[str]:
     """Creates the objects in their order; returns warnings (an object left out, a text sent in another character set).
 
-    `hint` says how to go on without an object that cannot be made. Objects that name something not there yet are tried again after the others, as long as that gets any of them done.
-    The session's variables are put back, the database in USE is not.
+    `hint` says how to go on without an object that cannot be made. Objects that name something not there yet are tried again
+    after the others, as long as that gets any of them done. The session's variables are put back, the database in USE is not.
 
     Raises:
         DatabaseError, PrivilegeMissing: kind and name of the object, and the server's reason.

@@ -14,7 +14,7 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model.inventory import Column, Definition, Table
-from kpbackup.model.selection import Selection, leaving_out
+from kpbackup.model.selection import EVERYTHING, Selection, leaving_out
 from kpbackup.mysql import table_text, versioned
 from kpbackup.mysql.quoting import identifier, qualified
 from kpbackup.mysql.server import Connection
@@ -31,8 +31,8 @@ _TABLES = """SELECT table_name, table_type, engine, table_rows, data_length FROM
   WHERE table_schema = %s ORDER BY table_name"""
 _CREATE_OPTIONS = "SELECT create_options FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 _DEFAULTLESS = (  # MariaDB
-    "table {table}: the columns {columns} may be NULL and have no default, as only CREATE ... SELECT from the server's own tables"
-    " makes them; they come back with DEFAULT NULL"
+    "table {table}: the columns {columns} may be NULL and have no default, as CREATE ... SELECT from an"
+    " outer join or from the server's own tables makes them; they come back with DEFAULT NULL"
 )
 _FOUR_BYTES = ("utf8mb4", "utf16", "utf16le", "utf32")
 _SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increment, cycle_count FROM "
@@ -40,7 +40,7 @@ _SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increme
 
 def read_tables_of(
     connection: Connection, schema: str, transactional_engines: frozenset[str], *, flavour: str,
-    selection: Selection = Selection(), notes: list[str] | None = None,
+    selection: Selection = EVERYTHING, notes: list[str] | None = None,
 ) -> list[Table]:
     """The base tables of the database, in the order of their names; without those that `selection` leaves out and that cannot
     be opened. What no statement can make again is added to `notes`.

@@ -44,9 +44,10 @@ def after_creation(create_sql: str) -> tuple[str, ...]:
 
     MySQL has them after ALTER COLUMN ... DROP DEFAULT; a text without a default means DEFAULT NULL to every server.
     """
-    dropped = [f"ALTER {name} DROP DEFAULT" for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
+    names = [name for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
     begin = _TABLE.match(create_sql)
-    return (f"ALTER TABLE {begin['name']} {', '.join(dropped)}",) if dropped and begin else ()
+    dropped = ", ".join(f"ALTER {name} DROP DEFAULT" for name in names)
+    return (f"ALTER TABLE {begin['name']} {dropped}",) if dropped and begin else ()
 
 
 def _without_default(create_sql: str) -> Iterator[tuple[str, str]]:
@@ -58,7 +59,7 @@ def _without_default(create_sql: str) -> Iterator[tuple[str, str]]:
 
 
 def _with_default_null(text: str) -> str:
-    """MariaDB's text with the default that any statement gives: only CREATE ... SELECT from the server's own tables gives none."""
+    """MariaDB's text with the default that any statement gives: only some CREATE ... SELECT give none."""
     names = {name for name, _ in _without_default(text)}
     return "\n".join(_line_with_default_null(line, names) for line in text.split("\n")) if names else text
 

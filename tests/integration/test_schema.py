@@ -306,7 +306,7 @@ def test_no_statement_holds_a_password_in_clear(mariadb_zoo: tuple[Server, Serve
 
 
 def test_columns_without_any_default_are_named(mariadb: Server) -> None:
-    """Only the server's own tables give such columns to a table, and no statement can."""
+    """Only CREATE ... SELECT makes such columns, and no statement that names them can."""
     mariadb.execute("CREATE DATABASE d", "CREATE TABLE d.t AS SELECT engine, 1 AS b FROM information_schema.tables LIMIT 1")
     with mariadb.connect() as connection:
         found = schema.read_inventory(connection, read_facts(connection), databases=("d",))

@@ -258,7 +258,9 @@ def test_one_table_that_cannot_be_loaded_can_be_left_out(mariadb_pair: tuple[Ser
 
 def test_one_table_that_cannot_be_read_can_be_left_out(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
     source, _ = mariadb_pair
-    source.execute("CREATE DATABASE odd", "CREATE TABLE odd.t (id INT PRIMARY KEY)", "CREATE TABLE odd.broken (id INT) ENGINE=MyISAM")
+    source.execute(
+        "CREATE DATABASE odd", "CREATE TABLE odd.t (id INT PRIMARY KEY)", "CREATE TABLE odd.broken (id INT) ENGINE=MyISAM"
+    )
     with source.connect() as connection:
         directory = Path(str(connection.value("SELECT @@datadir")))
     (directory / "odd" / "broken.frm").write_bytes(b"no definition")
