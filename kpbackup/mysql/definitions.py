@@ -47,7 +47,8 @@ def definition_of(table: Table, create_sql: str = "", *, has_rows: bool = False)
         # it takes no row below its counter, and counts by itself
         before, _, after = split_auto_increment(text)
         text = before + after
-    return Definition("table", table.schema, table.name, (text, *table_text.after_creation(text)))
+    statements = (table_text.keeping_order(text), *table_text.after_creation(text))
+    return Definition("table", table.schema, table.name, statements)
 
 
 def create(
