@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pymysql
 from pymysql.charset import charset_by_name
@@ -199,8 +200,9 @@ def _assignments(session: dict[str, str]) -> str:
 def _encoding(charset: str) -> str:
     if charset in (*UTF8, "binary"):  # of the last one servers convert nothing
         return "utf-8"
+    known: Any = charset_by_name(charset)  # None where it knows none
     try:
-        return codecs.lookup(charset_by_name(charset).encoding or "ascii").name
+        return codecs.lookup(known.encoding).name if known else "ascii"
     except LookupError:  # Python does not have every character set of the servers
         return "ascii"
 
