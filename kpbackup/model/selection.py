@@ -50,6 +50,9 @@ class Selection:
         return " ".join(filter(None, parts)) or "everything"
 
 
+EVERYTHING = Selection()
+
+
 @dataclass(frozen=True)
 class Narrowed:
     """What `inner` means of what `outer` means."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pymysql
 from pymysql.charset import charset_by_name
@@ -47,7 +48,8 @@ def definition_of(table: Table, create_sql: str = "", *, has_rows: bool = False)
         # it takes no row below its counter, and counts by itself
         before, _, after = split_auto_increment(text)
         text = before + after
-    return Definition("table", table.schema, table.name, (text, *table_text.after_creation(text)))
+    statements = (table_text.keeping_order(text), *table_text.after_creation(text))
+    return Definition("table", table.schema, table.name, statements)
 
 
 def create(
@@ -55,8 +57,8 @@ def create(
 ) -> list[str]:
     """Creates the objects in their order; returns warnings (an object left out, a text sent in another character set).
 
-    `hint` says how to go on without an object that cannot be made. Objects that name something not there yet are tried again after the others, as long as that gets any of them done.
-    The session's variables are put back, the database in USE is not.
+    `hint` says how to go on without an object that cannot be made. Objects that name something not there yet are tried again
+    after the others, as long as that gets any of them done. The session's variables are put back, the database in USE is not.
 
     Raises:
         DatabaseError, PrivilegeMissing: kind and name of the object, and the server's reason.
@@ -198,8 +200,9 @@ def _assignments(session: dict[str, str]) -> str:
 def _encoding(charset: str) -> str:
     if charset in (*UTF8, "binary"):  # of the last one servers convert nothing
         return "utf-8"
+    known: Any = charset_by_name(charset)  # None where it knows none
     try:
-        return codecs.lookup(charset_by_name(charset).encoding or "ascii").name
+        return codecs.lookup(known.encoding).name if known else "ascii"
     except LookupError:  # Python does not have every character set of the servers
         return "ascii"
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kpbackup import errors
-from kpbackup.mysql import schema
+from kpbackup.mysql import schema, table_text
 
 _NAME = r"`(?:[^`]|``)+`"
 _PART = rf"{_NAME}(?:\(\d+\))?(?: ASC| DESC)?"
@@ -140,6 +140,8 @@ def _reason_to_keep_all(create_sql: str, lines: list[str], end: str, *, referenc
         return "a foreign key needs the indexes"
     if "WITH SYSTEM VERSIONING" in end:
         return "the table keeps its history"
+    if table_text.keeping_order(create_sql) != create_sql:
+        return "its unique keys are in an order that only one statement gives"
     if "`FTS_DOC_ID" in create_sql.upper():
         return "InnoDB takes its FULLTEXT document ids, and the index of that name, only with the table"
     return ""

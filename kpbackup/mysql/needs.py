@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pymysql.charset import charset_by_name
+
 from kpbackup.model.inventory import Definition, Inventory
 from kpbackup.model.selection import leaving_out
 from kpbackup.mysql.facts import ServerFacts
@@ -122,7 +124,7 @@ def _characters(inventory: Inventory, offer: Offer) -> list[Finding]:
         missing: dict[str, list[str]] = {}
         for (schema, name), content in texts.items():
             for word in set(pattern.findall(content)):
-                if word.lower() not in offered:
+                if _full_name(word) not in offered and _is_charset(word.partition("_")[0]):
                     missing.setdefault(word, []).append(f"{schema}.{name}" if name else schema)
         found += [
             Finding(
@@ -134,6 +136,17 @@ def _characters(inventory: Inventory, offer: Offer) -> list[Finding]:
             for word, objects in sorted(missing.items())
         ]
     return found
+
+
+def _full_name(word: str) -> str:
+    """The name under which servers list a character set or collation; `utf8` is short for utf8mb3 in texts of any age."""
+    name = word.lower()
+    return name.replace("utf8", "utf8mb3", 1) if name == "utf8" or name.startswith("utf8_") else name
+
+
+def _is_charset(word: str) -> bool:
+    """Whether it is one at all: routines speak of other things too (`SET CHARACTER SET DEFAULT`, comments)."""
+    return word.lower() == "uca1400" or charset_by_name(word.lower()) is not None
 
 
 def _routines(inventory: Inventory, offer: Offer) -> list[Finding]:

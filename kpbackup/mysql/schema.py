@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
-from kpbackup.model.selection import Selection
+from kpbackup.model.selection import EVERYTHING, Selection
 from kpbackup.mysql import accounts, schema_objects, schema_tables, table_text
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier, literal
@@ -64,7 +64,7 @@ def read_inventory(
     *,
     databases: tuple[str, ...] = (),
     exclude_accounts: tuple[str, ...] = (),
-    selection: Selection = Selection(),
+    selection: Selection = EVERYTHING,
 ) -> Inventory:
     """All definitions of the named databases (() means all but the system's) and all accounts; no chunks.
 
@@ -75,7 +75,8 @@ def read_inventory(
     """
     with reading_session(connection, facts):
         names = database_names(connection, databases)
-        tables = _tables(connection, facts, names, selection)
+        notes: list[str] = []
+        tables = _tables(connection, facts, names, selection, notes)
         sequences: list[Definition] = []
         for schema in names if facts.mariadb else ():
             _use(connection, schema)
@@ -89,7 +90,7 @@ def read_inventory(
             sequences=tuple(sequences),
             after_rows=tuple(after_rows),
             accounts=tuple(who),
-            warnings=(*_warnings(connection, tables, after_rows), *warnings),
+            warnings=(*notes, *_warnings(connection, tables, after_rows), *warnings),
         )
 
 
@@ -173,13 +174,16 @@ def reading_session(connection: Connection, facts: ServerFacts) -> Iterator[None
 
 
 def _tables(
-    connection: Connection, facts: ServerFacts, names: list[str], selection: Selection = Selection()
+    connection: Connection, facts: ServerFacts, names: list[str], selection: Selection = EVERYTHING,
+    notes: list[str] | None = None,
 ) -> list[Table]:
     engines = schema_tables.transactional_engines(connection)
     found: list[Table] = []
     for schema in names:
         _use(connection, schema)
-        found += schema_tables.read_tables_of(connection, schema, engines, flavour=facts.flavour, selection=selection)
+        found += schema_tables.read_tables_of(
+            connection, schema, engines, flavour=facts.flavour, selection=selection, notes=notes
+        )
     return found
 
 

@@ -141,7 +141,8 @@ def _misread(name: str, charset: str) -> str:
     try:
         if charset == "latin1":  # of MySQL: cp1252, and the bytes that are nothing there as they are
             return "".join(bytes([one]).decode("cp1252" if one not in _NOT_CP1252 else "latin1") for one in data)
-        return data.decode(charset_by_name(charset).encoding or "ascii")
+        known: Any = charset_by_name(charset)  # None where it knows none
+        return data.decode(known.encoding) if known else name
     except (LookupError, UnicodeDecodeError):  # LookupError: a character set that Python does not have
         return name
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model.inventory import Column, Definition, Table
-from kpbackup.model.selection import Selection, leaving_out
+from kpbackup.model.selection import EVERYTHING, Selection, leaving_out
 from kpbackup.mysql import table_text, versioned
 from kpbackup.mysql.quoting import identifier, qualified
 from kpbackup.mysql.server import Connection
@@ -22,30 +22,38 @@ from kpbackup.mysql.server import Connection
 BASE_TYPES = ("BASE TABLE", versioned.VERSIONED)
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
-_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression
+_COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression,
+  is_nullable = 'YES' AND column_default IS NULL
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 _KEYS = """SELECT table_name, column_name FROM information_schema.statistics
   WHERE table_schema = %s AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"""
 _TABLES = """SELECT table_name, table_type, engine, table_rows, data_length FROM information_schema.tables
   WHERE table_schema = %s ORDER BY table_name"""
 _CREATE_OPTIONS = "SELECT create_options FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+_DEFAULTLESS = (  # MariaDB
+    "table {table}: the columns {columns} may be NULL and have no default, as CREATE ... SELECT from an"
+    " outer join or from the server's own tables makes them; they come back with DEFAULT NULL"
+)
 _FOUR_BYTES = ("utf8mb4", "utf16", "utf16le", "utf32")
 _SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increment, cycle_count FROM "
 
 
 def read_tables_of(
     connection: Connection, schema: str, transactional_engines: frozenset[str], *, flavour: str,
-    selection: Selection = Selection(),
+    selection: Selection = EVERYTHING, notes: list[str] | None = None,
 ) -> list[Table]:
     """The base tables of the database, in the order of their names; without those that `selection` leaves out and that cannot
-    be opened.
+    be opened. What no statement can make again is added to `notes`.
 
     Raises:
         DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
     """
     columns: dict[str, list[Column]] = defaultdict(list)
     periods: dict[str, list[tuple[str, str]]] = defaultdict(list)  # (name, data type) of declared row starts and ends
-    for table, name, data_type, column_type, charset, collation, expression in connection.rows(_COLUMNS, (schema,)):
+    defaultless: dict[str, list[str]] = defaultdict(list)
+    for table, name, data_type, column_type, charset, collation, expression, bare in connection.rows(_COLUMNS, (schema,)):
+        if bare and flavour == "mariadb" and not text(expression):
+            defaultless[text(table)].append(text(name))
         if not text(expression):  # neither generated, nor the row start or end of system versioning
             columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
         elif text(expression) in ("ROW START", "ROW END"):
@@ -66,6 +74,8 @@ def read_tables_of(
                 raise
             continue
         period = versioned.period_columns(periods[table]) if text(kind) == versioned.VERSIONED else ()
+        if notes is not None and defaultless[table]:
+            notes.append(_DEFAULTLESS.format(table=f"{schema}.{table}", columns=", ".join(defaultless[table])))
         transactional = text(engine).upper() in transactional_engines
         key, ends = tuple(keys[table]), tuple(column.name for column in period)
         found.append(

@@ -18,6 +18,8 @@ _ESCAPED = re.compile(r"\\(.)|''", re.DOTALL)
 _ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "b": "\b"}
 _QUOTED = r"'(?:[^'\\]|''|\\.)*'"
 _TAKEN_OVER = re.compile(rf"(?P<head>  `(?:[^`]|``)+` \w+(?:\((?:[^()']|{_QUOTED})*\))?) COLLATE (?P<collation>\w+)", re.DOTALL)
+_NOT_NULL = re.compile(rf"({_QUOTED}|`(?:[^`]|``)+`)| NOT NULL", re.DOTALL)
+_NAME = re.compile(r"`(?:[^`]|``)+`")
 _TABLE = re.compile(r"CREATE TABLE (?P<name>`(?:[^`]|``)+`) \(")
 _OF_TABLE = re.compile(r" COLLATE=(\w+)")
 _BINARY_DEFAULT = re.compile(
@@ -44,9 +46,39 @@ def after_creation(create_sql: str) -> tuple[str, ...]:
 
     MySQL has them after ALTER COLUMN ... DROP DEFAULT; a text without a default means DEFAULT NULL to every server.
     """
-    dropped = [f"ALTER {name} DROP DEFAULT" for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
+    names = [name for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
     begin = _TABLE.match(create_sql)
-    return (f"ALTER TABLE {begin['name']} {', '.join(dropped)}",) if dropped and begin else ()
+    dropped = ", ".join(f"ALTER {name} DROP DEFAULT" for name in names)
+    return (f"ALTER TABLE {begin['name']} {dropped}",) if dropped and begin else ()
+
+
+def keeping_order(create_sql: str) -> str:
+    """The text to execute so that unique keys come in the order in which it lists them.
+
+    Servers list a unique key that may hold NULL behind those that may not. What counts is whether they knew it when they read
+    the key: a primary key that came later made its columns NOT NULL without changing the order. So it comes later here too.
+    """
+    begin, _, rest = create_sql.partition("\n")
+    body, mark, end = rest.partition("\n) ")
+    lines = [line.removesuffix(",") for line in body.split("\n")]
+    primary = next((line for line in lines if line.startswith("  PRIMARY KEY (")), "")
+    columns = {found["name"]: line for line in lines if (found := _COLUMN.match(line))}
+    nullable = {name for name, line in columns.items() if " NOT NULL" not in re.sub(_QUOTED, "''", line)}
+    unique = [line for line in lines if line.startswith("  UNIQUE KEY ")]
+    first = next((nth for nth, line in enumerate(unique) if _parts(line) & nullable), len(unique))
+    late = [line for line in unique[first:] if not _parts(line) & nullable]
+    if not late or not mark or not all(_parts(line) & _parts(primary) for line in late):
+        return create_sql
+    lines.remove(primary)
+    lines.insert(lines.index(unique[-1]) + 1, primary)
+    open_ones = {columns[name] for name in _parts(primary) if name in columns}
+    shown = (_NOT_NULL.sub(lambda one: one[1] or "", line) if line in open_ones else line for line in lines)
+    return begin + "\n" + ",\n".join(shown) + mark + end
+
+
+def _parts(key_line: str) -> set[str]:
+    """The quoted names of a key's columns."""
+    return set(_NAME.findall(key_line.partition(" (")[2].partition(" COMMENT ")[0]))
 
 
 def _without_default(create_sql: str) -> Iterator[tuple[str, str]]:
@@ -58,7 +90,7 @@ def _without_default(create_sql: str) -> Iterator[tuple[str, str]]:
 
 
 def _with_default_null(text: str) -> str:
-    """MariaDB's text with the default that any statement gives: only CREATE ... SELECT from the server's own tables gives none."""
+    """MariaDB's text with the default that any statement gives: only some CREATE ... SELECT give none."""
     names = {name for name, _ in _without_default(text)}
     return "\n".join(_line_with_default_null(line, names) for line in text.split("\n")) if names else text
 

@@ -345,11 +345,12 @@ class _Load:
         differences = definitions.compare(expected, actual)
         if differences:
             objects = (*map(definitions.definition_of, self.inventory.tables), *self.inventory.sequences, *wanted)
-            without = way_out.of_differences(differences, objects, self.sources)
+            found_out = way_out.of_differences(differences, objects, self.sources)
+            without = f"; {found_out}" if found_out else ""
             raise errors.RestoreMismatch(
                 f"definitions on {self.request.endpoint.name} differ from set {self.backup_set.name}:"
                 f" {'; '.join(differences[:5])}",
-                hint="; ".join(filter(None, ("compare the servers' versions and settings; the target is not to be used", without))),
+                hint=f"compare the servers' versions and settings; the target is not to be used{without}",
             )
 
 

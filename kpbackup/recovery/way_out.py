@@ -33,7 +33,10 @@ def for_restore(schema: str, name: str) -> str:
 
 
 def of_definition(one: Definition, sources: Mapping[str, str]) -> str:
-    """The hint for an object that cannot be made, '' for what --exclude does not name. `sources`: target's -> source's database."""
+    """The hint for an object that cannot be made, '' for what --exclude does not name.
+
+    `sources` gives the source's name of a database that is renamed.
+    """
     schema = sources.get(one.schema, one.schema)
     if one.kind in ("table", "view", "sequence"):
         return for_restore(schema, one.name)

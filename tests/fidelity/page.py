@@ -38,20 +38,38 @@ def figures(evidence: Mapping[str, Any]) -> str:
     """The text between the markers."""
     total = evidence["total"]
     lines = [
-        "", f"Made at {evidence['made_at']} with {evidence['server']}.", "",
+        "", f"Made until {evidence['made_at']} with {evidence['server']}{_extent(evidence)}.", "",
         "| scripts of | scripts | tables | other objects | wrong by kpbackup | wrong by `mariadb-dump \\| mariadb` |",
         "|---|---|---|---|---|---|",
         *(_row(f"`{suite}`", row) for suite, row in evidence["suites"].items()), _row("**all**", total), "",
         "Where kpbackup stopped, so that all of the batch is missing:", "",
     ]
-    stopped = evidence["stopped"]
-    lines += [f"- {_short(one)}" for one in stopped] or ["- nowhere"]
+    lines += [f"- {_short(one)}" for one in evidence["stopped"]] or ["- nowhere"]
+    lines += ["", "Left out as the error's hint said, and counted as wrong with all that hangs on it:", ""]
+    lines += [f"- {_short(one)}" for one in evidence["left_out"]] or ["- nothing"]
     lines += ["", "Wrong by kpbackup elsewhere:", ""]
-    suites = tuple(f" ({one.partition(':')[0]}," for one in stopped)
-    wrong = {key: what for key, what in evidence["wrong"]["kpbackup"].items() if not any(suite in key for suite in suites)}
+    wrong = {key: what for key, what in evidence["wrong"]["kpbackup"].items() if not _is_explained(key, evidence)}
     lines += [f"- {name}: {_short(found[0])}" for name, found in list(wrong.items())[:_LISTED]] or ["- nothing"]
     lines += [f"- {len(wrong) - _LISTED} more, in the evidence"] if len(wrong) > _LISTED else []
+    lines += ["", "Not judged, because the source or the judge failed:", ""] if evidence["unjudged"] else []
+    lines += [f"- {_short(one)}" for one in evidence["unjudged"]]
     return "\n".join([*lines, "", ""])
+
+
+def _is_explained(key: str, evidence: Mapping[str, Any]) -> bool:
+    """Whether a wrong object, as `kind script: name (suite, batch n)`, lies in a batch that stopped or was left out."""
+    what, _, where = key.rpartition(" (")
+    script, _, name = what.partition(" ")[2].partition(": ")
+    suite = where.partition(", batch ")[0]
+    out = (f"{suite}, {script}: {name}: ", f"{suite}, {script}: the whole database: ")
+    return any(one.startswith(where.rstrip(")") + ": ") for one in evidence["stopped"]) or any(
+        one.startswith(out) for one in evidence["left_out"]
+    )
+
+
+def _extent(evidence: Mapping[str, Any]) -> str:
+    left = evidence["scripts_left"]
+    return f"; of {evidence['total']['scripts'] + left:,} scripts {left:,} were not run" if left else ""
 
 
 def _row(name: str, row: Mapping[str, int]) -> str:

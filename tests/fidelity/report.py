@@ -1,6 +1,6 @@
 """`make fidelity`: MariaDB's own regression scripts through kpbackup and through mariadb-dump, the judge's findings kept.
 
-    python -m tests.fidelity.report [--suites main,suite/json/t] [--parts FOLDER] [--keep]
+    python -m tests.fidelity.report [--suites main,suite/json/t] [--parts FOLDER [--only-parts]] [--keep]
 
 Each script of the corpus fills a database of its own; batches of scripts go from a fresh server into an empty one, once by
 kpbackup (full backup, restore) and once by `mariadb-dump | mariadb`, both told to bring everything. An object is wrong when any
@@ -47,6 +47,8 @@ _DUMP = (
 )
 
 _EXCLUDE = re.compile(r"hint: .*--exclude ('(?:[^']|'\"'\"')*'|\S+)")
+
+_NOT_MADE = re.compile(r"^warning: cannot create ((?:view|trigger) .*?): ", re.MULTILINE)
 
 
 def play(server: Server, database: str, statements: Sequence[str]) -> None:
@@ -115,8 +117,8 @@ def quiet(server: Server) -> int:
 
 def by_kpbackup(
     source: Server, target: Server, databases: Sequence[str], directory: Path, *, exclude: Sequence[str] = ()
-) -> tuple[str, str]:
-    """(why it stopped, what its hint says to leave out), both "" when all went well."""
+) -> tuple[str, str, list[str]]:
+    """(why it stopped, what its hint says to leave out, both "" when all went well; what its warnings say no server can make)."""
     scene = Scene(directory, source=source, target=target)
     scene.settings["source"] |= {"databases": list(databases), "exclude": list(exclude)}
     scene.ok("init", "--keys", str(scene.keys))
@@ -125,19 +127,20 @@ def by_kpbackup(
         if ended.code:
             said = [line for line in ended.err.splitlines() if line.startswith("kpbackup: ") and "--resume" not in line]
             way_out = _EXCLUDE.search(ended.err)
-            return " ".join(said) or "?", shlex.split(way_out[1])[0] if way_out else ""
-    return "", ""
+            return " ".join(said) or "?", shlex.split(way_out[1])[0] if way_out else "", []
+    return "", "", _NOT_MADE.findall(ended.err)
 
 
-def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], str]:
-    """(what is on the target, what had to be left out -> why, why it stopped for good): as a user who follows the hints."""
+def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], str, list[str]]:
+    """(what is on the target, what had to be left out -> why, why it stopped for good, what is broken on the source): as a
+    user who follows the hints."""
     left_out: dict[str, str] = {}
     while True:
         nth = len(left_out)
         with pairs.server(MARIADB_10, top / f"target-{nth}", server_id=82) as target:
-            stopped, way_out = by_kpbackup(source, target, databases, top / f"scene-{nth}", exclude=tuple(left_out))
+            stopped, way_out, broken = by_kpbackup(source, target, databases, top / f"scene-{nth}", exclude=tuple(left_out))
             if not stopped or not way_out or way_out in left_out or nth >= MOST_LEFT_OUT:
-                return judge.read(target.port, accounts=False), left_out, stopped
+                return judge.read(target.port, accounts=False), left_out, stopped, broken
             left_out[way_out] = stopped
 
 
@@ -172,13 +175,13 @@ def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
         expected = judge.read(source.port, accounts=False)
         counts = Counter("table" if kind in ("table", "sequence") else "other" for kind, _, _ in expected)
         found: dict[str, Any] = {
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "suite": suite, "scripts": len(scripts), "unreadable": unreadable, "tables": counts["table"],
-            "others": counts["other"],
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "suite": suite, "scripts": len(scripts),
+            "unreadable": unreadable, "tables": counts["table"], "others": counts["other"],
         }
-        truth, left_out, stopped = with_kpbackup(source, databases, top)
+        truth, left_out, stopped, broken = with_kpbackup(source, databases, top)
         found["kpbackup"] = {
             "stopped": stopped, "left_out": [f"{_place(key, scripts)}: {why}" for key, why in left_out.items()],
-            "wrong": _wrong(expected, truth, scripts),
+            "wrong": _wrong(expected, truth, scripts), "broken": [_broken(one, scripts) for one in broken],
         }
         with pairs.server(MARIADB_10, top / "target-dump", server_id=82) as target:
             by_dump(source, target, databases)
@@ -190,6 +193,13 @@ def _place(pattern: str, scripts: Sequence[Path]) -> str:
     """What was left out, named by the script it comes from."""
     schema, _, name = pattern.partition(".")
     return f"{_script(schema, scripts)}: {name or 'the whole database'}"
+
+
+def _broken(what: str, scripts: Sequence[Path]) -> str:
+    """`view c012.v` as `_wrong` names it."""
+    kind, _, place = what.partition(" ")
+    schema, _, name = place.partition(".")
+    return f"{kind} {_script(schema, scripts)}: {name}"
 
 
 def _script(schema: str, scripts: Sequence[Path]) -> str:
@@ -213,6 +223,7 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, "mariadb-dump": {}}
     stopped: list[str] = []
     left_out: list[str] = []
+    broken: set[str] = set()
     for number, one in enumerate(found, start=1):
         row = suites.setdefault(one["suite"], Counter())
         row.update({name: one[name] for name in ("scripts", "unreadable", "tables", "others")})
@@ -221,9 +232,11 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             row[f"{name} tables"] += page.tables(one[name]["wrong"])
             row[f"{name} others"] += len(one[name]["wrong"]) - page.tables(one[name]["wrong"])
         stopped += [f"{one['suite']}, batch {number}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []
+        broken |= {f"{what} ({one['suite']}, batch {number})" for what in one["kpbackup"].get("broken", ())}
         left_out += [f"{one['suite']}, {what}" for what in one["kpbackup"]["left_out"]]
     total = sum(suites.values(), Counter())
-    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out}
+    listed = sorted(broken & wrong["kpbackup"].keys())
+    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out, "broken": listed}
 
 
 def main() -> int:
@@ -231,6 +244,7 @@ def main() -> int:
     parser.add_argument("--suites", default="", help="only these, separated by commas")
     parser.add_argument("--parts", default="", help="a folder for what each batch gave")
     parser.add_argument("--keep", action="store_true", help="write docs/evidence/fidelity.json and docs/fidelity.md")
+    parser.add_argument("--only-parts", action="store_true", help="run nothing: report what --parts holds")
     options = parser.parse_args()
     home = plugins.package("mariadb-test-data") / "usr/share/mysql/mysql-test"
     suites = options.suites.split(",") if options.suites else corpus.SUITES
@@ -239,6 +253,8 @@ def main() -> int:
         part = Path(options.parts or "") / f"{suite.replace('/', '-')}-{scripts[0].stem}.json"
         if options.parts and part.exists():
             found.append(json.loads(part.read_text(encoding="utf-8")))
+            continue
+        if options.only_parts:
             continue
         began = time.monotonic()
         try:
@@ -253,7 +269,8 @@ def main() -> int:
     evidence = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": f"MariaDB {plugins.version()}",
         "python": platform.python_version(),
-        **summed(found), "unjudged": unjudged,
+        "scripts_left": len(list(corpus.scripts(home))) - sum(one["scripts"] for one in found), **summed(found),
+        "unjudged": unjudged,
     }
     if options.keep:
         page.EVIDENCE.write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

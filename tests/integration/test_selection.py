@@ -235,3 +235,39 @@ def test_a_set_of_a_part(pair: tuple[Server, Server], tmp_path: Path) -> None:
     scene.ok("backup", "incremental")
     said = scene.refused(22, "restore", "database", "--yes", "--to", "latest", "--overwrite", "shop")
     assert "changes shop.orders and also shop.notes" in said
+
+
+def test_one_table_that_cannot_be_loaded_can_be_left_out(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
+    """A NOT NULL geometry that was added later is empty, which no server takes as a value: all else must still come back."""
+    source, target = mariadb_pair
+    source.execute(
+        "CREATE DATABASE odd", "CREATE TABLE odd.`the map` (id INT PRIMARY KEY)", "INSERT INTO odd.`the map` VALUES (1)",
+        "ALTER TABLE odd.`the map` ADD COLUMN place POINT NOT NULL", "CREATE TABLE odd.t (id INT PRIMARY KEY)",
+        "INSERT INTO odd.t VALUES (1), (2)", "CREATE VIEW odd.v AS SELECT id FROM odd.t",
+    )
+    scene = Scene(tmp_path / "scene", source=source, target=target)
+    scene.ok("init", "--keys", str(scene.keys))
+    scene.ok("backup", "full")
+    said = scene.refused(30, "restore", "database", "--to", "latest", "--yes")
+    assert "loading odd.the map" in said and "--exclude 'odd.the map'" in said
+    scene.restore("--to", "latest", "--exclude", "odd.the map", "--overwrite", "odd")
+    with target.connect() as connection:
+        assert connection.rows("SELECT id FROM odd.v ORDER BY id") == [(1,), (2,)]
+        assert connection.rows("SHOW TABLES FROM odd LIKE 'the map'") == []
+
+
+def test_one_table_that_cannot_be_read_can_be_left_out(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
+    source, _ = mariadb_pair
+    source.execute(
+        "CREATE DATABASE odd", "CREATE TABLE odd.t (id INT PRIMARY KEY)", "CREATE TABLE odd.broken (id INT) ENGINE=MyISAM"
+    )
+    with source.connect() as connection:
+        directory = Path(str(connection.value("SELECT @@datadir")))
+    (directory / "odd" / "broken.frm").write_bytes(b"no definition")
+    source.execute("FLUSH TABLES")
+    scene = Scene(tmp_path / "scene", source=source)
+    scene.ok("init", "--keys", str(scene.keys))
+    said = scene.refused(30, "backup", "full")
+    assert "cannot read the definition of table odd.broken" in said and "--exclude odd.broken" in said
+    made = scene.ok("backup", "full", "--exclude", "odd.broken")
+    assert made["tables"] == 1

@@ -13,6 +13,7 @@ from kpbackup.mysql import schema, table_text
         ("  `a` int(11) INVISIBLE DEFAULT 4,", "  `a` int(11) DEFAULT 4 INVISIBLE,"),
         ("  `a` bigint(20) NOT NULL INVISIBLE AUTO_INCREMENT", "  `a` bigint(20) NOT NULL AUTO_INCREMENT INVISIBLE"),
         ("  `a` binary(4) DEFAULT 'ab\\0''',", "  `a` binary(4) DEFAULT x'61620027',"),
+        ("  `d` char(9) AS (concat(convert(dayname('s)') using utf8mb3),'x'))", "  `d` char(9) AS (concat(dayname('s)'),'x'))"),
         ("  `e` varbinary(9) /*M!100301 COMPRESSED*/ DEFAULT 'x',", "  `e` varbinary(9) /*M!100301 COMPRESSED*/ DEFAULT x'78',"),
     ],
 )
@@ -26,8 +27,38 @@ def test_the_same_in_both_ways(older: str, newer: str) -> None:
         ("  `a` int(11) INVISIBLE DEFAULT 4,", "  `a` int(11) DEFAULT 4,"),
         ("  `a` int(11) COMMENT 'x INVISIBLE y',", "  `a` int(11) COMMENT 'x y INVISIBLE',"),
         ("  `a` binary(4) DEFAULT 'ab',", "  `a` binary(4) DEFAULT 'ac',"),
+        ("  `a` char(9) AS (convert(`b` using latin1))", "  `a` char(9) AS (`b`)"),
         ("  `a` char(4) DEFAULT 'ab',", "  `a` char(4) DEFAULT x'6162',"),
     ],
 )
 def test_what_is_different_stays_different(one: str, other: str) -> None:
     assert schema.comparable(one) != schema.comparable(other)
+
+
+LINES = "CREATE TABLE `t` (\n  {line}\n) ENGINE=InnoDB"
+
+
+@pytest.mark.parametrize(
+    ("printed", "creatable"),
+    [
+        ("`a` int(11),\n  `b` int(11) NOT NULL", "`a` int(11) DEFAULT NULL,\n  `b` int(11) NOT NULL"),
+        (
+            "`a``x DEFAULT ` enum('NOT NULL',' DEFAULT ') COMMENT 'a COMMENT ''b'",
+            "`a``x DEFAULT ` enum('NOT NULL',' DEFAULT ') DEFAULT NULL COMMENT 'a COMMENT ''b'",
+        ),
+        ("`a` int(11) CHECK (`a` > 0),\n  `b` text NOT NULL", "`a` int(11) DEFAULT NULL CHECK (`a` > 0),\n  `b` text NOT NULL"),
+        ("`a` timestamp NULL ON UPDATE current_timestamp()", "`a` timestamp NULL DEFAULT NULL ON UPDATE current_timestamp()"),
+        ("`a` int(11) GENERATED ALWAYS AS (1) VIRTUAL", "`a` int(11) GENERATED ALWAYS AS (1) VIRTUAL"),
+        ("`a` int(11) DEFAULT NULL,\n  KEY `k` (`a`)", "`a` int(11) DEFAULT NULL,\n  KEY `k` (`a`)"),
+    ],
+)
+def test_mariadbs_columns_without_default_get_the_one_they_act_by(printed: str, creatable: str) -> None:
+    assert table_text.creatable(LINES.format(line=printed), flavour="mariadb") == LINES.format(line=creatable)
+    assert table_text.after_creation(LINES.format(line=creatable)) == ()
+
+
+def test_mysqls_columns_without_default_lose_it_again() -> None:
+    columns = ("`a` int", "`b``c` varchar(9) COMMENT ' DEFAULT '", "`d` text", "`e` int NOT NULL", "`g` int DEFAULT NULL")
+    text = LINES.format(line=",\n  ".join(columns))
+    assert table_text.creatable(text, flavour="mysql") == text
+    assert table_text.after_creation(text) == ("ALTER TABLE `t` ALTER `a` DROP DEFAULT, ALTER `b``c` DROP DEFAULT",)

@@ -19,6 +19,12 @@ def _primary() -> list[str]:
         "CREATE TABLE keyless (n int, t text)", "INSERT INTO keyless VALUES (1,'a'),(1,'a'),(NULL,NULL),(2,''),(1,'a')",
         "CREATE TABLE keyless_unique (n int NOT NULL, t varchar(9), UNIQUE KEY (n), UNIQUE KEY t (t))",
         "INSERT INTO keyless_unique VALUES (3,NULL),(-1,NULL),(0,'x')",
+        # the primary key comes last and makes the columns of another key NOT NULL, whose place it has by then
+        "CREATE TABLE late_primary (x int, `y NOT NULL` enum(' NOT NULL','b'), z int, UNIQUE KEY z (z), UNIQUE KEY x (x), UNIQUE KEY xy (x, `y NOT NULL`),"
+        " KEY v (z, x) COMMENT 'it''s', PRIMARY KEY (x, `y NOT NULL`))",
+        "INSERT INTO late_primary VALUES (1,'b',NULL),(2,'b',NULL),(3,' NOT NULL',7)",
+        "CREATE TABLE late_primary_memory (x int DEFAULT 5, y int, UNIQUE KEY y (y), UNIQUE KEY x (x), PRIMARY KEY (x)) ENGINE=MEMORY",
+        "INSERT INTO late_primary_memory VALUES (1,2)",
         "CREATE TABLE null_unique (n int, UNIQUE (n))", "INSERT INTO null_unique VALUES (NULL),(NULL),(1)",
         "CREATE TABLE negative (id bigint PRIMARY KEY, v int)",
         "INSERT INTO negative VALUES (-9223372036854775808,1),(-1,2),(0,3),(9223372036854775807,4)",

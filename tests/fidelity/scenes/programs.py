@@ -76,7 +76,11 @@ def _views(kind: Kind) -> list[str]:
 
 def _of_other_characters() -> list[str]:
     """Names beyond ASCII in sessions of another character set."""
-    found = ["CREATE TABLE of_names (id int)", "CREATE TABLE `of \u0436\u0434` (id int)"]
+    found = [
+        "CREATE PROCEDURE short_names(a varchar(9) CHARACTER SET utf8 COLLATE utf8_bin) BEGIN /* the CHARACTER SET of a */ SET CHARACTER SET DEFAULT;"
+        " DO a COLLATE utf8_general_ci; END",
+        "CREATE TABLE of_names (id int)", "CREATE TABLE `of \u0436\u0434` (id int)",
+    ]
     for charset in ("cp1251", "latin1", "gbk", "binary"):
         name = f"`{charset} \u0434\u0436`"
         found += [
