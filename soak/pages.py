@@ -28,7 +28,8 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
     machine = document["machine"]
     changed = " with changes" if document["uncommitted_changes"] else ""
     yield (
-        f"`make soak ROUNDS={document['rounds']} SEED={document['seed']} ARGS=faults`, {document['seconds'] / 60:.0f} minutes, at {document['made_at']}, commit"
+        f"`make soak ROUNDS={document['rounds']} SEED={document['seed']} ARGS=faults`, {document['seconds'] / 60:.0f} minutes,"
+        f" at {document['made_at']}, commit"
         f" `{document['commit'][:12]}`{changed}; {machine['cpu']}, {machine['cores']} cores,"
         f" load {machine['load_1min']} before."
     )

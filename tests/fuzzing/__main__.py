@@ -29,6 +29,7 @@ from tests.fuzzing.parsers import PARSERS, Parser
 INPUTS = 1_000_000
 PATIENCE_S = 10.0
 MEMORY_BYTES = 2 << 30
+SHOWN_BYTES = 400  # of a failing input; the seed gives all of it again
 
 
 class Hang(BaseException):
@@ -39,17 +40,20 @@ def _on_alarm(number: int, frame: FrameType | None) -> None:
     raise Hang
 
 
-def fuzz(name: str, parser: Parser, *, inputs: int, seed: int, seconds: float) -> dict[str, Any]:
+def fuzz(
+    name: str, parser: Parser, *, inputs: int, seed: int, seconds: float, patience_s: float = PATIENCE_S
+) -> dict[str, Any]:
     """Feeds one parser; what came of it."""
+    signal.signal(signal.SIGVTALRM, _on_alarm)
     began, done, failure = time.process_time(), 0, ""
     for data in mutations(parser.originals, f"{seed}/{name}"):
         if done >= inputs or (done % 256 == 0 and time.process_time() - began > seconds):
             break
-        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S)
+        signal.setitimer(signal.ITIMER_VIRTUAL, patience_s)
         try:
             parser.feed(data)
         except (Exception, Hang) as exc:
-            failure = f"input {done}: {type(exc).__name__}: {exc}: {data.hex()}"
+            failure = f"input {done}: {type(exc).__name__}: {str(exc)[:200]}: {data[:SHOWN_BYTES].hex()}"
             break
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
@@ -72,7 +76,6 @@ def main(names: list[str]) -> int:
         return 2
     logging.disable()  # a web server writes a line for each request
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    signal.signal(signal.SIGVTALRM, _on_alarm)
     inputs, seed = int(os.environ.get("INPUTS") or INPUTS), int(os.environ.get("SEED") or 1)
     made_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     facts = {"made_at": made_at, **machine.commit(), "seed": seed, "machine": machine.facts()}

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 Change = Callable[[random.Random, bytearray, Sequence[bytes]], None]
 
-_ODD_NUMBERS = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\xff" * 8, b"\xfb", b"\xfe")
-_ODD_TEXTS = (b"-1", b"0", b"18446744073709551616", b"9" * 40, b"\n", b"\r\n", b"\x00", b'"', b"\\", b"\xc3\x28", b"%", b":", b"{", b"[" * 20)
-_ODD = (*_ODD_NUMBERS, *_ODD_TEXTS)
+_ODD = (
+    *(b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\xff" * 8, b"\xfb", b"\xfe"),
+    *(b"-1", b"0", b"18446744073709551616", b"9" * 40, b"9" * 5000, b"\n", b"\r\n", b'"', b"\\", b"\xc3\x28"),
+    *(b"%", b":", b"{", b"[" * 20, b"[" * 5000),
+)
 _NOISE_ONE_IN = 24
 _LARGEST = 65_536
 

@@ -6,10 +6,8 @@ its callers say what was being read. Anything else is a defect, and so is taking
 
 from __future__ import annotations
 
-import io
 import socket
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,14 +15,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
+import zstandard
 
 from kpbackup import config, errors
 from kpbackup.model import canonical, codec, gtid, heads, manifest
 from kpbackup.mysql import (
-    account_statements, binlog_file, events, frame, json_types, packets, payload, query_event, replica_session, row_events,
-    server, statements, table_text, wire,
-)  # fmt: skip
+    account_statements,
+    binlog_file,
+    events,
+    frame,
+    json_types,
+    packets,
+    payload,
+    query_event,
+    replica_session,
+    row_events,
+    server,
+    statements,
+    table_text,
+    wire,
+)
 from kpbackup.pipeline import age_header, compress, encrypt, sign, stream
 from kpbackup.recovery import profile
 from kpbackup.repository import keys, objects
@@ -45,11 +55,12 @@ class Parser:
 
     def feed(self, data: bytes) -> None:
         """Raises what must not happen."""
+        refusals: tuple[type[Exception], ...] = (errors.KpbackupError, *self.refusals)
         try:
             self.parse(data)
         except errors.InternalError:
             raise
-        except (errors.KpbackupError, *self.refusals):
+        except refusals:
             pass
 
 
@@ -125,8 +136,8 @@ MANIFESTS = tuple(data.split(b"\n")[4] for data in _objects("timelines/") if dat
 SEALED = _objects("data/")[0]
 AGE_HEADER = SEALED[: age_header.find_end(SEALED, complete=True)]
 _PAGE = (
-    b'{"head":{"created_at":"2026-11-27T00:00:00Z","format":1,"key":"timelines/0001/pages/0/0000000001","kind":"page","repository":"x",'
-    b'"requires":[],"seq":1,"timeline":"0001"},"rows":{"bytes":10,"encoding":"zstd","sha256":"00"},"stretch":{"first_seq":1,"last_seq":8}}'
+    b'{"head":{"created_at":"2026-11-27T00:00:00Z","format":1,"key":"timelines/0001/pages/0/0000000001","kind":"page",'
+    b'"repository":"x","requires":[],"seq":1,"timeline":"0001"},"rows":{"bytes":10,"encoding":"zstd","sha256":"00"},"stretch":{"first_seq":1,"last_seq":8}}'
 )
 STORED = {
     "signed manifest": Parser(_read_manifest, _objects("timelines/")),
@@ -142,8 +153,7 @@ STORED = {
     "age recipient": Parser(lambda data: encrypt.Recipient.parse(data.decode("utf-8", "replace")),
                             tuple(str(one.recipient).encode() for one in VECTOR.identities)),
     "age file": Parser(_decrypt, _objects("keys/")),
-    "zstd": Parser(_decompress, (b"\x28\xb5\x2f\xfd\x04\x58\x29\x00\x00kpbackup", compress_sample := b"".join(
-        (lambda c: (c.compress(b"kpbackup" * 50), c.flush()))(compress.Compressor())))),
+    "zstd": Parser(_decompress, (b"\x28\xb5\x2f\xfd\x04\x58\x29\x00\x00kpbackup", zstandard.compress(b"kpbackup" * 50))),
     "rows of a chunk": Parser(_frames, (_rows(),)),
 }
 
@@ -178,7 +188,7 @@ def _answers(data: bytes) -> object:
         theirs.sendall(data[:8192])
         theirs.shutdown(socket.SHUT_WR)
         link = wire.WireSocket(
-            server.Connection(server.Endpoint(host="x"), SimpleNamespace(client_flag=0, _sock=ours)),  # type: ignore[arg-type]
+            server.Connection(server.Endpoint(host="x"), SimpleNamespace(client_flag=0, _sock=ours)),
             buffer_bytes=512, timeout_s=5,
         )
         link.text_rows("SELECT 1")
@@ -225,10 +235,13 @@ SENT = {
     "row events": Parser(_counted, tuple(a + b for a in _TABLE_MAPS for b in _ROWS)),
     "compressed transaction": Parser(lambda data: _unpacked(data if len(data) > 23 else bytes(24)), tuple(
         events.seal_event(bytes(4) + bytes([40]) + bytes(14) + b"\x02\x01\xff\x01\x01\x28\x00" + one) for one in EVENTS)),
-    "MySQL GTID set": Parser(lambda data: gtid.MysqlGtidSet.parse(data.decode("utf-8", "replace")),
-                             (b"3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:7,4e11fa47-71ca-11e1-9e33-c80aa9429562:tag:9",), _REFUSED),
-    "MariaDB GTID position": Parser(lambda data: gtid.MariadbGtidPosition.parse(data.decode("utf-8", "replace")),
-                                    (b"0-1-2,1-11-45",), _REFUSED),
+    "MySQL GTID set": Parser(
+        lambda data: gtid.MysqlGtidSet.parse(data.decode("utf-8", "replace")),
+        (b"3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:7,4e11fa47-71ca-11e1-9e33-c80aa9429562:tag:9",), _REFUSED,
+    ),
+    "MariaDB GTID position": Parser(
+        lambda data: gtid.MariadbGtidPosition.parse(data.decode("utf-8", "replace")), (b"0-1-2,1-11-45",), _REFUSED
+    ),
     "column definition": Parser(packets.parse_column_definition, (_COLUMN,), _REFUSED),
     "OK packet": Parser(packets.parse_ok, (b"\x00\x01\x00\x02\x00\x00\x00",), _REFUSED),
     "error packet": Parser(lambda data: packets.parse_error(data, "asking"), (b"\xff\x15\x04#28000Access denied",)),
@@ -244,9 +257,13 @@ SENT = {
 # -- who connects, and what is configured
 
 
+_LISTENER = socket.create_server(("127.0.0.1", 0))
+
+
 def _replica(data: bytes) -> object:
     """What a replica sends before the stream; its login is not asked for, so that this gets further."""
-    ours, theirs = socket.socketpair()
+    theirs = socket.create_connection(_LISTENER.getsockname())
+    ours, _ = _LISTENER.accept()
     with theirs:
         theirs.sendall(data[:8192])
         theirs.shutdown(socket.SHUT_WR)
@@ -293,21 +310,27 @@ class _Settings:
         return config.load(self._file.name, {})
 
 
+_SETTINGS = (
+    b"timezone: Asia/Shanghai\nrepository:\n  url: s3://b/p\n  lock: {mode: compliance, days: 3}\nschedule:\n  full: 0 2 * * *\n"
+    b"archive: {continuous: true, interval: 5s}\nobjectives: {rpo: 1h, rto: 30m}\nservice: {listen: '127.0.0.1:8080'}\n"
+)
 _REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eA==\r\n\r\n", b"HEAD /?a=b HTTP/1.0\r\n\r\n",
     b"GET /api/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
 )
-_COMMANDS = _packets(b"\x03SELECT UNIX_TIMESTAMP()"), _packets(b"\x15" + bytes(18)), _packets(b"\x03SET @mariadb_slave_capability=4"), _packets(
-    b"\x12\x04\x00\x00\x00\x00\x00\x05\x00\x00\x00binlog.000001")
+_COMMANDS = tuple(
+    packets.packet_header(len(one), 0) + one
+    for one in (
+        b"\x03SELECT UNIX_TIMESTAMP()", b"\x15" + bytes(18), b"\x03SET @master_heartbeat_period=2000000000", b"\x0e",
+        b"\x12\x04\x00\x00\x00\x00\x00\x05\x00\x00\x00binlog.000001",
+    )
+)
+_LOGIN = bytes.fromhex("85a67f000000000121") + bytes(23) + b"kp\0\x14" + bytes(20)
 GIVEN = {
     "HTTP request": Parser(_Requests().take, _REQUESTS),
-    "commands of a replica": Parser(_replica, tuple(
-        one[:3] + b"\0" + one[4:] for one in _COMMANDS), (OSError, EOFError)),
-    "login of a replica": Parser(lambda data: replica_session._parse_login(data),
-                                 (bytes.fromhex("85a67f0000000001210000000000000000000000000000000000000000000000") + b"kp\0\x14" + bytes(20),)),
-    "settings": Parser(_Settings().load, (b"source: {host: h, user: u}\nretention: {days: 3}\n", (
-        b"timezone: Asia/Shanghai\nrepository:\n  url: s3://b/p\n  lock: {mode: compliance, days: 3}\nschedule:\n  full: 0 2 * * *\n"
-        b"archive: {continuous: true, interval: 5s}\nobjectives: {rpo: 1h, rto: 30m}\nservice: {listen: '127.0.0.1:8080'}\n"))),
+    "commands of a replica": Parser(_replica, (*_COMMANDS, b"".join(_COMMANDS)), (OSError, EOFError)),
+    "login of a replica": Parser(replica_session._parse_login, (_LOGIN,)),
+    "settings": Parser(_Settings().load, (b"source: {host: h, user: u}\nretention: {days: 3}\n", _SETTINGS)),
     "verification profile": Parser(lambda data: profile.parse(data, what="it"), (
         (ROOT / "kpbackup" / "profiles" / "generic.yaml").read_bytes(),)),
 }
