@@ -9,10 +9,11 @@ ARGS ?=
 JOBS ?= 4
 SECONDS ?=
 ROUNDS ?=
+INPUTS ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills fuzz audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills fuzz fuzz-inputs audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -48,6 +49,9 @@ soak: setup-test ## long runs under random faults (SECONDS=, ROUNDS=, SEED=; ARG
 
 test: setup-test ## all tests, on real servers, JOBS processes side by side (ARGS="-k wire -x" goes to pytest)
 	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+fuzz-inputs: setup-test ## a million changed inputs for each parser of outside bytes (INPUTS=, SEED=); docs/reliability.md
+	@INPUTS="$(INPUTS)" SEED="$(SEED)" $(PYTHON) -m tests.fuzzing $(ARGS)
 
 fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 inputs each
 	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)

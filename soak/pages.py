@@ -1,6 +1,6 @@
-"""docs/reliability.md from docs/evidence/soak-faults.json.
+"""docs/reliability.md from docs/evidence: soak-faults.json, and fuzz.json of `python -m tests.fuzzing`.
 
-    python -m soak.pages            rewrites the part between `<!-- begin figures -->` and `<!-- end figures -->`
+    python -m soak.pages            rewrites the parts between `<!-- begin NAME -->` and `<!-- end NAME -->`
     python -m soak.pages --check    changes nothing, exits 1 when the document is out of date
 
 Outside the markers all is written by hand.
@@ -18,6 +18,7 @@ from bench import published
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "soak-faults.json"
+FUZZING = EVIDENCE.with_name("fuzz.json")
 PAGE = ROOT / "docs" / "reliability.md"
 _CIRCUMSTANCES = ("made_at", "commit", "uncommitted_changes", "seconds", "seed", "machine", "failures")
 
@@ -27,7 +28,8 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
     machine = document["machine"]
     changed = " with changes" if document["uncommitted_changes"] else ""
     yield (
-        f"`make soak ROUNDS={document['rounds']} SEED={document['seed']} ARGS=faults`, {document['seconds'] / 60:.0f} minutes, at {document['made_at']}, commit"
+        f"`make soak ROUNDS={document['rounds']} SEED={document['seed']} ARGS=faults`, {document['seconds'] / 60:.0f} minutes,"
+        f" at {document['made_at']}, commit"
         f" `{document['commit'][:12]}`{changed}; {machine['cpu']}, {machine['cores']} cores,"
         f" load {machine['load_1min']} before."
     )
@@ -38,6 +40,19 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
         if key not in _CIRCUMSTANCES:
             yield f"| {key.replace('_', ' ')} | {_shown(value)} |"
     yield f"| failures | {len(document['failures'])} |"
+
+
+def fuzzed(document: Mapping[str, Any]) -> Iterator[str]:
+    """The table of the fuzzers."""
+    yield (
+        f"`make fuzz-inputs SEED={document['seed']}` at {document['made_at']}, commit `{document['commit'][:12]}`;"
+        f" {document['machine']['cpu']}."
+    )
+    yield ""
+    yield "| parser | inputs | processor time | crashes and hangs |"
+    yield "|---|---:|---:|---:|"
+    for name, one in document["parsers"].items():
+        yield f"| {name} | {one['inputs']:,} | {one['cpu_seconds']:,.0f} s | {int(bool(one['failure']))} |"
 
 
 def _shown(value: Any) -> str:
@@ -54,6 +69,7 @@ def renewed(page: str, document: Mapping[str, Any]) -> str:
 def main() -> int:
     page = PAGE.read_text(encoding="utf-8")
     new = renewed(page, json.loads(EVIDENCE.read_text(encoding="utf-8")))
+    new = published.renewed(new, "fuzzing", "\n".join(fuzzed(json.loads(FUZZING.read_text(encoding="utf-8")))))
     if new == page:
         return 0
     if "--check" in sys.argv[1:]:

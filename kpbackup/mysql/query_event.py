@@ -90,7 +90,7 @@ def parse(data: bytes) -> QueryEvent:
         text = data[at + database_bytes + 1 : len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)]
         if data[4] == events.QUERY_COMPRESSED:
             text = decompressed(text)
-    except (struct.error, IndexError, zlib.error) as exc:
+    except (struct.error, IndexError, ValueError, zlib.error) as exc:
         raise errors.IntegrityError(f"query event is malformed: {exc}") from exc
     head = events.header(data)
     return QueryEvent(text, database, thread_id, head.timestamp_s, head.flags, error, variables)

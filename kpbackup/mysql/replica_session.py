@@ -122,7 +122,7 @@ class ReplicaSession:
             command = request[0] if request else COM_QUIT
             if command == COM_QUIT:
                 return None
-            if command == COM_BINLOG_DUMP:
+            if command == COM_BINLOG_DUMP and len(request) > _DUMP.size:
                 position, _, _ = _DUMP.unpack_from(request, 1)
                 return DumpRequest(request[1 + _DUMP.size :].decode("utf-8", "surrogateescape"), position)
             if command == COM_QUERY:

@@ -158,10 +158,10 @@ class RowCounter:
         if self._walks is None or data[4] == PARTIAL_UPDATE_ROWS:
             return None
         at = events.HEADER_BYTES + 8
-        if has_extra:
-            at += _NEXT_LENGTH.unpack_from(data, at)[0]
-        body = data[at : len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)]
         try:
+            if has_extra:
+                at += _NEXT_LENGTH.unpack_from(data, at)[0]
+            body = data[at : len(data) - events.CRC_BYTES if events.has_valid_crc(data) else len(data)]
             columns, at = read_lenenc_int(body, 0)
             if columns != len(self._walks):
                 return None

@@ -236,6 +236,12 @@ class WireSocket:
     def text_rows(self, sql: str) -> list[tuple[bytes | None, ...]]:
         """The few small rows of a statement, as text. Raises as `packet`."""
         self.send(COM_QUERY, sql.encode())
+        try:
+            return self._text_rows()
+        except (ValueError, IndexError) as exc:
+            raise self._unexpected(str(exc)) from exc
+
+    def _text_rows(self) -> list[tuple[bytes | None, ...]]:
         columns = len(self._definitions(read_lenenc_int(self.packet(), 0)[0]))
         found = []
         while (row := self.packet())[:1] != b"\xfe" or len(row) >= EOF_LIMIT:
@@ -332,5 +338,8 @@ class WireSocket:
             f"{doing} {self._name}: {cause}", hint="is the server still running, and the network between whole?"
         ) from exc
 
-    def _unexpected(self, what: str) -> errors.InternalError:
-        return errors.InternalError(f"unexpected reply of {self._name}: {what}")
+    def _unexpected(self, what: str) -> errors.ServerUnfit:
+        return errors.ServerUnfit(
+            f"unexpected reply of {self._name}: {what}",
+            hint="is something between that is not the database server itself? else report it as a defect of kpbackup",
+        )

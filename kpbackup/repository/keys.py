@@ -16,6 +16,7 @@ from kpbackup.model import manifest
 from kpbackup.pipeline import encrypt
 from kpbackup.repository import layout
 from kpbackup.repository.binding import Repository
+from kpbackup.storage import Backend
 
 _COMMENT = "# sealed to "
 
@@ -41,13 +42,33 @@ def make_data_key(recipients: Sequence[encrypt.AnyRecipient]) -> FreshKey:
 
 
 def store_data_key(repository: Repository, fresh: FreshKey) -> None:
-    """Stores the key object of a new data key, confirmed; may be repeated after a failure."""
+    """Stores the key object of a new data key, and reads it back: without it all that is sealed to the key is lost. May be
+    repeated after a failure.
+
+    Raises:
+        ObjectExists: another is there. IntegrityError: the store confirmed it and does not have it, or has other bytes.
+    """
     key = layout.key_object(fresh.sealing.key_id, 1)
     try:
         repository.backend.put_if_absent(key, fresh.sealed)
     except errors.ObjectExists:
         if repository.backend.read(key) != fresh.sealed:
             raise  # its name is the hash of a key nobody else has: this cannot be chance
+    else:
+        expect_stored(repository.backend, key, fresh.sealed)
+
+
+def expect_stored(backend: Backend, key: str, data: bytes) -> None:
+    """Raises IntegrityError unless the store gives back exactly `data`, which it has just confirmed."""
+    try:
+        found = backend.read(key, limit_bytes=len(data))
+    except errors.ObjectMissing:
+        found = b""
+    if found != data:
+        raise errors.IntegrityError(
+            f"{key} was confirmed by {backend.name} and {'reads back differently' if found else 'is not there'}",
+            hint="do not trust this store; nothing was counted as a success",
+        )
 
 
 def new_data_key(repository: Repository, recipients: Sequence[encrypt.AnyRecipient]) -> manifest.Sealing:

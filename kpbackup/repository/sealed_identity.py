@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from kpbackup import errors
 from kpbackup.pipeline import age_header, encrypt
-from kpbackup.repository import layout
+from kpbackup.repository import keys, layout
 from kpbackup.storage import backend as storage
 
 SHORTEST_PASSPHRASE = 16  # five or six random words: what a second a try protects for good
@@ -56,9 +56,11 @@ def unseal(data: bytes, passphrase: str, *, what: str) -> encrypt.Identity:
 def store(backend: storage.Backend, sealed: bytes) -> None:
     """Puts a sealed identity under the next free number, unless these very bytes are there already."""
     stored = [info.key for info in backend.list(layout.IDENTITIES)]
-    if any(backend.read(key) == sealed for key in stored):
+    if any(backend.read(name) == sealed for name in stored):
         return
-    backend.put_if_absent(layout.sealed_identity(len(stored) + 1), sealed)
+    key = layout.sealed_identity(len(stored) + 1)
+    backend.put_if_absent(key, sealed)
+    keys.expect_stored(backend, key, sealed)  # nothing else opens what is sealed to it
 
 
 def open_stored(backend: storage.Backend, passphrase: str) -> tuple[encrypt.Identity, ...]:

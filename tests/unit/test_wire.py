@@ -199,7 +199,7 @@ def test_a_server_that_says_nothing_more() -> None:
 
 
 def test_a_packet_that_is_no_row() -> None:
-    with wire_socket(packets(b"\x07what")) as link, pytest.raises(errors.InternalError, match="starting 07"):
+    with wire_socket(packets(b"\x07what")) as link, pytest.raises(errors.ServerUnfit, match="starting 07"):
         collect(link)
 
 
