@@ -1,9 +1,11 @@
 """Secondary indexes put off until a table's rows are in: a table's definition taken apart, and compared afterwards.
 
 Built in one sort at the end an index costs a fraction of what it costs row by row. That pays only for InnoDB, and is
-done only where every line is understood and nothing needs the index meanwhile: no foreign key from or to the table,
+done only where every line is understood and nothing needs the index meanwhile: no foreign key to the table,
 not the key of an AUTO_INCREMENT column, no unique key of a partitioned table or of one without a primary key, no
 functional, hash, vector or otherwise unusual key. Everything else stays in place, which is slower and never wrong.
+The table's own foreign keys wait for the keys they need: with foreign_key_checks off the server adds them without
+looking at the rows, as it would have taken them with the table.
 
 `same_definition` proves the result. Give `defer` the text as the *target* prints it where versions differ; then the
 comparison cannot stumble over spelling. After a crash: the table has the reduced definition, some of the statements
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kpbackup import errors
@@ -73,8 +75,10 @@ def defer(create_sql: str, *, referenced: bool = False) -> Deferral:
     waiting, kept = _choose(lines, primary, unique_stays=partitioned or not primary)
     if not waiting:
         return Deferral(create_sql, (), kept)
-    remaining = [line for line in lines if line not in {key.line for key in waiting}]
-    return Deferral(_put_together(begin, remaining, end), _statements(begin, waiting), kept)
+    foreign = [line for line in lines if _FOREIGN.match(line)]
+    later = {*foreign, *(key.line for key in waiting)}
+    remaining = [line for line in lines if line not in later]
+    return Deferral(_put_together(begin, remaining, end), _statements(begin, waiting, foreign), kept)
 
 
 def referenced_tables(database: str, create_sql: str) -> set[tuple[str, str]]:
@@ -136,8 +140,10 @@ def _reason_to_keep_all(create_sql: str, lines: list[str], end: str, *, referenc
         return "the definition is not laid out as expected"
     if not re.match(r"ENGINE=InnoDB\b", end):
         return "only InnoDB gains from it"
-    if referenced or any("FOREIGN KEY" in line for line in lines if line.startswith("CONSTRAINT ")):
+    if referenced:
         return "a foreign key needs the indexes"
+    if any("FOREIGN KEY" in line and not _FOREIGN.match(line) for line in lines if line.startswith("CONSTRAINT ")):
+        return "a foreign key of an unusual form"
     if "WITH SYSTEM VERSIONING" in end:
         return "the table keeps its history"
     if table_text.keeping_order(create_sql) != create_sql:
@@ -177,14 +183,14 @@ def _choose(lines: list[str], primary: tuple[str, ...], *, unique_stays: bool) -
     return waiting, "; ".join(dict.fromkeys(reasons))
 
 
-def _statements(begin: str, waiting: Iterable[_Key]) -> tuple[str, ...]:
-    """One ALTER for each FULLTEXT key (the first rebuilds the table: while it is small), one for all others."""
+def _statements(begin: str, waiting: Iterable[_Key], foreign: Sequence[str]) -> tuple[str, ...]:
+    """One ALTER for each FULLTEXT key (the first rebuilds the table: while it is small), one for all others and foreign keys."""
     match = _CREATE.fullmatch(begin)
     assert match is not None
     table = match["name"]
     full = [key.line for key in waiting if key.kind == "FULLTEXT"]
     plain = [key.line for key in waiting if key.kind != "FULLTEXT"]
-    groups = [[line] for line in full] + ([plain] if plain else [])
+    groups = [[line] for line in full] + ([[*plain, *foreign]] if plain or foreign else [])
     return tuple(f"ALTER TABLE {table} " + ", ".join(f"ADD {line}" for line in group) for group in groups)
 
 

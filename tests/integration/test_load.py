@@ -446,6 +446,32 @@ def test_deferred_indexes_give_the_same_definition(pair: tuple[Server, Server]) 
         assert left.rows(statistics) == right.rows(statistics)
 
 
+def test_deferred_foreign_keys_come_back_with_their_keys_whatever_the_rows_say(pair: tuple[Server, Server]) -> None:
+    """Their names out of order, two on one column, one to a table that is not there, a row without its parent."""
+    source, target = pair
+    source.execute(
+        "CREATE DATABASE s", "USE s", "SET foreign_key_checks = 0", "CREATE TABLE parent (id INT PRIMARY KEY, up INT UNIQUE)",
+        "CREATE TABLE child (id INT AUTO_INCREMENT PRIMARY KEY, a INT, b INT, KEY b_a (b, a), KEY a (a),"
+        " CONSTRAINT z FOREIGN KEY (a) REFERENCES parent (id) ON DELETE SET NULL ON UPDATE CASCADE,"
+        " CONSTRAINT m FOREIGN KEY (b) REFERENCES nobody (id), CONSTRAINT c FOREIGN KEY (a) REFERENCES parent (up))",
+        "INSERT INTO parent VALUES (1, 1), (2, 2)", "INSERT INTO child (a, b) VALUES (1, 1), (NULL, 7), (99, NULL)",
+    )
+    found = tables_of(source, "s")
+    table = found["child"]
+    plain, records = dump(source, [(table, WHOLE)])
+    deferral = indexes.defer(table.create_sql)
+    assert "KEY" not in deferral.create_sql.replace("PRIMARY KEY", "")
+    create(target, [dataclasses.replace(table, create_sql=deferral.create_sql), found["parent"]])
+    with load_worker(target) as worker:
+        load(worker, [table], records, sealed(plain))
+        for _ in range(2):
+            worker.send({"indexes": {"table": codec.encode(table), "statements": list(deferral.statements)}})
+            assert worker.receive() == {"indexed": True}
+        assert read_back(worker, table, records[0]) == {"same": True}
+    with pytest.raises(errors.DatabaseError):  # they bind from now on
+        target.execute("INSERT INTO s.child (a, b) VALUES (99, NULL)")
+
+
 def test_a_definition_that_comes_out_different_is_refused(mariadb: Server) -> None:
     table = small_table(mariadb, count_of=10)
     mariadb.execute("ALTER TABLE s.t DROP KEY k")

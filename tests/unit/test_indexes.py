@@ -51,7 +51,7 @@ def test_every_ordinary_key_waits_and_fulltext_keys_come_one_at_a_time() -> None
     ("create_sql", "reason"),
     [
         (with_lines(*ID, "PRIMARY KEY (`id`)", "KEY `f` (`a`)",
-                    "CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `other` (`id`)"), "foreign key"),
+                    "CONSTRAINT `f` FOREIGN KEY  (`a`) REFERENCES `other` (`id`)"), "foreign key"),
         (with_lines(*ID, "PRIMARY KEY (`id`)", "KEY `k` (`a`)", options="ENGINE=MyISAM"), "InnoDB"),
         (with_lines(*ID, "PRIMARY KEY (`id`)", "KEY `k` (`a`)", options="ENGINE=InnoDB WITH SYSTEM VERSIONING"), "history"),
         (with_lines(*ID, "KEY `k` (`a`)").replace("\n  ", "\n\t"), "laid out"),
@@ -62,6 +62,20 @@ def test_some_tables_keep_all_their_keys(create_sql: str, reason: str) -> None:
     found = indexes.defer(create_sql)
     assert (found.create_sql, found.statements) == (create_sql, ())
     assert reason in found.reason
+
+
+def test_foreign_keys_of_a_table_wait_for_its_keys() -> None:
+    foreign = ("CONSTRAINT `g` FOREIGN KEY (`b`) REFERENCES `far`.`away` (`id`) ON DELETE SET NULL",
+               "CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `other` (`id`)")
+    check = "CONSTRAINT `c` CHECK (`a` > 0)"
+    found = indexes.defer(with_lines(*ID, "PRIMARY KEY (`id`)", "KEY `a` (`a`)", "KEY `b` (`b`)", *foreign, check))
+    assert found.create_sql == with_lines(*ID, "PRIMARY KEY (`id`)", check)
+    assert found.statements == (f"ALTER TABLE `t` ADD KEY `a` (`a`), ADD KEY `b` (`b`), ADD {foreign[0]}, ADD {foreign[1]}",)
+
+
+def test_foreign_keys_stay_where_no_key_waits() -> None:
+    create_sql = with_lines(*ID, "PRIMARY KEY (`id`)", "CONSTRAINT `f` FOREIGN KEY (`id`) REFERENCES `other` (`id`)")
+    assert indexes.defer(create_sql) == indexes.Deferral(create_sql, ())
 
 
 def test_a_referenced_table_keeps_its_keys() -> None:
