@@ -260,6 +260,7 @@ def _request(
         warn=warn,
         environment=opening.environment(settings),
         verification=opening.verification(settings),
+        read_only=recovery.read_only,
         objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )
 
