@@ -261,6 +261,7 @@ def recovery_request(
         environment=opening.environment(settings),
         files_directory=str(recovery.deploy.files_directory or ""),
         verification=opening.verification(settings),
+        read_only=recovery.read_only,
         objectives=Objectives(settings.objectives.rpo.total_seconds(), settings.objectives.rto.total_seconds()),
     )
 

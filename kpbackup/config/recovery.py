@@ -235,6 +235,11 @@ class RecoverySettings(Group):
 
     target: TargetSettings | None = None
 
+    read_only: bool = False
+    """Hold the target read-only from the moment the database is back until step 5 (MySQL: super_read_only; MariaDB: read_only,
+    which its administrators pass), so that nobody writes too early. Off by default, because most applications write when
+    they start or log somebody in, KubePolaris too, and would fail steps 3 and 4."""
+
     application: TargetApplicationSettings = TargetApplicationSettings()
 
     prepare: PrepareSettings = PrepareSettings()

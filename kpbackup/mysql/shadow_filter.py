@@ -124,7 +124,11 @@ class ShadowFilter:
 
     def _is_about(self, statement: Statement, database: str, text: str, mode: int) -> bool:
         """Whether the statement is about chosen tables alone (True) or has surely nothing to do with any. Raises _Unsure."""
-        if statement.kind in (Kind.OTHER, Kind.ACCOUNT):
+        if statement.kind is Kind.ACCOUNT:
+            return False
+        if statement.kind is Kind.OTHER:  # MariaDB's SET STATEMENT ... FOR ALTER TABLE too, and what is not known
+            if statement.verb not in statements.HARMLESS and self._mentioned(statement):
+                raise _Unsure("it is not known what it does")
             return False
         if statement.kind is Kind.CHANGE:
             return self._is_change_about(statement, database)

@@ -46,6 +46,9 @@ class Token(NamedTuple):
         return self.value.upper() if self.kind == "word" else ""
 
 
+HARMLESS = frozenset({"", "ANALYZE", "OPTIMIZE", "CHECK", "CHECKSUM", "FLUSH"})  # of kind OTHER: they change no row
+
+
 @dataclass(frozen=True)
 class Statement:
     """`verb` is spelled in capitals with its object (`DROP TABLE`); `kind` and names are as the module says."""

@@ -34,7 +34,7 @@ from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
-from kpbackup.recovery import environment, journal, loading, paths, precheck, selected_replay, shadow_replay
+from kpbackup.recovery import environment, holding, journal, loading, paths, precheck, selected_replay, shadow_replay
 from kpbackup.recovery import preview as previews
 from kpbackup.recovery import tiers as tier_replay
 from kpbackup.recovery.binlog import SegmentReader
@@ -228,6 +228,8 @@ def _target_state(
                 hint=finding.mend,
             )
     replay_paths = paths.possible(connection, facts, request)
+    if request.read_only and not request.into:
+        holding.check_privileges(facts, rights)
     if request.tiers.second and not request.is_partial:
         paths.check_direct(connection, facts, rights, makes_routines=False)  # for the second tier
     overwritten: tuple[str, ...] = ()

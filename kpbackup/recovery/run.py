@@ -23,6 +23,7 @@ from kpbackup.recovery import (
     drivers,
     environment,
     files,
+    holding,
     planning,
     prepare,
     proof,
@@ -151,9 +152,12 @@ def carry_out(
         for step in steps:
             if _is_finished(journal, step) and step not in again:
                 continue
+            if request.read_only and step in (Step.DEPLOY, Step.VERIFY) and not _is_finished(journal, Step.SWITCH):
+                holding.hold(request, journal)
             _carry_out_one(journal, plan, request, step, confirmed=step in confirmed)
     except errors.ManualStepWaiting:
-        _second_tier(journal, plan, request)  # the person is not waited for
+        if not holding.is_held(journal):
+            _second_tier(journal, plan, request)  # the person is not waited for
         raise
     _second_tier(journal, plan, request)
     return _finish(journal, plan, steps)
@@ -193,6 +197,9 @@ def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryReques
     _gate(journal, step)
     journal.write("step_started", {"step": step})
     started = time.monotonic()
+    was_held = step is Step.SWITCH and holding.is_held(journal)
+    if was_held:
+        holding.release(request, journal)
     try:
         results = _work(journal, plan, request, step)
         driver = _driver(request, step)
@@ -202,6 +209,8 @@ def _carry_out_one(journal: Journal, plan: RecoveryPlan, request: RecoveryReques
         raise
     except errors.KpbackupError as exc:
         journal.write("step_failed", {"step": step, "error": type(exc).__name__, "exit_code": exc.exit_code})
+        if was_held:
+            holding.hold(request, journal)
         raise
     journal.write("step_finished", {"step": step, "driven": driven, "seconds": f"{time.monotonic() - started:.3f}", **results})
 

@@ -112,6 +112,8 @@ class Judge:
 
     def _is_about(self, done: Transaction, statement: Statement, database: str) -> bool | None:
         """True: about chosen objects alone. False: surely not about any. None: it changes nothing that is backed up."""
+        if statement.kind is Kind.OTHER and statement.verb not in statements.HARMLESS and statement.mentions & self._chosen:
+            raise self.refused(f"transaction {_name(done)} is a {statement.verb} of which it is not known what it does")
         if statement.kind in (Kind.OTHER, Kind.CONTROL):
             return None
         if statement.kind is Kind.ACCOUNT:  # accounts come with a set, but not with a selection of it

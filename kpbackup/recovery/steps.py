@@ -99,7 +99,7 @@ class RecoveryRequest:
     """What to recover and with what. `ask_manual(step, instructions)` returns when a person has done a manual step;
     None means that nobody is there. `progress(phase, done, total)` is called from threads. `warn` takes what the restored server
     has otherwise than the source; it names objects, so it goes to the user and not into the journal. `into` names the shadow, a
-    new database on a target that goes on serving."""
+    new database on a target that goes on serving. `read_only`: the target is held so until the switch."""
 
     repository: Repository
     endpoint: server.Endpoint
@@ -113,6 +113,7 @@ class RecoveryRequest:
     rename: tuple[tuple[str, str], ...] = ()
     into: str = ""
     tiers: Tiers = Tiers()
+    read_only: bool = False
     workers: int = 4
     replaying: Replaying = Replaying()
     sql_checks: tuple[SqlCheck, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from kpbackup.model.inventory import ChunkBounds, ChunkRecord, Column, Definitio
 from kpbackup.model.selection import Selection
 from kpbackup.mysql import tiering
 from kpbackup.mysql.tiering import Tiers
+from kpbackup.recovery import profile
 
 
 def table(name: str, *keys: str, kind: str = "bigint unsigned", number: str = "", option: str = " AUTO_INCREMENT") -> Table:
@@ -82,3 +84,19 @@ def test_what_cannot_come_back_apart(whole: Inventory, said: str) -> None:
     with pytest.raises(errors.TargetRefused, match=said) as caught:
         tiering.split(whole, TIERS)
     assert "--one-phase" in caught.value.hint
+
+
+def test_the_tables_that_the_shipped_profile_lets_come_later_do() -> None:
+    found = profile.load("kubepolaris")
+    texts = (Path(__file__).parents[2] / "demo" / "schema.sql").read_text().split("CREATE TABLE ")[1:]
+    tables = []
+    for text in texts:
+        name = text.split("`")[1]
+        create = "CREATE TABLE " + text[: text.index("\n)")] + "\n) ENGINE=InnoDB"
+        column = Column("id", "bigint", "bigint unsigned")
+        tables.append(Table(found.database, name, "InnoDB", create, (column,), ("id",), transactional=True))
+    whole = replace(inventory(*tables), databases=(Definition("database", found.database, found.database, ("CREATE",)),))
+    second = tiering.split(whole, Tiers(tuple(f"{found.database}.{name}" for name in found.second_tier)))
+    assert second is not None and set(found.second_tier) == {table.name for table in second.tables}
+    assert not second.shadow.cascades
+    assert second.names.index("kubepolaris.terminal_sessions") < second.names.index("kubepolaris.terminal_commands")
