@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kpbackup import quantities
+from kpbackup import errors, quantities
 from kpbackup.cli import context, render
 from kpbackup.model import times
 from kpbackup.service import progress
@@ -44,7 +44,6 @@ def failover(ctx: typer.Context, json: context.JsonOption = False) -> None:
     When one server wrote all that is archived there is nothing to prove: that is said, nothing is recorded, and the exit code
     is 0.
     """
-    from kpbackup import errors
     from kpbackup.plan.timeline import Target
     from kpbackup.recovery import drill as drills
     from kpbackup.recovery import drill_failover
@@ -123,7 +122,12 @@ def _carry_out(
             asked, warn=warn, progress=lambda phase, done, total: report(done, total, phase),
             sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in room.settings.recovery.verify.sql),
         )
-        with _scratch(room, asked) as endpoint:
+        with ExitStack() as stack:
+            try:
+                endpoint = stack.enter_context(_scratch(room, asked))
+            except errors.KpbackupError as exc:  # a drill without a server is a failed one too
+                drills.record_failure(asked, exc, figures or {})
+                raise
             return drills.carry_out(replace(asked, endpoint=endpoint), figures), warnings
 
 
