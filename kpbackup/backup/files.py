@@ -202,7 +202,7 @@ def _file(found: Found, descriptor: int, entry: dict[str, Any]) -> Iterator[byte
 def _link(found: Found, entry: dict[str, Any]) -> Iterator[bytes]:
     try:
         target = os.readlink(found.leaf, dir_fd=found.folder)
-    except (FileNotFoundError, OSError):
+    except OSError:  # gone, or another thing by now
         entry["left_out"] = "vanished"
         return
     header = _info(found.name, found.status)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kpbackup import errors, quantities
 from kpbackup.cli import context, render
 from kpbackup.model import times
 from kpbackup.service import progress
@@ -43,7 +44,6 @@ def failover(ctx: typer.Context, json: context.JsonOption = False) -> None:
     When one server wrote all that is archived there is nothing to prove: that is said, nothing is recorded, and the exit code
     is 0.
     """
-    from kpbackup import errors
     from kpbackup.plan.timeline import Target
     from kpbackup.recovery import drill as drills
     from kpbackup.recovery import drill_failover
@@ -61,6 +61,47 @@ def failover(ctx: typer.Context, json: context.JsonOption = False) -> None:
         drills.record_failure(asked, exc, found.figures)
         raise
     _report(room, *_carry_out(room, replace(asked, target=found.target), found.figures))
+
+
+def scale(ctx: typer.Context, json: context.JsonOption = False) -> None:
+    """Measure the RTO at 2 and 4 times the data, and tell when a straight line through it meets the objective.
+
+    The newest point is restored onto a server started on this machine; the tables that grow by themselves are doubled there,
+    twice, and each size is backed up to this machine's disk and restored onto a second server. Needs room for four times the
+    data, three times over, in drill.directory.
+    """
+    from kpbackup.cli.backup import holder
+    from kpbackup.plan.timeline import Target
+    from kpbackup.recovery import drill as drills
+    from kpbackup.recovery import scratch_programs
+    from kpbackup.service import scale as scales
+
+    room = context.of(ctx, json=json)
+    wanted = room.settings.drill
+    with progress.show("drill", stream=sys.stderr) as report:
+        asked = replace(
+            _request(room, Target(latest=True)), progress=lambda phase, done, total: report(done, total, phase)
+        )
+        programs = scratch_programs.find_programs(drills.source_of(asked), str(wanted.programs or ""))
+        done, points = scales.carry_out(asked, programs, str(wanted.directory or ""), holder())
+    line, objective = scales.fit(points), room.settings.objectives.rto
+    limit = line.reaches(objective.total_seconds())
+    document = {
+        "run": done.run,
+        "points": [
+            {"factor": p.factor, "rows": p.rows, "row_bytes": p.row_bytes, "measured_rto_seconds": round(p.measured_rto_s, 3)}
+            for p in points
+        ],
+        "line": {"base_seconds": round(line.base_s, 3), "seconds_per_gib": round(line.s_per_byte * 2**30, 3)},
+        "objective_reached_at_bytes": round(limit) if limit is not None else None,
+    }
+    rows = [(f"{p.factor}x", p.rows, quantities.format_size(p.row_bytes), f"{p.measured_rto_s:.1f} s") for p in points]
+    told = (
+        f"a straight line: {line.base_s:.1f} s and {line.s_per_byte * 2**30:.1f} s for each GiB of rows;"
+        + (f" it meets the objective of {objective} at about {quantities.format_size(round(limit))}" if limit is not None
+           else f" it says nothing of when the objective of {objective} is met")
+    )
+    room.printer.show(document, render.Table(("data", "rows", "row bytes", "measured RTO"), rows), told)
 
 
 def _carry_out(
@@ -81,7 +122,12 @@ def _carry_out(
             asked, warn=warn, progress=lambda phase, done, total: report(done, total, phase),
             sql_checks=tuple(SqlCheck(check.query, str(check.expect)) for check in room.settings.recovery.verify.sql),
         )
-        with _scratch(room, asked) as endpoint:
+        with ExitStack() as stack:
+            try:
+                endpoint = stack.enter_context(_scratch(room, asked))
+            except errors.KpbackupError as exc:  # a drill without a server is a failed one too
+                drills.record_failure(asked, exc, figures or {})
+                raise
             return drills.carry_out(replace(asked, endpoint=endpoint), figures), warnings
 
 

@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "restore revert": ("kpbackup restore revert --resume RUN",),
     "drill": ("kpbackup drill", "kpbackup drill --to latest"),
     "drill failover": ("kpbackup drill failover",),
+    "drill scale": ("kpbackup drill scale",),
     "recoveries": ("kpbackup recoveries", "kpbackup recoveries RUN"),
     "find": ("kpbackup find --from 2026-05-01T09:00 --table shop.orders --kind delete --rows 100",),
     "forecast": ("kpbackup forecast", "kpbackup forecast --price-per-gb 0.023 --price-per-1000-puts 0.005"),

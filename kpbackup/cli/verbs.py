@@ -55,6 +55,7 @@ VERBS: dict[str, Verb] = {
     "restore revert": Verb("kpbackup.cli.revert", "revert", "Take a finished switch back, byte for byte."),
     "drill": Verb("kpbackup.cli.drill", "drill", "Restore a random point on a scratch server, verify it, record the result."),
     "drill failover": Verb("kpbackup.cli.drill", "failover", "Prove that the archive went on across the last change of primary."),
+    "drill scale": Verb("kpbackup.cli.drill", "scale", "Measure the RTO at 2 and 4 times the data."),
     "forecast": Verb("kpbackup.cli.forecast", "forecast", "Tell growth, until when the RTO holds, and the cost."),
     "recoveries": Verb("kpbackup.cli.recoveries", "recoveries", "List recoveries, or show the journal of one."),
     "find": Verb("kpbackup.cli.find", "find", "Search the archive: when was what changed, and how to stop before it."),
@@ -83,6 +84,7 @@ TOLD: dict[str, str] = {
     "restore database": "recovery",
     "drill": "drill",
     "drill failover": "drill",
+    "drill scale": "drill",
 }
 
 # The help of a group that is not itself a verb.

@@ -63,8 +63,9 @@ def choose_point(windows: Sequence[Window], place: float) -> Target:
     return Target(latest=True)
 
 
-def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None) -> Drilled:
-    """Restores, verifies, and clears the server again. `figures` are recorded beside the result: what kind of drill it was.
+def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None, *, clears: bool = True) -> Drilled:
+    """Restores, verifies, and clears the server again (where `clears`). `figures` are recorded beside the result: what kind of
+    drill it was.
 
     Raises:
         What planning and the steps raise; it is recorded as a failed drill.
@@ -78,7 +79,8 @@ def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None
         try:
             outcome = run.carry_out(journal, plan, request, STEPS)
         finally:
-            clear(request.endpoint, before)
+            if clears:
+                clear(request.endpoint, before)
     except errors.KpbackupError as exc:
         _failed(journal, exc, figures or {})
         raise
@@ -88,9 +90,18 @@ def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None
         journal.run, plan.backup_set.name, str(request.target), outcome.recovered_to, outcome.measured_rto_s,
         max(achieved_s, 0.0), {**outcome.details, **(verified.fields if verified else {}), **(figures or {})},
     )
-    measured = {"measured_rto_s": f"{result.measured_rto_s:.3f}", "achieved_rpo_s": f"{result.achieved_rpo_s:.3f}"}
-    journal.write(EVENT, {"result": "passed", **measured, **(figures or {})})
+    _passed(journal, result, figures or {})
     return result
+
+
+def record_passed(request: RecoveryRequest, result: Drilled, figures: Mapping[str, str]) -> None:
+    """A drill of several restores, the first of which is `result`."""
+    _passed(journals.new_journal(request.repository, datetime.now(UTC)), result, figures)
+
+
+def _passed(journal: journals.Journal, result: Drilled, figures: Mapping[str, str]) -> None:
+    measured = {"measured_rto_s": f"{result.measured_rto_s:.3f}", "achieved_rpo_s": f"{result.achieved_rpo_s:.3f}"}
+    journal.write(EVENT, {"kind": "drill", "result": "passed", **measured, **figures})
 
 
 def record_failure(request: RecoveryRequest, exc: errors.KpbackupError, figures: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ from kpbackup.plan.retention import Policy
 from kpbackup.plan.timeline import Target
 from kpbackup.recovery import files
 from kpbackup.recovery.steps import RecoveryRequest
-from kpbackup.repository import applications, binding, check, keys, prune
+from kpbackup.repository import applications, binding, check, copy, keys, prune
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import open_backend
@@ -105,6 +105,10 @@ def test_what_was_kept_comes_back(repository: Repository, tmp_path: Path, monkey
     assert "录像".encode() not in raw and b"newest" not in raw
     report = check.check(repository, read_percent=100, identities=[IDENTITY])
     assert report.problems == () and report.objects == 3
+    copy.copy(repository, open_backend((tmp_path / "copy").as_uri()), holder="copier")
+    second = binding.open_repository(open_backend((tmp_path / "copy").as_uri()), public_keys=repository.public_keys)
+    restored(second, found, tmp_path / "of the copy")
+    assert picture(tmp_path / "of the copy" / str(root).lstrip("/")) == picture(root)
 
 
 def entries(pieces: Iterator[bytes]) -> tuple[dict[str, bytes], list[dict[str, Any]]]:

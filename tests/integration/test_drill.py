@@ -93,6 +93,7 @@ def test_a_server_that_cannot_be_started(made: Deployment, tmp_path: Path) -> No
     try:
         ended = made.run("drill")
         assert ended.returncode == 26 and "there is no MariaDB server in" in ended.stderr and "\nhint: " in ended.stderr
+        assert [(one["kind"], one["state"]) for one in runs(made)[-1:]] == [("drill", "failed")]
     finally:
         made.settings = kept
         made.write()
