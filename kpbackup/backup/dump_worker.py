@@ -45,9 +45,11 @@ def _reading(table: Table) -> Iterator[None]:
         yield
     except errors.DatabaseError as exc:
         if exc.number not in _CHANGED:
-            exc.message = f"reading table {table.schema}.{table.name}: {exc.message}"
-            exc.hint = f"mend or drop the table, or leave it out with {leaving_out(table.schema, table.name)} (source.exclude)"
-            raise
+            raise errors.DatabaseError(
+                f"reading table {table.schema}.{table.name}: {exc.message}",
+                hint=f"mend or drop it, or leave it out with {leaving_out(table.schema, table.name)} (source.exclude)",
+                number=exc.number,
+            ) from exc
         raise errors.SnapshotError(
             f"table {table.schema}.{table.name} was dropped or altered while the backup ran: {exc.message}",
             hint="nothing was stored as a success; run the backup again when the change is done",

@@ -114,6 +114,8 @@ def _characters(inventory: Inventory, offer: Offer) -> list[Finding]:
     texts = {(table.schema, table.name): _bare(table.create_sql) for table in inventory.tables}
     for database in inventory.databases:
         texts[database.name, ""] = _bare(" ".join(database.statements))
+    views = (one for one in inventory.after_rows if one.kind == "view")
+    selectable = {f"{t.schema}.{t.name}" for t in inventory.tables} | {f"{v.schema}.{v.name}" for v in views}
     for one in inventory.after_rows:
         used = [f"COLLATE {value}" for name, value in one.session.items() if name.startswith("collation_")]
         texts[one.schema, one.name] = " ".join([_bare(" ".join(one.statements)), *used])
@@ -131,7 +133,8 @@ def _characters(inventory: Inventory, offer: Offer) -> list[Finding]:
                 "error",
                 f"the target has no {what} {word}, which {_some(objects)} need",
                 "texts would be stored or compared otherwise",
-                f"restore into a server built with the source's character sets, of the same version or newer{_without(objects)}",
+                "restore into a server built with the source's character sets, of the same version or newer"
+                f"{_without([one for one in objects if one in selectable])}",
             )
             for word, objects in sorted(missing.items())
         ]
@@ -227,7 +230,9 @@ def _bare(statement: str) -> str:
 
 
 def _without(names: list[str]) -> str:
-    """How to restore all else."""
+    """How to restore all else, as the end of a hint; '' for nothing that can be left out."""
+    if not names:
+        return ""
     listed = " ".join(leaving_out(*name.split(".", 1)) for name in names[:_NAMED])
     return f", or leave out what needs it: {listed}{' ...' if len(names) > _NAMED else ''}"
 

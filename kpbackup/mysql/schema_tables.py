@@ -23,10 +23,10 @@ BASE_TYPES = ("BASE TABLE", versioned.VERSIONED)
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
 _COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression,
-  is_nullable = 'YES' AND column_default IS NULL
+  is_nullable = 'YES' AND column_default IS NULL AND extra NOT LIKE '%%auto_increment%%'
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
-_KEYS = """SELECT table_name, column_name FROM information_schema.statistics
-  WHERE table_schema = %s AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"""
+_KEYS = """SELECT table_name, column_name, index_name = 'PRIMARY' FROM information_schema.statistics
+  WHERE table_schema = %s AND (index_name = 'PRIMARY' OR comment = 'disabled') ORDER BY table_name, seq_in_index"""
 _TABLES = """SELECT table_name, table_type, engine, table_rows, data_length FROM information_schema.tables
   WHERE table_schema = %s ORDER BY table_name"""
 _CREATE_OPTIONS = "SELECT create_options FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
@@ -48,19 +48,7 @@ def read_tables_of(
     Raises:
         DatabaseError: a table cannot be opened (crashed, engine missing). PrivilegeMissing.
     """
-    columns: dict[str, list[Column]] = defaultdict(list)
-    periods: dict[str, list[tuple[str, str]]] = defaultdict(list)  # (name, data type) of declared row starts and ends
-    defaultless: dict[str, list[str]] = defaultdict(list)
-    for table, name, data_type, column_type, charset, collation, expression, bare in connection.rows(_COLUMNS, (schema,)):
-        if bare and flavour == "mariadb" and not text(expression):
-            defaultless[text(table)].append(text(name))
-        if not text(expression):  # neither generated, nor the row start or end of system versioning
-            columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
-        elif text(expression) in ("ROW START", "ROW END"):
-            periods[text(table)].append((text(name), text(data_type).lower()))
-    keys: dict[str, list[str]] = defaultdict(list)
-    for table, name in connection.rows(_KEYS, (schema,)):
-        keys[text(table)].append(text(name))
+    known = _Listed(connection, schema, flavour)
     found = []
     for name, kind, engine, rows, size in connection.rows(_TABLES, (schema,)):
         if text(kind) not in BASE_TYPES:
@@ -73,28 +61,59 @@ def read_tables_of(
             if selection.takes(schema, table):
                 raise
             continue
-        period = versioned.period_columns(periods[table]) if text(kind) == versioned.VERSIONED else ()
-        if notes is not None and defaultless[table]:
-            notes.append(_DEFAULTLESS.format(table=f"{schema}.{table}", columns=", ".join(defaultless[table])))
+        if notes is not None:
+            notes += known.notes(f"{schema}.{table}", table)
+        period = versioned.period_columns(known.periods[table]) if text(kind) == versioned.VERSIONED else ()
         transactional = text(engine).upper() in transactional_engines
-        key, ends = tuple(keys[table]), tuple(column.name for column in period)
+        key, ends = tuple(known.keys[table]), tuple(column.name for column in period)
+        columns = known.columns[table]
         found.append(
             Table(
                 schema=schema,
                 name=table,
                 engine=text(engine),
                 create_sql=create_sql,
-                columns=(*columns[table], *period),
+                columns=(*columns, *period),
                 key=versioned.keyed(key, ends, transactional=transactional) if ends else key,
                 transactional=transactional,
                 estimated_rows=int(rows or 0),
                 estimated_bytes=int(size or 0),
-                holds_rows=text(engine).upper() not in ROWS_ELSEWHERE and bool(columns[table]),
-                json_types=tuple(column.name for column in columns[table] if column.data_type == "json"),
+                holds_rows=text(engine).upper() not in ROWS_ELSEWHERE and bool(columns),
+                json_types=tuple(column.name for column in columns if column.data_type == "json"),
                 history=ends,
             )
         )
     return found
+
+
+class _Listed:
+    """Columns and keys of all tables of a database, by table."""
+
+    def __init__(self, connection: Connection, schema: str, flavour: str) -> None:
+        self.columns: dict[str, list[Column]] = defaultdict(list)
+        self.periods: dict[str, list[tuple[str, str]]] = defaultdict(list)  # (name, data type) of declared row starts and ends
+        self.keys: dict[str, list[str]] = defaultdict(list)
+        self._defaultless: dict[str, list[str]] = defaultdict(list)
+        self._disabled: set[str] = set()
+        for table, name, data_type, column_type, charset, collation, expression, bare in connection.rows(_COLUMNS, (schema,)):
+            if not text(expression):  # neither generated, nor the row start or end of system versioning
+                self.columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
+                if bare and flavour == "mariadb":
+                    self._defaultless[text(table)].append(text(name))
+            elif text(expression) in ("ROW START", "ROW END"):
+                self.periods[text(table)].append((text(name), text(data_type).lower()))
+        for table, name, is_primary in connection.rows(_KEYS, (schema,)):
+            if is_primary:
+                self.keys[text(table)].append(text(name))
+            else:
+                self._disabled.add(text(table))
+
+    def notes(self, place: str, table: str) -> Iterator[str]:
+        """What no statement can make again."""
+        if self._defaultless[table]:
+            yield _DEFAULTLESS.format(table=place, columns=", ".join(self._defaultless[table]))
+        if table in self._disabled:
+            yield f"table {place}: its keys are disabled (ALTER TABLE ... DISABLE KEYS); they come back enabled"
 
 
 @contextmanager

@@ -39,8 +39,9 @@ def figures(evidence: Mapping[str, Any]) -> str:
     total = evidence["total"]
     lines = [
         "", f"Made until {evidence['made_at']} with {evidence['server']}{_extent(evidence)}.", "",
-        "| scripts of | scripts | tables | other objects | wrong by kpbackup | wrong by `mariadb-dump \\| mariadb` |",
-        "|---|---|---|---|---|---|",
+        "| scripts of | scripts | tables | other objects | wrong by kpbackup | of these broken on the source |"
+        " wrong by `mariadb-dump \\| mariadb` |",
+        "|---|---|---|---|---|---|---|",
         *(_row(f"`{suite}`", row) for suite, row in evidence["suites"].items()), _row("**all**", total), "",
         "Where kpbackup stopped, so that all of the batch is missing:", "",
     ]
@@ -57,14 +58,13 @@ def figures(evidence: Mapping[str, Any]) -> str:
 
 
 def _is_explained(key: str, evidence: Mapping[str, Any]) -> bool:
-    """Whether a wrong object, as `kind script: name (suite, batch n)`, lies in a batch that stopped or was left out."""
+    """Whether a wrong object, as `kind script: name (suite, batch n)`, is of a batch that stopped, left out or broken."""
     what, _, where = key.rpartition(" (")
     script, _, name = what.partition(" ")[2].partition(": ")
     suite = where.partition(", batch ")[0]
     out = (f"{suite}, {script}: {name}: ", f"{suite}, {script}: the whole database: ")
-    return any(one.startswith(where.rstrip(")") + ": ") for one in evidence["stopped"]) or any(
-        one.startswith(out) for one in evidence["left_out"]
-    )
+    stopped = any(one.startswith(where.rstrip(")") + ": ") for one in evidence["stopped"])
+    return stopped or key in evidence["broken"] or any(one.startswith(out) for one in evidence["left_out"])
 
 
 def _extent(evidence: Mapping[str, Any]) -> str:
@@ -74,8 +74,9 @@ def _extent(evidence: Mapping[str, Any]) -> str:
 
 def _row(name: str, row: Mapping[str, int]) -> str:
     programs = ("kpbackup", "mariadb-dump")
-    wrong = [f"{row.get(f'{who} tables', 0)} tables, {row.get(f'{who} others', 0)} others" for who in programs]
-    return f"| {name} | " + " | ".join([*(f"{row.get(one, 0):,}" for one in ("scripts", "tables", "others")), *wrong]) + " |"
+    ours, theirs = (f"{row.get(f'{who} tables', 0)} tables, {row.get(f'{who} others', 0)} others" for who in programs)
+    cells = [*(f"{row.get(one, 0):,}" for one in ("scripts", "tables", "others")), ours, f"{row.get('broken', 0)} others", theirs]
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _short(text: str) -> str:

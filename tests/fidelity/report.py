@@ -232,11 +232,12 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             row[f"{name} tables"] += page.tables(one[name]["wrong"])
             row[f"{name} others"] += len(one[name]["wrong"]) - page.tables(one[name]["wrong"])
         stopped += [f"{one['suite']}, batch {number}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []
-        broken |= {f"{what} ({one['suite']}, batch {number})" for what in one["kpbackup"].get("broken", ())}
+        found_broken = set(one["kpbackup"].get("broken", ())) & one["kpbackup"]["wrong"].keys()
+        row["broken"] += len(found_broken)
+        broken |= {f"{what} ({one['suite']}, batch {number})" for what in found_broken}
         left_out += [f"{one['suite']}, {what}" for what in one["kpbackup"]["left_out"]]
     total = sum(suites.values(), Counter())
-    listed = sorted(broken & wrong["kpbackup"].keys())
-    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out, "broken": listed}
+    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out, "broken": sorted(broken)}
 
 
 def main() -> int:
@@ -270,7 +271,7 @@ def main() -> int:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": f"MariaDB {plugins.version()}",
         "python": platform.python_version(),
         "scripts_left": len(list(corpus.scripts(home))) - sum(one["scripts"] for one in found), **summed(found),
-        "unjudged": unjudged,
+        "unjudged": unjudged, "batches": [f"{one['made_at']} {one['suite']}: {one['scripts']} scripts" for one in found],
     }
     if options.keep:
         page.EVIDENCE.write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
