@@ -129,7 +129,7 @@ def packet_header(length: int, sequence: int) -> bytes:
 
 def frame_payload(parts: Sequence[bytes | bytearray | memoryview]) -> Iterable[bytes | memoryview]:
     """The pieces to send for one payload given in parts: small ones joined, large ones split at 0xFFFFFF bytes."""
-    total = sum(len(part) for part in parts)
+    total = sum(map(len, parts))
     if total < MAX_PAYLOAD:
         yield b"".join((packet_header(total, 0), *parts))
         return
