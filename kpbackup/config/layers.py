@@ -101,6 +101,8 @@ def _read_file(path: Path) -> dict[Any, Any]:
         raise errors.SettingsError(f"settings file {path}: {_yaml_reason(exc)}", hint=REFERENCE) from None
     except RecursionError:
         raise errors.SettingsError(f"settings file {path}: nested too deeply", hint=REFERENCE) from None
+    except ValueError:  # YAML takes 2026-13-45 for a date, and a number may have any length
+        raise errors.SettingsError(f"settings file {path}: holds a date or number that is none", hint=REFERENCE) from None
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -200,7 +202,7 @@ def from_text(key: keys.Key, text: str, *, origin: str) -> object:
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         found = yaml.load(text, Loader=_Loader)  # nosec B506
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise errors.SettingsError(f"{origin}: {key.path}: not a valid list", hint="write a,b or [a, b]") from None
     element = keys.element_group(key.info)
     if element is not None:

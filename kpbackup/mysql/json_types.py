@@ -46,7 +46,7 @@ _UNKEPT_WARNING = re.compile(rf"'{_UNKEPT}(\d+)'")
 TRUNCATED_VALUE = 1292  # the warning an unkept value makes
 SESSION_SETTINGS = "group_concat_max_len=18446744073709551615"
 
-_ITEM = re.compile(rb"(?:([.\[])([1-9]\d*)|\$)([a-z])(\d*)")
+_ITEM = re.compile(rb"(?:([.\[])([1-9]\d{0,18})|\$)([a-z])(\d{0,4})")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]|[^\s\[\]{}",:]+')
 _OBJECT, _ARRAY = b"{", b"["
 LARGE_BYTES = 1 << 20
@@ -141,7 +141,7 @@ def typed_values(document: bytes, type_list: bytes, *, large_bytes: int = LARGE_
             found = [TypedValue("$", wanted[b"$"][1], _text(document))]
         else:
             found = list(_walk(document, wanted) if len(document) > large_bytes else _visit(document, wanted))
-    except (ValueError, IndexError) as exc:
+    except (ValueError, IndexError, RecursionError) as exc:
         raise errors.IntegrityError(f"a JSON document cannot be read: {exc}") from exc
     if len(found) != sum(map(len, wanted.values())):
         raise errors.IntegrityError(f"a JSON document has {len(found)} of the typed values its type list names")

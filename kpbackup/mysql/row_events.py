@@ -215,8 +215,11 @@ class _Image:
 def _count(rows: bytes, images: list[_Image]) -> int:
     at, end, found = 0, len(rows), 0
     while at < end:
+        begin = at
         for image in images:
             at = image.skip(rows, at)
+        if at == begin:
+            raise ValueError("rows of no length")
         found += 1
     if at != end:
         raise ValueError(f"{found} rows end at {at}, the event at {end}")

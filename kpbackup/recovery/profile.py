@@ -145,7 +145,7 @@ def parse(text: bytes, *, what: str) -> Profile:
 
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # a date that is none, say, or nested too deeply
         raise errors.SettingsError(f"{what}: not valid YAML: {' '.join(str(exc).split())}", hint="docs/profiles.md") from exc
     try:
         profile: Profile = _value(Profile, document, "")

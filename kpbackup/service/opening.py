@@ -324,7 +324,7 @@ def _values(path: str | None) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             found = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:  # the text may hold secrets, so the error is not repeated
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:  # the text may hold secrets: it is not repeated
         message = f"{key}: {path} cannot be read as YAML: {type(exc).__name__}"
         raise errors.SettingsError(message, hint="write it as for `helm --values`") from None
     if not isinstance(found, dict | None):
