@@ -34,7 +34,10 @@ _BESIDE_TABLES = frozenset({
     "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "EVENT", "PACKAGE", "LIBRARY", "SERVER", "TABLESPACE", "LOGFILE", "UNDO",
     "RESOURCE", "INSTANCE",
 })  # fmt: skip
-_NAME_OTHERS = frozenset({"references", "like", "select", "exchange", "union", "tablespace", "foreign", "constraint"})
+_NAME_OTHERS = frozenset({
+    "references", "like", "select", "exchange", "union", "tablespace", "foreign", "constraint",
+    "federated", "connect", "spider", "merge", "mrg_myisam",  # engines whose rows are elsewhere
+})  # fmt: skip
 _TAKE_OTHERS = frozenset({"exchange", "union", "rename"})
 _RENAMED_INSIDE = frozenset({"COLUMN", "INDEX", "KEY"})
 

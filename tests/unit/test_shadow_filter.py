@@ -71,7 +71,7 @@ def test_left_out(text: str) -> None:
     "ALTER TABLE orders RENAME a", "ALTER TABLE notes EXCHANGE PARTITION p WITH TABLE orders", "DROP DATABASE shop",
     "ALTER DATABASE shop CHARACTER SET latin1", "ALTER TABLE orders ADD CONSTRAINT c FOREIGN KEY (id) REFERENCES notes (id)",
     "ALTER TABLE items DROP FOREIGN KEY f", "UPDATE orders SET id = 1", "DELETE FROM notes", "CALL logs.p()",
-    "ALTER TABLE orders DISCARD TABLESPACE", "ALTER TABLE orders ADD a INT DEFAULT (logs.f())",
+    "ALTER TABLE orders DISCARD TABLESPACE", "ALTER TABLE orders ENGINE=FEDERATED", "ALTER TABLE orders ADD a INT DEFAULT (logs.f())",
     "ALTER TABLE shop.orders ADD shop INT",
     "SET STATEMENT max_statement_time = 9 FOR ALTER TABLE orders ADD a INT", "CREATE OR REPLACE TABLE orders SELECT * FROM notes",
 ])  # fmt: skip
