@@ -34,7 +34,10 @@ _BESIDE_TABLES = frozenset({
     "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "EVENT", "PACKAGE", "LIBRARY", "SERVER", "TABLESPACE", "LOGFILE", "UNDO",
     "RESOURCE", "INSTANCE",
 })  # fmt: skip
-_NAME_OTHERS = frozenset({"references", "like", "select", "exchange", "union", "tablespace", "foreign", "constraint"})
+_NAME_OTHERS = frozenset({
+    "references", "like", "select", "exchange", "union", "tablespace", "foreign", "constraint",
+    "federated", "connect", "spider", "merge", "mrg_myisam",  # engines whose rows are elsewhere
+})  # fmt: skip
 _TAKE_OTHERS = frozenset({"exchange", "union", "rename"})
 _RENAMED_INSIDE = frozenset({"COLUMN", "INDEX", "KEY"})
 
@@ -68,7 +71,7 @@ class ShadowFilter:
         begin: Begin | None = None
         has_content, passed = False, 0
         last: End | None = None
-        rows = _Rows(self, self.inserted if self._lists else None)
+        rows = ChosenRows(self, self.inserted if self._lists else None)
         for step in direct_steps.steps(stream, choose=self.choose):
             if isinstance(step, Begin):
                 begin, has_content = step, False
@@ -219,7 +222,7 @@ class _Unsure(Exception):
     """Why a statement cannot be judged or rewritten."""
 
 
-class _Rows:
+class ChosenRows:
     """The row events of one statement after the other: those of chosen tables, the last of them marked as the last.
 
     Table maps are held back until a row of a chosen table comes, all of a statement stand before its rows.

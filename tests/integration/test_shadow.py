@@ -133,7 +133,8 @@ CROSSING = (
 )  # fmt: skip
 
 
-def test_what_cannot_be_told_apart_is_listed_and_refused(live: Server, tmp_path: Path) -> None:
+def test_what_cannot_be_told_apart_is_listed_and_refused(mariadb: Server, tmp_path: Path) -> None:
+    live = mariadb
     scene = begun(live, tmp_path, *PLATFORM)
     in_one_session(live, "USE platform", *CROSSING)
     scene.ok("backup", "incremental")
@@ -158,8 +159,9 @@ def test_what_makes_no_sense_is_refused(mariadb: Server, tmp_path: Path) -> None
     assert beside(mariadb, "s") == before
 
 
-def test_a_killed_one_goes_on(live: Server, tmp_path: Path) -> None:
+def test_a_killed_one_goes_on(mariadb: Server, tmp_path: Path) -> None:
     """Nothing is lost, nothing is doubled in a table without a key, and the left out between is not read as chosen."""
+    live = mariadb
     scene = begun(live, tmp_path, "CREATE DATABASE platform", "CREATE TABLE platform.keyless (n INT, v VARCHAR(500))",
                   "CREATE TABLE platform.logs (n INT)")  # fmt: skip
     with live.connect(database="platform") as connection:

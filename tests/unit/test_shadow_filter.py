@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
 from kpbackup.model.selection import Narrowed, Selection
 from kpbackup.mysql import events, row_events, selecting, shadowing
+from kpbackup.mysql.direct_steps import Rows
 from kpbackup.mysql.query_event import QueryEvent
-from kpbackup.mysql.shadow_filter import ShadowFilter
+from kpbackup.mysql.shadow_filter import ChosenRows, ShadowFilter
 from kpbackup.mysql.shadowing import Shadow
 
 
@@ -71,8 +74,8 @@ def test_left_out(text: str) -> None:
     "ALTER TABLE orders RENAME a", "ALTER TABLE notes EXCHANGE PARTITION p WITH TABLE orders", "DROP DATABASE shop",
     "ALTER DATABASE shop CHARACTER SET latin1", "ALTER TABLE orders ADD CONSTRAINT c FOREIGN KEY (id) REFERENCES notes (id)",
     "ALTER TABLE items DROP FOREIGN KEY f", "UPDATE orders SET id = 1", "DELETE FROM notes", "CALL logs.p()",
-    "ALTER TABLE orders DISCARD TABLESPACE", "ALTER TABLE orders ADD a INT DEFAULT (logs.f())",
-    "ALTER TABLE shop.orders ADD shop INT",
+    "ALTER TABLE orders DISCARD TABLESPACE", "ALTER TABLE orders ENGINE=FEDERATED", "ALTER TABLE shop.orders ADD shop INT",
+    "ALTER TABLE orders ADD a INT DEFAULT (logs.f())",
     "SET STATEMENT max_statement_time = 9 FOR ALTER TABLE orders ADD a INT", "CREATE OR REPLACE TABLE orders SELECT * FROM notes",
 ])  # fmt: skip
 def test_not_to_be_told_apart(text: str) -> None:
@@ -105,6 +108,43 @@ def test_foreign_keys_stay_between_chosen_tables_alone() -> None:
     assert "FOREIGN KEY" not in alone.inventory.tables[0].create_sql and alone.cascades == ("shop.c",) and len(alone.notes) == 2
     across = inventory(table("a", "p"), table("b", "c", "CONSTRAINT `x` FOREIGN KEY (`id`) REFERENCES `a`.`p` (`id`)"))
     assert "REFERENCES `p` (`id`)" in shadow(across, "a", "b").inventory.tables[1].create_sql
+
+
+def event(kind: int, body: bytes) -> bytes:
+    return events.seal_event(bytes(4) + bytes([kind]) + bytes(14) + body)
+
+
+def mapped(number: int, schema: str, name: str) -> Rows:
+    names = bytes([len(schema)]) + schema.encode() + b"\0" + bytes([len(name)]) + name.encode() + b"\0"
+    return Rows(event(row_events.TABLE_MAP, number.to_bytes(6, "little") + b"\0\0" + names + b"\x01\x03\x00\x01"), False)
+
+
+def changed(number: int, value: int, *, ends: bool) -> Rows:
+    return Rows(event(23, number.to_bytes(6, "little") + bytes([ends, 0]) + b"\x01\xff\x00" + value.to_bytes(4, "little")), ends)
+
+
+TABLES = {1: ("shop", "orders"), 2: ("shop", "notes"), 3: ("shop", "items"), 4: ("logs", "orders")}
+
+
+@given(statements=st.lists(st.lists(st.sampled_from(sorted(TABLES)), min_size=1, max_size=6), max_size=4))
+def test_of_each_statement_the_rows_of_chosen_tables_come_through_as_a_whole_one(statements: list[list[int]]) -> None:
+    chosen, value = {1: "orders", 3: "items"}, 0
+    rows = ChosenRows(ShadowFilter(shadow()), None)
+    for numbers in statements:
+        steps = [mapped(number, *TABLES[number]) for number in sorted(set(numbers), reverse=True)]
+        for place, number in enumerate(numbers):
+            value += 1
+            steps.append(changed(number, value, ends=place == len(numbers) - 1))
+        found = [one for step in steps for one in rows.of(step)]
+        maps = [one for one in found if one.data[4] == row_events.TABLE_MAP]
+        kept = [one for one in found if one.data[4] != row_events.TABLE_MAP]
+        wanted = [step for step in steps if step.data[4] != row_events.TABLE_MAP and row_events.table_id(step.data) in chosen]
+        assert found[: len(maps)] == maps  # all before the first row
+        assert {row_events.table_name(one.data) for one in maps} == {("before", chosen[n]) for n in numbers if n in chosen}
+        assert [one.data[27:-4] for one in kept] == [one.data[27:-4] for one in wanted]  # what is behind the flags
+        assert [row_events.rows_flags(one.data) & 1 for one in kept] == [0] * (len(kept) - 1) + [1] * bool(kept)
+        assert [one.ends_statement for one in kept] == [False] * (len(kept) - 1) + [True] * bool(kept)
+        assert all(events.has_valid_crc(one.data) for one in found)
 
 
 def test_a_table_map_gets_another_database() -> None:
