@@ -56,9 +56,9 @@ class Deployment:
         argv = [*PROGRAM, "--config", str(self.config), *words]
         return subprocess.run(argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout_s)
 
-    def json(self, *words: str, code: int = 0) -> dict[str, Any]:
+    def json(self, *words: str, code: int = 0, timeout_s: float = 120) -> dict[str, Any]:
         """The JSON document of a command that must end with `code`."""
-        ended = self.run(*words, "--json")
+        ended = self.run(*words, "--json", timeout_s=timeout_s)
         assert ended.returncode == code, ended.stderr + ended.stdout
         found: dict[str, Any] = json.loads(ended.stdout)
         return found

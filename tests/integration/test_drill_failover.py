@@ -36,7 +36,7 @@ def test_an_archive_that_went_on_and_one_that_did_not(mariadb: Server, tmp_path:
     order(mariadb, "by the second")
     order(mariadb, "not drilled: behind the point")
     made.json("backup", "incremental")
-    done = made.json("drill", "failover")
+    done = made.json("drill", "failover", timeout_s=600)
     assert done["passed"] and done["details"]["transactions"] == "2"
     assert (done["details"]["to_server"], done["details"]["drill"]) == ("4711", "failover")
     assert newest_run(made)["state"] == "passed"

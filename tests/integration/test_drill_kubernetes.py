@@ -72,7 +72,7 @@ class Stage:
     def settings(self, token: str = "reader") -> dict[str, Any]:
         config = self.cluster.write_kubeconfig(self.directory / f"kubeconfig-{token}", token=token)
         return {
-            "namespace": NAMESPACE, "image": "mariadb:10.11", "storage": "1Gi", "kubeconfig": str(config), "ready_timeout": "60s",
+            "namespace": NAMESPACE, "image": "mariadb:10.11", "storage": "1Gi", "kubeconfig": str(config), "ready_timeout": "3m",
             "host": "127.0.0.1", "port": self.node.server.port,
         }
 

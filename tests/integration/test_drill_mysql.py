@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mysql97_programs: Path) -> It
 
 
 def test_a_drill_on_a_mysql_started_for_it(made: Deployment) -> None:
-    done = made.json("drill", "--to", "latest")
+    done = made.json("drill", "--to", "latest", timeout_s=600)
     assert done["passed"] and done["details"]["rows"] == "1000" and done["details"]["transactions"] == "3"
     assert int(done["details"]["tables_compared"]) >= 1
     assert list(Path(made.settings["drill"]["directory"]).glob("kpbackup-drill-*")) == []

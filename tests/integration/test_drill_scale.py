@@ -27,7 +27,7 @@ def test_three_sizes(mariadb: Server, tmp_path: Path) -> None:
     made.settings["encryption"]["identity_file"] = str(made.keys / "identity.txt")
     made.settings["drill"] = {"directory": str(tmp_path)}
     made.write()
-    done = made.json("drill", "scale")
+    done = made.json("drill", "scale", timeout_s=900)
     rows = [point["rows"] for point in done["points"]]
     assert rows == [1001 + 2 + 2, 2002 + 2 + 4, 4004 + 2 + 8]  # the users cannot be doubled, and no trigger ran
     assert [point["factor"] for point in done["points"]] == [1, 2, 4]
