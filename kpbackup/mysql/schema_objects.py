@@ -117,7 +117,7 @@ def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str,
             hint=f"GRANT {grant} TO that account",
         )
     create = _with_its_names(text(row[2]), text(row[3]), name)
-    if kind.startswith("PACKAGE"):
+    if kind.startswith("PACKAGE") or "ORACLE" in text(row[1]):
         create += _name_behind_end(create, text(connection.value(_BODY, (schema, name, kind))))
     return Definition(kind.lower(), schema, name, (create,), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
 
@@ -148,7 +148,7 @@ def _misread(name: str, charset: str) -> str:
 
 
 def _name_behind_end(create: str, body: str) -> str:
-    """A package may be ended by its name; information_schema shows that, SHOW CREATE does not."""
+    """Routines of Oracle's mode may be ended by their names; information_schema shows that, SHOW CREATE does not."""
     found = _NAMED_END.search(body)
     if found is None or not create.upper().endswith("END"):
         return ""

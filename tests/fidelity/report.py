@@ -255,7 +255,9 @@ def main() -> int:
         if options.parts and part.exists():
             found.append(json.loads(part.read_text(encoding="utf-8")))
             continue
+        failed = part.with_suffix(".unjudged")
         if options.only_parts:
+            unjudged += [failed.read_text(encoding="utf-8")] if failed.exists() else []
             continue
         began = time.monotonic()
         try:
@@ -263,6 +265,8 @@ def main() -> int:
         except (pymysql.MySQLError, AssertionError, TypeError, OSError, subprocess.SubprocessError) as exc:
             unjudged.append(f"{suite}, from {scripts[0].stem} on: {type(exc).__name__}: {exc}"[:400])
             print(f"not judged: {unjudged[-1]}", flush=True)
+            if options.parts:
+                failed.write_text(unjudged[-1], encoding="utf-8")
             continue
         _tell(found[-1], time.monotonic() - began)
         if options.parts:

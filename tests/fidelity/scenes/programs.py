@@ -138,6 +138,7 @@ def _mariadb() -> list[str]:
         "CREATE PACKAGE ended AS FUNCTION f RETURN INT; END ended", "CREATE PACKAGE BODY ended AS FUNCTION f RETURN INT AS BEGIN RETURN 1; END; END  `ended`",
         "CREATE PACKAGE only_spec COMMENT 'it''s' AS PROCEDURE q; END",
         "CREATE PROCEDURE oracle_proc(a IN INT, b OUT VARCHAR2) AS x INT := 5; BEGIN b := 'a' || a; <<lab>> FOR i IN 1 .. 3 LOOP x := x + i; END LOOP; END",
+        "CREATE FUNCTION ended_func(a INT) RETURN INT AS BEGIN RETURN a; END ended_func;",
         "CREATE FUNCTION oracle_func(a NUMBER) RETURN VARCHAR2 NO SQL IS BEGIN RETURN a || 'x'; EXCEPTION WHEN OTHERS THEN RETURN NULL; END",
         "CREATE VIEW oracle_view AS SELECT 'a' || 'b' AS c FROM t", "SET sql_mode = ''",
         "SET sql_mode = 'MSSQL'", "CREATE PROCEDURE mssql() SELECT 1", "SET sql_mode = ''",
