@@ -180,7 +180,7 @@ def _prepare(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> 
 def _proved(journal: Journal, request: RecoveryRequest) -> dict[str, str]:
     """Sums over the restored tables, sealed into the journal: step 4 compares with them."""
     volatile = request.verification.profile.tables.volatile_columns if request.verification else {}
-    sums = proof.take(request.endpoint, volatile)
+    sums = proof.take(request.endpoint, volatile, sessions=request.workers)
     journal.write("proved", {"tables": _sealed({name: codec.encode(one) for name, one in sums.items()}, request)})
     return {"tables_proved": str(len(sums))}
 
