@@ -65,7 +65,9 @@ class _Wanted:
     up_to: str
 
 
-def take(endpoint: server.Endpoint, volatile_columns: Mapping[str, Sequence[str]]) -> dict[str, TableProof]:
+def take(
+    endpoint: server.Endpoint, volatile_columns: Mapping[str, Sequence[str]], *, sessions: int = SESSIONS
+) -> dict[str, TableProof]:
     """`schema.table` -> proof, of every table but the servers' own. `volatile_columns` are left out of the sums."""
     with _session(endpoint) as connection:
         wanted = [
@@ -74,11 +76,13 @@ def take(endpoint: server.Endpoint, volatile_columns: Mapping[str, Sequence[str]
         ]
     return {
         one.table.full_name: TableProof(one.columns, one.table.key, one.up_to, rows, total)
-        for one, (rows, total) in zip(wanted, _sums(endpoint, wanted), strict=True)
+        for one, (rows, total) in zip(wanted, _sums(endpoint, wanted, sessions), strict=True)
     }
 
 
-def differences(endpoint: server.Endpoint, before: Mapping[str, TableProof], *, leave_out: Sequence[str]) -> list[str]:
+def differences(
+    endpoint: server.Endpoint, before: Mapping[str, TableProof], *, leave_out: Sequence[str], sessions: int = SESSIONS
+) -> list[str]:
     """What is not as it was, one sentence a table."""
     with _session(endpoint) as connection:
         there = {table.full_name: table for table in _tables(connection)}
@@ -86,7 +90,7 @@ def differences(endpoint: server.Endpoint, before: Mapping[str, TableProof], *, 
     found = {name: _lost(name, proof, there.get(name)) for name, proof in compared.items()}
     whole = [name for name, problem in found.items() if not problem]
     wanted = [_Wanted(_keyed(there[name], before[name].key), before[name].columns, before[name].up_to) for name in whole]
-    for name, (rows, total) in zip(whole, _sums(endpoint, wanted), strict=True):
+    for name, (rows, total) in zip(whole, _sums(endpoint, wanted, sessions), strict=True):
         if rows != before[name].rows:
             found[name] = f"table {name} has {rows} of its {before[name].rows} restored rows"
         elif total != before[name].total:
@@ -120,7 +124,7 @@ def _highest(connection: server.Connection, table: _Table) -> str:
     return "" if highest is None else str(int(highest))
 
 
-def _sums(endpoint: server.Endpoint, wanted: Sequence[_Wanted]) -> list[tuple[int, str]]:
+def _sums(endpoint: server.Endpoint, wanted: Sequence[_Wanted], sessions: int) -> list[tuple[int, str]]:
     """(rows, sum over them) of each one wanted."""
     with _session(endpoint) as connection:
         parts = deque(
@@ -140,9 +144,9 @@ def _sums(endpoint: server.Endpoint, wanted: Sequence[_Wanted]) -> list[tuple[in
                 done.append((number, int(rows), int(total)))
         return done
 
-    with ThreadPoolExecutor(SESSIONS, thread_name_prefix="kpbackup-proof") as pool:
+    with ThreadPoolExecutor(sessions, thread_name_prefix="kpbackup-proof") as pool:
         try:
-            for future in [pool.submit(work) for _ in range(min(SESSIONS, len(parts)))]:
+            for future in [pool.submit(work) for _ in range(min(sessions, len(parts)))]:
                 for number, rows, total in future.result():
                     found[number] = found[number][0] + rows, found[number][1] + total
         finally:

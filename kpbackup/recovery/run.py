@@ -241,7 +241,7 @@ def _prepare(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> 
 def _proved(journal: Journal, request: RecoveryRequest) -> dict[str, str]:
     """Sums over the restored tables, sealed into the journal: step 4 compares with them."""
     volatile = request.verification.profile.tables.volatile_columns if request.verification else {}
-    sums = proof.take(request.endpoint, volatile)
+    sums = proof.take(request.endpoint, volatile, sessions=request.workers)
     encoded = {name: codec.encode(one) for name, one in sums.items()}
     journal.write("proved", {"tables": sealed_fields.seal(encoded, request.identities)})
     return {"tables_proved": str(len(sums))}
