@@ -69,10 +69,12 @@ def _show(room: context.Context, decisions: Sequence[Decision], done: Pruned | N
         "released_segments": done.segments if done else None,
         "deleted_objects": done.deleted if done else None,
         "kept_by_lock": done.kept_by_lock if done else None,
+        "renewed_locks": done.renewed_locks if done else None,
     }
     told = (
         f"released {done.sets} sets and {done.segments} segments; deleted {done.deleted} objects whose grace period is over"
         + (f"; {done.kept_by_lock} more are kept by lock" if done.kept_by_lock else "")
+        + (f"; renewed the locks of {done.renewed_locks} objects" if done.renewed_locks else "")
         if done
         else "dry run: nothing was changed"
     )

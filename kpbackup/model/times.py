@@ -83,17 +83,5 @@ def utc_text(moment: datetime) -> str:
     return shown.rstrip("0") + "Z" if "." in shown else shown + "Z"
 
 
-def parse_utc_text(text: str) -> datetime:
-    """What `utc_text` wrote, as aware UTC.
-
-    Raises:
-        ValueError: any other form.
-    """
-    moment = datetime.fromisoformat(text)
-    if not text.endswith("Z") or utc_text(moment) != text:
-        raise ValueError(f"{text!r} is not a UTC time in the form 2024-05-01T10:00:00Z")
-    return moment
-
-
 def _nonsense(text: str, why: str) -> errors.UsageError:
     return errors.UsageError(f"cannot read {text!r} as a moment: {why}", hint=f"write {EXAMPLES}")

@@ -30,11 +30,6 @@ def source_findings(
     return found
 
 
-def source_grant(facts: ServerFacts, account: str) -> str:
-    """The GRANT that gives a source account everything a backup can use."""
-    return grant(facts, (*ROWS, "LOCK TABLES", *_recommended(facts), *ARCHIVE), account)
-
-
 def _version(facts: ServerFacts) -> list[Finding]:
     what = f"{facts.flavour} {facts.version_string}"
     if facts.version < OLDEST[facts.flavour]:

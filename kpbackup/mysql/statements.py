@@ -11,7 +11,7 @@ count as text, as the server takes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -57,10 +57,6 @@ class Statement:
     verb: str
     targets: tuple[Name, ...] = ()
     mentions: frozenset[str] = field(default_factory=frozenset, repr=False)
-
-    def mentions_any(self, names: Iterator[str] | Sequence[str] | frozenset[str]) -> bool:
-        """Whether one of these names (of tables, in any case) is in the text."""
-        return any(name.lower() in self.mentions for name in names)
 
 
 def mode_of(sql_mode: str) -> int:

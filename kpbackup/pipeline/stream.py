@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from kpbackup import errors
 from kpbackup.pipeline import compress, encrypt
 
 # One step's worth of input: large enough for speed, small enough that a huge chunk is not held three times over.
@@ -78,25 +77,3 @@ class Tally:
     def sha256(self) -> str:
         """SHA-256 of the bytes passed so far, in lower-case hex."""
         return self._hash.hexdigest()
-
-
-def rechunk(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of exactly `size` bytes; only the last may be shorter, none is empty."""
-    if size < 1:
-        raise errors.InternalError(f"cannot cut a stream into chunks of {size} bytes")
-    held = bytearray()
-    for chunk in chunks:
-        view = memoryview(chunk)
-        place = min(len(view), size - len(held)) if held else 0
-        held += view[:place]
-        if len(held) == size:
-            yield bytes(held)
-            held.clear()
-        if held:
-            continue
-        while len(view) - place >= size:
-            yield bytes(view[place : place + size])
-            place += size
-        held += view[place:]
-    if held:
-        yield bytes(held)

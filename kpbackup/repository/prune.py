@@ -19,7 +19,7 @@ from kpbackup import errors
 from kpbackup.model import manifest
 from kpbackup.model.catalog import Catalog, History
 from kpbackup.plan.retention import Policy, PrunePlan, Release
-from kpbackup.repository import applications, canary, layout, released, reports
+from kpbackup.repository import applications, canary, layout, lock_renewal, released, reports
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
@@ -37,6 +37,7 @@ class Pruned:
     segments: int
     deleted: int
     kept_by_lock: int = 0  # due, but the store still holds them by Object Lock: a later prune deletes them
+    renewed_locks: int = 0  # of what is kept longer than its lock
 
 
 def execute(
@@ -75,9 +76,10 @@ def execute(
     for release in plan.release_segments:
         check()
         _anchor(repository, release, now)
+    renewed = lock_renewal.renew(repository, catalog, plan, now)
     kept = sum(_delete(repository, step, check) for step in batches)
     released_segments = sum(r.count for r in plan.release_segments)
-    return Pruned(len(plan.release_sets), released_segments, sum(len(step) for step in batches) - kept, kept)
+    return Pruned(len(plan.release_sets), released_segments, sum(len(step) for step in batches) - kept, kept, renewed)
 
 
 def _delete(repository: Repository, keys: Sequence[str], check: Callable[[], None]) -> int:
@@ -91,13 +93,8 @@ def _delete(repository: Repository, keys: Sequence[str], check: Callable[[], Non
     return kept
 
 
-def leftovers(repository: Repository, catalog: Catalog, policy: Policy, now: datetime) -> list[str]:
-    """Keys of data objects no manifest names, of attempts older than the grace period and two days."""
-    archives = [released.read(repository, history, now - policy.grace_period) for history in catalog.histories]
-    return _leftovers(repository, _attempts(catalog, archives), policy, now)
-
-
 def _leftovers(repository: Repository, named: set[str], policy: Policy, now: datetime) -> list[str]:
+    """Keys of data objects no manifest names, of attempts older than the grace period and two days."""
     named = named | applications.file_attempts(repository)
     limit = (now - policy.grace_period - LEFT_OVER_AFTER).strftime("%Y%m%dT%H%M%SZ")
     found: list[str] = []

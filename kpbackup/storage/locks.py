@@ -4,7 +4,7 @@ A lock needs a bucket made for it, which keeps versions too: deleting there hide
 over. Stores without locks do not have the calls of `LockingBackend`; nothing is locked there.
 
 Limits: a governance lock can be lifted by an account with that right, a compliance lock by nobody. Locks are never shortened or
-lifted by kpbackup.
+lifted by kpbackup; prune makes them longer for what is kept longer (repository/lock_renewal.py).
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ class LockingBackend(Protocol):
     def locked_until(self, key: str) -> datetime | None:
         """When its lock is over; None without one. Raises ObjectMissing."""
 
+    def lock_longer(self, key: str, *, mode: Mode, until: datetime) -> None:
+        """Locks what is stored until then; a lock that ends later is refused with StorageError."""
+
     def can_lock(self) -> bool:
         """Whether the bucket was made with Object Lock."""
 
@@ -60,6 +63,35 @@ class LockingBackend(Protocol):
 
     def delete_version(self, key: str, version: str, *, bypass: bool) -> None:
         """Deletes one version for good; with `bypass` over a governance lock. Raises StorageError when it is refused."""
+
+
+def of(backend: Backend) -> Lock | None:
+    """What the settings ask to put on everything written there; None for no lock."""
+    return backend.lock if isinstance(backend, LockingBackend) else None
+
+
+def renew(backend: Backend, keys: Iterable[str], now: datetime) -> int:
+    """Locks anew, for a whole period from now, those of the keys whose lock has less than half of it left; how many.
+
+    Raises:
+        StorageError. What is gone meanwhile is passed over.
+    """
+    if not isinstance(backend, LockingBackend) or backend.lock is None:
+        return 0
+    lock, store = backend.lock, backend
+
+    def is_renewed(key: str) -> bool:
+        try:
+            until = store.locked_until(key)
+            if until is not None and until - now >= lock.period / 2:
+                return False
+            store.lock_longer(key, mode=lock.mode, until=now + lock.period)
+        except errors.ObjectMissing:
+            return False
+        return True
+
+    with ThreadPoolExecutor(ASKERS) as pool:
+        return sum(pool.map(is_renewed, keys))
 
 
 def locked(backend: Backend, keys: Iterable[str], now: datetime) -> frozenset[str]:

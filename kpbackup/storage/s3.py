@@ -328,6 +328,10 @@ class S3Backend:
         answer = self._bucket.call("store", "put_object", self._full(key), Body=data, **s3_upload.integrity(data), **lock)
         return str(answer.get("VersionId", ""))
 
+    def lock_longer(self, key: str, *, mode: locks.Mode, until: datetime) -> None:
+        retention = {"Mode": mode.upper(), "RetainUntilDate": until.astimezone(UTC)}
+        self._bucket.call("renew the lock of", "put_object_retention", self._full(key), Retention=retention)
+
     def delete_version(self, key: str, version: str, *, bypass: bool) -> None:
         extra: Json = {"BypassGovernanceRetention": True} if bypass else {}
         self._bucket.call("delete a version of", "delete_object", self._full(key), VersionId=version, **extra)

@@ -69,8 +69,8 @@ def start_load(worker: process.WorkerProcess, tables: Sequence[Table], records: 
 def load(worker: process.WorkerProcess, tables: Sequence[Table], records: Sequence[ChunkRecord], data: bytes) -> Any:
     """The worker's answer to a whole sealed object."""
     start_load(worker, tables, records)
-    for piece in stream.rechunk([data], 100_000):
-        worker.send_bytes(piece)
+    for start in range(0, len(data), 100_000):
+        worker.send_bytes(data[start : start + 100_000])
     worker.send({"end": True})
     return worker.receive()
 

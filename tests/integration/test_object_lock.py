@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import botocore.exceptions
 import pytest
 
+from kpbackup import config
 from kpbackup.pipeline import sign
 from kpbackup.plan import retention
 from kpbackup.repository import binding, catalog, prune
+from kpbackup.service import opening
 from kpbackup.storage import locks, open_backend
 from tests.integration.deployment import until
 from tests.integration.scenario import Scene
@@ -93,6 +96,40 @@ def test_prune_knows_what_is_kept_by_lock(s3: S3Server, locked_bucket: str, aws_
     assert repository.backend.read(held) == b"left over"
     until(lambda: not locks.locked(repository.backend, [held], datetime.now(UTC)), what="the end of the lock")
     assert pruned() == (1, 0)
+
+
+def test_prune_renews_the_locks_of_what_is_kept_longer(
+    s3: S3Server, locked_bucket: str, tmp_path: Path, source: Server, aws_environment: None
+) -> None:
+    """A set of yesterday whose lock of two days is half over, with the pruner's rights; one that is released is left alone."""
+    scene = scene_on(s3, locked_bucket, tmp_path / "scene", source)
+    scene.settings["repository"]["lock"] = {"mode": "compliance"}
+    scene.settings["retention"] = {"days": 1, "grace_period": "1d"}
+    scene.ok("init", "--keys", str(scene.keys))
+    scene.ok("backup", "full")
+    scene.ok("backup", "full")
+    settings, policy = config.load(scene.argv()[4], {}), retention.Policy(days=1, complete_chains=1)
+    repository = opening.writing_repository(settings)
+    found, store = catalog.read_catalog(repository), repository.backend
+    released, kept = found.histories[0].sets
+    plan = retention.PrunePlan((), (released,), ())
+    later = datetime.now(UTC) + 1.5 * DAY
+    assert isinstance(store, locks.LockingBackend)
+    assert prune.execute(repository, found, retention.NOTHING, policy, datetime.now(UTC)).renewed_locks == 0, "all are new"
+
+    for name, value in s3.pruner.environ().items():
+        os.environ[name] = value  # put back by aws_environment
+    pruner = opening.writing_repository(settings)
+    done = prune.execute(pruner, catalog.read_catalog(pruner), plan, policy, later)
+    own = [kept.head.key, kept.inventory.key, *(one.key for one in (*kept.objects, *kept.definitions)), "kpbackup.json"]
+    own += [info.key for info in store.list(f"keys/{kept.sealing.key_id}/")]
+    for key in own:
+        assert abs((store.locked_until(key) or later) - later - 2 * DAY) < timedelta(minutes=10), key
+    assert done.renewed_locks >= len(own)
+    for key in (released.inventory.key, *(info.key for info in store.list(f"keys/{released.sealing.key_id}/"))):
+        assert (store.locked_until(key) or later) < later + DAY, key
+    again = prune.execute(pruner, catalog.read_catalog(pruner), retention.NOTHING, policy, later)
+    assert again.renewed_locks == 0
 
 
 def test_the_three_identities(s3: S3Server, s3_bucket: str, tmp_path: Path, source: Server) -> None:

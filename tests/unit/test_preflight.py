@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from kpbackup.model.inventory import Column, Table
+from kpbackup.mysql import findings, preflight
 from kpbackup.mysql.facts import ServerFacts, facts_of, version_tuple
 from kpbackup.mysql.findings import Finding
-from kpbackup.mysql.preflight import source_findings, source_grant, target_findings
+from kpbackup.mysql.preflight import source_findings, target_findings
 from kpbackup.mysql.privileges import Privileges, parse
 from kpbackup.mysql.snapshot import Rung, ladder
 
@@ -142,7 +143,8 @@ def test_missing_privileges_come_with_the_grant_of_the_flavour() -> None:
 
 def test_the_advised_grant_is_enough() -> None:
     for facts in (change(MARIADB, binlog_expire_s=0), MYSQL):
-        given = parse([source_grant(facts, "`kp`@`%`").rstrip(";") + " "], account="'kp'@'%'")
+        names = (*preflight.ROWS, "LOCK TABLES", *preflight._recommended(facts), *preflight.ARCHIVE)
+        given = parse([findings.grant(facts, names, "`kp`@`%`").rstrip(";") + " "], account="'kp'@'%'")
         assert {f.severity for f in source_findings(facts, given)} == {"ok"}
 
 

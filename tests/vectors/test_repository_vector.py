@@ -51,6 +51,20 @@ def test_it_lists_and_checks(scene: Scene) -> None:
     assert [one["proven_at"] is not None for one in scene.ok("keys", "list")["recipients"]] == [True]
 
 
+def test_a_head_kept_outside_shows_what_was_removed(scene: Scene, tmp_path: Path) -> None:
+    head = str(tmp_path / "head.json")
+    scene.ok("check", "--write-head", head)
+    assert scene.ok("check", "--expect-head", head)["intact"]
+    newest = [key for key in scene.manifests() if "/0002/segments/" in key][-1]
+    (scene.repository / newest).unlink()
+    assert scene.ok("check")["intact"], "the store alone shows nothing missing"
+    ended = scene.run("--json", "check", "--expect-head", head)
+    assert ended.code == 17
+    (problem,) = json.loads(ended.out)["problems"]
+    assert problem["key"].endswith("0002/segments") and "the recoverable points after" in problem["costs"]
+    assert "problems in file://" in scene.refused(17, "check", "--expect-head", head)
+
+
 def test_it_restores_what_was_in_the_source(scene: Scene, target: Server) -> None:
     expected = Vector(scene.repository).expected
     scene.restore("--to", "latest")
