@@ -167,13 +167,13 @@ class _Session:
         before = self._log.end
         try:
             with self.request.turn, server.connect(self.request.endpoint, read_timeout_s=archiver.LOOK_TIMEOUT_S) as connection:
-                facts = server_facts.read_facts(connection)
-                seen = sources.observe(connection, facts)
+                who = server_facts.identity(connection, self._facts)
+                seen = sources.observe(connection, self._facts)
         except errors.ServerUnreachable:
             self._seen_at = time.monotonic()  # the stream tells whether the source is away; this is asked again later
             return
-        if (facts.server_id, facts.server_uuid) != (self._facts.server_id, self._facts.server_uuid):
-            raise _Stale(f"another server (server_id {facts.server_id}) stands at the source's address")
+        if who != (self._facts.server_id, self._facts.server_uuid):
+            raise _Stale(f"another server (server_id {who[0]}) stands at the source's address")
         seen = replace(seen, position=after_takeovers(seen.position, self._number))
         if order(seen.position) < order(before):
             raise _Stale(f"the source stands at {seen.position}, the archive reaches {before}")

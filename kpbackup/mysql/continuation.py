@@ -41,6 +41,8 @@ def find(
     before = ""
     for file in reversed(files):
         before = _gtids_before(endpoint, facts, file)
+        if not facts.mariadb:
+            before = gtid.add("mysql", before, at_rest)
         if takeover.may_begin(archived, before):
             return _search(endpoint, facts, archived, takeover.Search(archived, before, at_rest=at_rest), file, until)
     if takeover.is_purged(archived, before):
@@ -75,9 +77,10 @@ def _search(
 
 
 def at_rest(connection: server.Connection, facts: ServerFacts) -> str:
-    """MariaDB: the executed GTIDs of domains of which the binlog says nothing; '' on MySQL."""
+    """What was executed and is in no binlog, as on a replica made from a copy. MySQL: the purged set, which the lists at the
+    beginning of files leave out as far as it never was in one; MariaDB: the GTIDs of domains of which the binlog says nothing."""
     if not facts.mariadb:
-        return ""
+        return "".join(str(connection.value("SELECT @@global.gtid_purged") or "").split())
     executed = gtid.MariadbGtidPosition.parse(str(connection.value("SELECT @@global.gtid_slave_pos") or ""))
     logged = gtid.MariadbGtidPosition.parse(str(connection.value("SELECT @@global.gtid_binlog_pos") or ""))
     return ",".join(str(one) for one in executed.last if logged.get(one.domain) is None)

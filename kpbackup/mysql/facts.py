@@ -120,6 +120,13 @@ def version_tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.group().split("."))
 
 
+def identity(connection: Connection, facts: ServerFacts) -> tuple[int, str]:
+    """Server id and UUID ('' on MariaDB) of whoever answers now: another server than `facts` were read of may stand there."""
+    uuid = "''" if facts.mariadb else "@@server_uuid"
+    found = connection.row(f"SELECT @@global.server_id, {uuid}")
+    return (int(found[0]), str(found[1])) if found else (0, "")
+
+
 def clock(connection: Connection) -> datetime:
     """The server's clock, aware UTC, with microseconds."""
     found = connection.value("SELECT UTC_TIMESTAMP(6)")

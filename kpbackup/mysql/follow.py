@@ -232,10 +232,10 @@ def _refused(exc: errors.DatabaseError, stream: _Stream) -> errors.KpbackupError
     doing = f"cannot follow {stream.name} from {stream.file}:{stream.position}: {exc.message}"
     if exc.number in _ENDED_BY_SERVER:
         return errors.ServerUnreachable(doing, hint="the source ended the connection; is it being restarted?")
+    if "same server_uuid/server_id" in exc.message:  # MariaDB has a number of its own for it
+        return errors.ServerUnfit(doing, hint="another client uses the same server id; give each its own")
     if exc.number != _ER_MASTER_FATAL_READING_BINLOG:
         return errors.DatabaseError(doing, number=exc.number)
-    if "same server_uuid/server_id" in exc.message:
-        return errors.ServerUnfit(doing, hint="another client uses the same server id; give each its own")
     if "purge" in exc.message or "Could not find first log" in exc.message or "could not find next log" in exc.message:
         return errors.ChainBroken(doing, hint="the source purged what was not archived yet: take a new full backup")
     if "impossible position" in exc.message or "bogus data" in exc.message or "truncated" in exc.message:

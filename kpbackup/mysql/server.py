@@ -137,7 +137,7 @@ _PRIVILEGE_NUMBERS = {
     ER.COLUMNACCESS_DENIED_ERROR, ER.PROCACCESS_DENIED_ERROR, 1698,
 }
 _USED_UP_NUMBERS = {ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED}
-_LOST_NUMBERS = {2003, 2006, 2013, 2014, 2055}
+_LOST_NUMBERS = {1053, 2003, 2006, 2013, 2014, 2055}  # the first one: the server is being shut down
 
 
 def translate(exc: pymysql.MySQLError, doing: str, *, sql: str = "") -> errors.KpbackupError:

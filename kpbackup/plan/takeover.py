@@ -92,7 +92,7 @@ def _beyond(flavour: str, before: str, limit: str) -> bool:
 class Search:
     """Looks for the place in a server's binlog, from the beginning of a file on.
 
-    `before`: what the file says was executed before it. `at_rest`: MariaDB domains of which the server's binlog knows nothing
+    `before`: what was executed before it. `at_rest`: MariaDB's GTIDs of domains of which the server's binlog knows nothing
     although it has executed them (`gtid_slave_pos` of a replica made from a copy).
     """
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kpbackup import errors
 from kpbackup.model import gtid
-from kpbackup.model.coordinates import Coordinates
+from kpbackup.model.coordinates import Coordinates, after_takeovers
 from kpbackup.mysql import binlog_file, coordinates, events, facts, follow, segmenter, server
 from kpbackup.mysql.segmenter import SegmentFacts
 from kpbackup.mysql.transactions import Kind, Transaction, TransactionWalker
@@ -303,6 +303,33 @@ def test_without_end_it_waits_with_heartbeats_and_reports_a_lost_source(mariadb:
     mariadb.kill()
     with pytest.raises(errors.ServerUnreachable):
         list(stream)
+
+
+def test_of_two_clients_with_one_server_id_the_older_is_told(mariadb: Server) -> None:
+    at = end_of(mariadb)
+
+    def client() -> Generator[events.StreamEvent | events.Heartbeat, None, None]:
+        return follow.follow(
+            mariadb.endpoint, flavour="mariadb", start=at, until=None, server_id=4711, heartbeat_s=0.2, read_timeout_s=5
+        )
+
+    older, newer = client(), client()
+    assert next(older) == next(newer) == events.Heartbeat(at.file, at.position)
+    with pytest.raises(errors.ServerUnfit, match="same server_uuid/server_id"):  # the next run takes another id
+        list(older)
+    assert next(newer) == events.Heartbeat(at.file, at.position)
+    newer.close()
+
+
+def test_files_go_by_the_archives_names(mariadb: Server) -> None:
+    """After takeovers a number stands before the server's own name, in every file that follows."""
+    mariadb.execute("CREATE DATABASE shop", "FLUSH BINARY LOGS", "CREATE TABLE shop.a (id INT)")
+    until = after_takeovers(end_of(mariadb), 2)
+    found = list(follow.follow(mariadb.endpoint, flavour="mariadb", start=Coordinates(f"2/{FIRST}", 0), until=until))
+    assert {item.file for item in found} == {f"2/{FIRST}", "2/binlog.000002"}
+    head = follow.read_head(mariadb.endpoint, flavour="mariadb", file=f"2/{FIRST}")
+    assert head.file == f"2/{FIRST}"
+    assert head.identity == follow.file_identity(mariadb.endpoint, flavour="mariadb", file=FIRST)
 
 
 def test_mysql_heartbeats(mysql97: Server) -> None:

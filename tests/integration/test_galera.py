@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.scenario import Scene
+from tests.integration.scenario import Scene, login
 from tests.servers import ports
 from tests.servers.galera import galera_node
 from tests.servers.mariadb import mariadb_server
@@ -40,6 +40,10 @@ def test_writes_of_all_nodes_come_back(tmp_path: Path) -> None:
             assert len(wanted) == 4 and all(row[2] for row in wanted)
             assert here.rows(ROWS) == wanted
             assert here.value("SELECT @@gtid_binlog_pos") == there.value("SELECT @@gtid_binlog_pos")
+        # another node has the same GTIDs, and the same server_id too: it could be this one, put back from an older copy
+        scene.settings["source"] |= login(first)
+        scene.refused(24, "backup", "incremental")
+        assert scene.ok("backup", "full")["set"] == "0002-1"
 
 
 def test_a_node_that_does_not_log_the_others_is_refused(tmp_path: Path) -> None:
