@@ -44,7 +44,7 @@ def _is_of_second(second: SecondTier, set_at: Coordinates, done: Transaction, to
     own = {second.chosen.takes(*name) for name in touched.tables}
     name = done.gtid or f"{done.file}:{done.start}"
     for statement, _ in touched.statements:
-        named = statement.mentions_any([table.name for table in second.tables])
+        named = any(table.name.lower() in statement.mentions for table in second.tables)
         if statement.kind is Kind.CHANGE and (named or True in own):
             raise _refused(f"transaction {name} changes rows by a statement, {statement.verb}", set_at)
         if statement.verb == "CREATE TABLE" and any(second.chosen.takes(*target) for target in statement.targets):
