@@ -49,7 +49,7 @@ class _Sent:
 
 
 class Packets:
-    """`on_end` is told each end that was marked, once it is committed; `on_failure` makes of the server's refusal what is raised."""
+    """`on_end` is told each end that was marked, once it is committed; `on_failure` makes what is raised of a refusal."""
 
     def __init__(
         self, connection: server.Connection, *, compound: bool, timeout_s: float, on_end: OnEnd, on_failure: OnFailure

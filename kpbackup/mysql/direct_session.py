@@ -51,9 +51,8 @@ class Session:
             wanted = {"gtid_domain_id": domain, "server_id": server_id}
             changed = {name: value for name, value in wanted.items() if self._now.get(name) != value}
             self._now |= changed
-            # by themselves: the server judges a sequence number by the domain that is set before the statement
-            source = [("SET " + ",".join(f"SESSION {name}={value}" for name, value in changed.items())).encode()]
-            return *(source if changed else ()), f"SET SESSION gtid_seq_no={seq}{stamp}".encode()
+            values = {**changed, "gtid_seq_no": seq}
+            return ((f"SET {','.join(f'SESSION {name}={value}' for name, value in values.items())}" + stamp).encode(),)
         stamp += f",original_commit_timestamp={begin.commit_at_us}" if begin.commit_at_us else ""
         return (f"SET gtid_next='{begin.gtid}'{stamp}".encode(),)
 

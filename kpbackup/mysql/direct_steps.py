@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kpbackup import errors
 from kpbackup.mysql import events, payload, query_event, row_events
@@ -26,8 +27,7 @@ class Description:
     data: bytes
 
 
-@dataclass(frozen=True)
-class Begin:
+class Begin(NamedTuple):
     """A transaction begins. `gtid` is '' without one; `commit_at_us` is MySQL's original commit time."""
 
     gtid: str
@@ -35,8 +35,7 @@ class Begin:
     commit_at_us: int | None
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """TABLE_MAP or row event. `ends_statement`: what came so far is a whole statement."""
 
     data: bytes
@@ -56,8 +55,7 @@ class Statement:
     in_block: bool
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """The transaction is whole; it ends at file:position."""
 
     file: str

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpbackup import errors
@@ -84,8 +83,7 @@ class Header(NamedTuple):
     flags: int
 
 
-@dataclass(frozen=True)
-class MariadbGtidEvent:
+class MariadbGtidEvent(NamedTuple):
     """`standalone`: the transaction is the one statement that follows; otherwise this event is its BEGIN."""
 
     gtid: str
@@ -93,8 +91,7 @@ class MariadbGtidEvent:
     ddl: bool
 
 
-@dataclass(frozen=True)
-class MysqlGtidEvent:
+class MysqlGtidEvent(NamedTuple):
     """`gtid` is '' for an anonymous one; `commit_at_us` is the original commit's, None before MySQL 8.0."""
 
     gtid: str

@@ -22,7 +22,8 @@ import secrets
 import struct
 import time
 import uuid
-from collections.abc import Callable, Generator
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 from kpbackup import errors
@@ -42,6 +43,7 @@ _DUMP_BODY = struct.Struct("<IHI")  # position, flags, server id
 _NON_BLOCKING = 0x01  # the source sends EOF at the end of its binlog
 _ANNOTATE_ROWS = 0x02  # MariaDB: without it events of type 160 are left out and the copy is not the file
 _LAST_POSITION = 0xFFFFFFFF
+_SPECIAL = frozenset({events.HEARTBEAT, events.HEARTBEAT_V2, events.ROTATE, events.FORMAT_DESCRIPTION})
 _SUFFIX = re.compile(r"(.*)\.(\d+)")
 
 _ER_MASTER_FATAL_READING_BINLOG = 1236
@@ -83,10 +85,7 @@ def follow(
         flags = (_NON_BLOCKING if until is not None else 0) | (_ANNOTATE_ROWS if flavour == "mariadb" else 0)
         body = _DUMP_BODY.pack(max(start.position, events.FIRST_POSITION), flags, server_id or _random_id())
         wired.send(_COM_BINLOG_DUMP, body, start.file.encode())
-        while (payload := _packet(wired, stream)) is not None:
-            item = stream.receive(payload)
-            if item is None:
-                continue
+        for item in stream.items(_events(wired, stream)):
             yield item
             if until is not None and stream.file == until.file and stream.position >= until.position:
                 return
@@ -178,11 +177,31 @@ class _Stream:
         self.position = max(start.position, events.FIRST_POSITION)
         self._crc = True
 
-    def receive(self, payload: bytes) -> StreamEvent | Heartbeat | None:
-        """The event in a packet; None when it is not the file's."""
-        if payload[:1] != b"\x00":
-            raise errors.IntegrityError(f"{self.name} sent a packet that is no binlog event ({payload[:1].hex()})")
-        data = payload[1:]
+    def items(self, received: Iterable[bytes]) -> Iterator[StreamEvent | Heartbeat]:
+        """The file's events and the heartbeats among what was received: the loop that archiving spends its time in.
+
+        An ordinary event in its place passes here; what is anything else, or wrong in anything, is for `receive`.
+        """
+        unpack, crc32, new = events.HEADER.unpack_from, zlib.crc32, tuple.__new__
+        for data in received:
+            size = len(data)
+            if size >= events.HEADER_BYTES:
+                _, kind, _, length, next_position, flags = unpack(data)
+                start = self.position
+                end = start + size
+                if (
+                    kind not in _SPECIAL and length == size and (next_position == end or not next_position)
+                    and not flags & events.FLAG_ARTIFICIAL and (not self._crc or crc32(data) == events.CRC_RESIDUE)
+                ):
+                    self.position = end
+                    yield new(StreamEvent, (self.file, start, end, kind, data))
+                    continue
+            item = self.receive(data)
+            if item is not None:
+                yield item
+
+    def receive(self, data: bytes) -> StreamEvent | Heartbeat | None:
+        """One event, checked; None when it is not the file's."""
         _, kind, _, _, next_position, flags = events.header(data)
         if kind in (events.HEARTBEAT, events.HEARTBEAT_V2):
             return Heartbeat(self.file, self.position)
@@ -204,6 +223,18 @@ class _Stream:
             )
         self.position = end
         return StreamEvent(self.file, start, end, kind, data)
+
+
+def _events(wired: wire.WireSocket, stream: _Stream) -> Iterator[bytes]:
+    """What the source sends, up to EOF."""
+    while True:
+        yield from wired.received()
+        payload = _packet(wired, stream)
+        if payload is None:
+            return
+        if payload[:1] != b"\x00":
+            raise errors.IntegrityError(f"{stream.name} sent a packet that is no binlog event ({payload[:1].hex()})")
+        yield payload[1:]
 
 
 def _packet(wired: wire.WireSocket, stream: _Stream) -> bytes | None:

@@ -128,6 +128,10 @@ class Segmenter:
 
     def feed(self, event: StreamEvent) -> list[SegmentFacts]:
         """The segments that this event finishes: none, one, or two when it begins a file after a source's crash."""
+        if self._open is not None and self._walker.is_inside(event) and event.start == self._at and event.file == self._file:
+            self._open.add(event.data)  # most events: nothing begins or ends with them
+            self._at = event.end
+            return []
         if event.is_repeated_description:
             return []
         finished = []
@@ -203,12 +207,16 @@ class _OpenSegment:
         self._last_us: int | None = None
 
     def add_prefix(self, data: bytes) -> None:
-        self._prefix_bytes = len(data)
-        self._write(data)
+        self.add(data)
+        self._prefix_bytes, self.raw_bytes = len(data), 0
 
     def add(self, data: bytes) -> None:
-        self.raw_bytes += len(data)
-        self._write(data)
+        size = len(data)
+        self.raw_bytes += size
+        self._pieces.append(data)
+        self._waiting_bytes += size
+        if self._waiting_bytes >= PIECE_BYTES:
+            self._flush()
 
     def count(self, done: Transaction) -> None:
         self._transactions += 1
@@ -227,12 +235,6 @@ class _OpenSegment:
             gtid_after=self._gtids.after(self._start.gtid), first_commit_at=_moment(self._first_us),
             last_commit_at=_moment(self._last_us), identity=identity, ends_file=ends_file, sha256=self._digest.hexdigest(),
         )
-
-    def _write(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes >= PIECE_BYTES:
-            self._flush()
 
     def _flush(self) -> None:
         if self._pieces:

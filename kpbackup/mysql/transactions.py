@@ -13,8 +13,8 @@ Commit time: MySQL's original_commit_timestamp (microseconds), else the header o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from kpbackup import errors
 from kpbackup.mysql import events
@@ -27,8 +27,7 @@ class Kind(StrEnum):
     XA_PREPARE = "xa_prepare"  # prepared, not committed
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """One whole transaction: file[start:end). `gtid` is '' where the source has none."""
 
     file: str
@@ -53,6 +52,7 @@ _DECODED = _MYSQL_GTIDS | _QUERIES | {
 _OUTSIDE = frozenset({
     events.STOP, events.ROTATE, events.PREVIOUS_GTIDS, events.MARIADB_GTID_LIST, events.HEARTBEAT, events.HEARTBEAT_V2, 161,
 })
+_CANNOT_ADD = _DECODED | _OUTSIDE
 
 
 class TransactionWalker:
@@ -68,6 +68,10 @@ class TransactionWalker:
     def is_open(self) -> bool:
         """Whether the stream stands inside a transaction."""
         return self._start is not None
+
+    def is_inside(self, event: StreamEvent) -> bool:
+        """Whether the stream stands inside a transaction to which `event` can only add: it need not be fed."""
+        return self._start is not None and event.type not in _CANNOT_ADD
 
     def feed(self, event: StreamEvent) -> Transaction | None:
         """The transaction that `event` completes, if it does.

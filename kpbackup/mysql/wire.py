@@ -17,7 +17,7 @@ Protocol source: "MySQL Client/Server Protocol", sections COM_STMT_PREPARE, COM_
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -162,6 +162,22 @@ class WireSocket:
             payload, length = self._next_packet()
             pieces.append(payload)
         return b"".join(pieces)
+
+    def received(self) -> Iterator[bytes]:
+        """What has come already, without waiting: of each whole packet that starts with 00, what lies behind that byte.
+
+        Ends before anything else (an EOF or ERR packet, one that is split or not all there): `packet` is for that.
+        """
+        view, unpack = self._view, _HEADER_AND_FIRST.unpack_from
+        limit = self._end - HEADER_BYTES - 1
+        while self._start <= limit:
+            head, first = unpack(view, self._start)
+            length = head & MAX_PAYLOAD
+            begin, following = self._start + HEADER_BYTES + 1, self._start + HEADER_BYTES + length
+            if first or following > self._end or length == MAX_PAYLOAD:
+                return
+            self._start = following
+            yield bytes(view[begin:following])
 
     def read_ok(self) -> OkPacket:
         """The reply to a statement without rows. Raises as `packet`."""
