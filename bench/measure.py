@@ -65,7 +65,7 @@ def run(programs: Programs, *, environ: Mapping[str, str], log: Path, server_pid
     Raises:
         BenchFailed: a program ended with an error; with the end of what it said.
     """
-    before = _Used.now(server_pid, store_pid)
+    before = Used.now(server_pid, store_pid)
     started = time.monotonic()
     with log.open("wb") as errors, _started(programs, environ, errors) as children, _Sampler([c.pid for c in children]) as peaks:
         codes = [child.wait() for child in children]
@@ -73,8 +73,7 @@ def run(programs: Programs, *, environ: Mapping[str, str], log: Path, server_pid
     for argv, code in zip(programs.argvs, codes, strict=True):
         if code:
             raise BenchFailed(f"{' '.join(argv)[:300]} ended with {code}: {log.read_text('utf-8', 'replace')[-2000:]}")
-    used = _Used.now(server_pid, store_pid).since(before)
-    ours = used.programs_s + used.server_s + used.store_s + used.bench_s
+    used = Used.now(server_pid, store_pid).since(before)
     return Run(
         wall_s=wall_s,
         client_cpu_s=used.programs_s,
@@ -82,12 +81,12 @@ def run(programs: Programs, *, environ: Mapping[str, str], log: Path, server_pid
         store_cpu_s=used.store_s,
         peak_rss_bytes=peaks.rss_bytes,
         peak_pss_bytes=peaks.pss_bytes,
-        other_share=max(0.0, used.machine_s - ours) / (wall_s * _CORES),
+        other_share=used.other_share(wall_s),
     )
 
 
 @dataclass(frozen=True)
-class _Used:
+class Used:
     """Processor time used so far, in seconds."""
 
     programs_s: float
@@ -97,7 +96,7 @@ class _Used:
     machine_s: float
 
     @classmethod
-    def now(cls, server_pid: int, store_pid: int) -> _Used:
+    def now(cls, server_pid: int, store_pid: int = 0) -> Used:
         own = resource.getrusage(resource.RUSAGE_SELF)
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, _read("/proc/stat").split()[1:9])
@@ -109,8 +108,13 @@ class _Used:
             machine_s=(user + nice + system + irq + softirq + steal) / _TICKS_PER_S,
         )
 
-    def since(self, before: _Used) -> _Used:
-        return _Used(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
+    def other_share(self, wall_s: float) -> float:
+        """What everybody else took of the machine's processor time in `wall_s`, from 0 to 1."""
+        ours = self.programs_s + self.server_s + self.store_s + self.bench_s
+        return max(0.0, self.machine_s - ours) / (wall_s * _CORES)
+
+    def since(self, before: Used) -> Used:
+        return Used(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ def create(server: Server) -> None:
     """The tables, with a few rows each, and the procedure."""
     statements = [f"CREATE DATABASE {SCHEMA}", f"USE {SCHEMA}"]
     for number in range(TABLES):
-        statements += [f"CREATE TABLE log{number} {_TABLE}", f"INSERT INTO log{number} (user_id) VALUES (1), (2), (3)"]
+        rows = f"INSERT INTO log{number} (user_id, duration) VALUES (1, 0), (2, 0), (3, 0)"  # one of them is changed each time
+        statements += [f"CREATE TABLE log{number} {_TABLE}", rows]
     server.execute(*statements)
     for number in range(TABLES):
         server.execute(f"USE {SCHEMA}", _procedure(number))

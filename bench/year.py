@@ -4,6 +4,8 @@
 reader reads. The segments' own objects are names of one file: whoever opened one of those would be found out at once.
 
 Measured in processes that know nothing from before: `kpbackup status`, and planning a restore to a moment, a GTID and the end.
+On a machine with more to do than it has cores the limits are held against processor time.
+
 Writes docs/evidence/year.json and the table in docs/benchmarks.md. DAYS (365) is for a quick look, kept only with KEEP.
 """
 
@@ -101,18 +103,20 @@ class Paged(Growing):
 def main() -> int:
     days = int(os.environ.get("DAYS") or 365)
     memory, load = Path("/dev/shm"), round(os.getloadavg()[0], 1)
+    judged = "median_cpu_s" if load > len(os.sched_getaffinity(0)) else "median_s"
     with tempfile.TemporaryDirectory(prefix="kp-year-", dir=memory if memory.is_dir() else None) as directory:
         made = _make(Path(directory), days)
-        results = {name: _measured(Path(directory), arguments) for name, arguments in _questions(made).items()}
-        results["status"] = _measured(Path(directory), None)
+        results = {name: _measured(Path(directory), arguments, judged) for name, arguments in _questions(made).items()}
+        results["status"] = _measured(Path(directory), None, judged)
     found = {
         "made_at": canonical.time_text(datetime.now(UTC)), "segments": made.segments, "sets": made.sets,
         "objects": made.segments + made.sets, "results": results, "load_1min": load,
+        "judged": judged,
     }
     slow = [name for name, one in results.items() if not one["met"]]
     if days == 365 or os.environ.get("KEEP"):
-        publish("year", found, _table(found))
-    print(_table(found))
+        publish("year", found, table(found))
+    print(table(found))
     return 1 if slow else 0
 
 
@@ -145,7 +149,7 @@ def _questions(made: Growing) -> dict[str, list[str]]:
     }
 
 
-def _measured(directory: Path, question: list[str] | None) -> dict[str, Any]:
+def _measured(directory: Path, question: list[str] | None, judged: str) -> dict[str, Any]:
     """The median of some runs, each a process of its own, with its peak memory."""
     argv = [sys.executable, "-m", "bench.year", "ask", str(directory), *question] if question else [
         sys.executable, "-m", "kpbackup", "--config", str(directory / "kpbackup.yaml"), "status", "--json",
@@ -164,12 +168,12 @@ def _measured(directory: Path, question: list[str] | None) -> dict[str, Any]:
         asked = answer.get("requests", 0)
         if question is None and answer["segments"] < 1440:
             raise RuntimeError(f"status sees {answer['segments']} segments")
-    median = sorted(seconds)[len(seconds) // 2]
     limit = PLAN_LIMIT_S if question else STATUS_LIMIT_S
+    medians = {"median_s": sorted(seconds)[len(seconds) // 2], "median_cpu_s": sorted(cpu)[len(cpu) // 2]}
     return {
-        "seconds": [round(one, 2) for one in seconds], "median_s": round(median, 2), "limit_s": limit,
-        "median_cpu_s": round(sorted(cpu)[len(cpu) // 2], 2),
-        "peak_mib": round(peak_kib / 1024), "requests": asked, "met": median < limit and peak_kib / 1024 < PLAN_LIMIT_MIB,
+        "seconds": [round(one, 2) for one in seconds], "limit_s": limit,
+        **{name: round(value, 2) for name, value in medians.items()}, "peak_mib": round(peak_kib / 1024), "requests": asked,
+        "met": medians[judged] < limit and peak_kib / 1024 < PLAN_LIMIT_MIB,
     }
 
 
@@ -193,16 +197,17 @@ def ask(directory: str, kind: str, text: str) -> int:
     return 0
 
 
-def _table(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> str:
     lines = [
         f"Made at {found['made_at']}: {found['segments']:,} segments of a minute each, {found['sets']} sets, in a directory; each"
-        f" question asked by a new process, start-up included. Load of the machine before: {found['load_1min']}.",
+        f" question asked by a new process, start-up included. Load of the machine before: {found['load_1min']}; judged by"
+        f" {'processor' if found['judged'] == 'median_cpu_s' else 'wall'} time.",
         "",
         "| question | median s | all runs, s | limit s | CPU s | peak MiB | requests | |", "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in found["results"].items():
         runs = " ".join(f"{second:.2f}" for second in one["seconds"])
-        met = "met" if one["met"] else "**missed**"
+        met = ("by CPU: " if found["judged"] == "median_cpu_s" else "") + ("met" if one["met"] else "**missed**")
         asked = one["requests"] or "-"
         figures = f"{one['median_s']:.2f} | {runs} | {one['limit_s']:g} | {one['median_cpu_s']:.2f} | {one['peak_mib']} | {asked}"
         lines.append(f"| {name} | {figures} | {met} |")

@@ -7,12 +7,13 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import tables, verdicts
+from bench import archive, published, replay, tables, verdicts, year
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTIONS = tuple(verdicts.DIRECTIONS)
@@ -71,6 +72,14 @@ def test_the_evidence_can_be_made_again(evidence: dict[str, Any]) -> None:
     assert evidence["rounds"] >= 5
     assert verdicts.other_share(evidence) <= verdicts.BUSY_SHARE, "made on a machine that others kept busy"
     assert {"mariadb", "mydumper", "kpbackup", "zstd", "age"} <= set(evidence["versions"])
+
+
+@pytest.mark.parametrize(("name", "table"), [("replay", replay.table), ("archive", archive.table), ("year", year.table)])
+def test_the_other_tables_are_made_of_their_evidence(name: str, table: Callable[[dict[str, Any]], str]) -> None:
+    found = json.loads((published.ROOT / "docs" / "evidence" / f"{name}.json").read_text(encoding="utf-8"))
+    page = published.PAGE.read_text(encoding="utf-8")
+    assert published.renewed(page, name, table(found)) == page
+    assert published.renewed(page, name, table({**found, "made_at": "never"})) != page
 
 
 def runs(*walls: float) -> list[dict[str, float]]:

@@ -377,7 +377,7 @@ def _with_a_row_in_the_way(stream: Any, target: Server, number: int) -> Iterator
 
 @pytest.mark.parametrize("shop", ["mariadb"], indirect=True)
 def test_domains_that_take_turns(shop: Shop, target: Server) -> None:
-    """Each with sequence numbers of its own, far apart: the target judges them by the right domain."""
+    """Each with sequence numbers of its own: what is not set again for every transaction is set when it changes."""
     start = new_file(shop.source)
     with shop.source.connect() as connection:
         connection.execute("CREATE DATABASE turns")
