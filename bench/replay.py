@@ -143,13 +143,13 @@ def _run(source: Source, name: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def measure(count: int, rounds: int, slow_rounds: int) -> dict[str, Any]:
+def measure(flavours: tuple[str, ...], count: int, rounds: int, slow_rounds: int) -> dict[str, Any]:
     document: dict[str, Any] = {
         "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **machine.commit(), "machine": machine.facts(),
         "transactions": count, "rounds": rounds, "runs": {},
     }
     with tempfile.TemporaryDirectory(prefix="kpb-replay-") as top:
-        for flavour in ("mariadb", "mysql"):
+        for flavour in flavours:
             source = _make(flavour, Path(top), count)
             runs: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
             for number in range(rounds):
@@ -202,11 +202,13 @@ def _medians(made: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.replay", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=transactions.COUNT, help="transactions (default: 100000)")
+    parser.add_argument("--only", choices=tuple(PROGRAMS), help="one server alone")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each variant (default: 3)")
     parser.add_argument("--slow-rounds", type=int, default=1, help="runs of `mysqlbinlog | mysql` (default: 1)")
     parser.add_argument("--write", action="store_true", help="keep the figures: docs/evidence/replay.json, docs/benchmarks.md")
     arguments = parser.parse_args()
-    document = measure(arguments.count, arguments.rounds, arguments.slow_rounds)
+    flavours = (arguments.only,) if arguments.only else tuple(PROGRAMS)
+    document = measure(flavours, arguments.count, arguments.rounds, arguments.slow_rounds)
     if arguments.write:
         publish("replay", document, table(document))
     print(table(document))
