@@ -152,21 +152,21 @@ def carry_out(
         for step in steps:
             if _is_finished(journal, step) and step not in again:
                 continue
-            if request.read_only and step in (Step.DEPLOY, Step.VERIFY) and not _is_finished(journal, Step.SWITCH):
+            is_back = step in (Step.DEPLOY, Step.VERIFY) and _is_finished(journal, Step.DATABASE)
+            if request.read_only and is_back and not _is_finished(journal, Step.SWITCH):
                 holding.hold(request, journal)
             _carry_out_one(journal, plan, request, step, confirmed=step in confirmed)
     except errors.ManualStepWaiting:
-        if not holding.is_held(journal):
-            _second_tier(journal, plan, request)  # the person is not waited for
+        _second_tier(journal, plan, request)  # the person is not waited for
         raise
     _second_tier(journal, plan, request)
     return _finish(journal, plan, steps)
 
 
 def _second_tier(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> None:
-    """The second phase, when the first has brought the essential tables back."""
+    """The second phase, when the first has brought the essential tables back and the target may be written to."""
     ready = journal.last("essential_ready")
-    if plan.second is None or ready is None or journal.last("second_finished") is not None:
+    if plan.second is None or ready is None or journal.last("second_finished") or holding.is_held(journal):
         return
     journal.write("second_started")
     started = time.monotonic()
@@ -347,7 +347,7 @@ def _finish(journal: Journal, plan: RecoveryPlan, steps: Sequence[Step]) -> Outc
     essential = journal.last("essential_ready")
     measured = (max(before_switch) - planned.at).total_seconds() if before_switch else 0.0
     achieved = (planned.at - plan.recovered_to).total_seconds()
-    recovered = not skipped and not journal.is_of_selection
+    recovered = not skipped and not journal.is_of_selection and (plan.second is None or whole is not None)
     details = dict(finished[Step.DATABASE].fields) if Step.DATABASE in finished else {}
     journal.write(
         "finished",

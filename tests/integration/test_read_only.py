@@ -55,10 +55,14 @@ def test_nobody_writes_before_the_switch(pair: tuple[Server, Server], tmp_path: 
         "read_only": True, "deploy": command("read-only", "2"), "verify": command("read-only", "3"),
         "switch": {"driver": "command", "command": ["false"]},
     }  # fmt: skip
+    scene.ok("restore", "prepare", "--yes", "--to", "latest")
+    early = scene.ok("recoveries")["recoveries"][0]["run"]
+    scene.refused(26, "restore", "deploy", "--resume", early)  # it could not be restored any more
+    assert held(target) == (0, 0)
     scene.refused(26, "restore", "--yes", "--to", "latest")
     is_mariadb = target.product == "MariaDB"
     assert held(target) == ((1, 0) if is_mariadb else (1, 1))  # the switch failed, so it is held again
-    run = scene.ok("recoveries")["recoveries"][0]["run"]
+    run = scene.ok("recoveries")["recoveries"][1]["run"]
     scene.settings["recovery"] |= {"read_only": False, "switch": command("writable", "4")}
     assert scene.ok("restore", "--resume", run)["recovered"]
     assert held(target) == (0, 0)
