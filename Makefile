@@ -11,7 +11,7 @@ SECONDS ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills fuzz audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills screenshots fuzz audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -47,6 +47,9 @@ soak: setup-test ## long runs under random faults (SECONDS=, SEED=; ARGS=faults 
 
 test: setup-test ## all tests, on real servers, JOBS processes side by side (ARGS="-k wire -x" goes to pytest)
 	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+screenshots: setup-test ## renews the pictures of page, terminal and dashboard in docs/images
+	@$(PYTHON) scripts/screenshots.py
 
 fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 inputs each
 	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)
