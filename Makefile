@@ -13,7 +13,7 @@ INPUTS ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills fuzz fuzz-inputs audit sbom lock clean
+.PHONY: help setup setup-demo setup-check setup-test setup-bench demo bench fidelity soak check docs test test-kills screenshots fuzz fuzz-inputs audit sbom lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -52,6 +52,9 @@ test: setup-test ## all tests, on real servers, JOBS processes side by side (ARG
 
 fuzz-inputs: setup-test ## a million changed inputs for each parser of outside bytes (INPUTS=, SEED=); docs/reliability.md
 	@INPUTS="$(INPUTS)" SEED="$(SEED)" $(PYTHON) -m tests.fuzzing $(ARGS)
+
+screenshots: setup-test ## renews the pictures of page, terminal and dashboard in docs/images
+	@$(PYTHON) scripts/screenshots.py
 
 fuzz: setup-test ## hypothesis on every parser of outside bytes, EXAMPLES=20000 inputs each
 	KPBACKUP_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest tests/properties/test_fuzz.py tests/properties/test_corruption.py $(ARGS)

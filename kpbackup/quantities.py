@@ -68,6 +68,11 @@ def format_duration(duration: timedelta) -> str:
     return sign + " ".join(f"{count}{unit}" for count, unit in parts[:2] if count)
 
 
+def count(number: int, noun: str) -> str:
+    """`1 set`, `2 sets`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def spell_duration(duration: timedelta) -> str:
     """The exact text `parse_duration` reads back, `1h30m`, `1d`, `0.5s`; for defaults in documents and settings.
 

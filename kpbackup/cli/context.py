@@ -44,11 +44,12 @@ class Context:
         """File, environment and options, read once.
 
         Raises:
-            SettingsError: see `config.load`; or one of service.required_files is missing, unless `may_wait`.
+            SettingsError: see `config.load`; there are none; or one of service.required_files is missing, unless `may_wait`.
         """
         from kpbackup import config  # pydantic and yaml: not for --help and version
 
         settings = config.load(self.config_path, os.environ, overrides=self.overrides)
+        config.refuse_nothing(self.config_path, os.environ, settings)
         settings = settings.of_copy(self.copy) if self.copy is not None else settings
         logs.setup(format=settings.log.format, level=settings.log.level)
         missing = settings.missing_files()

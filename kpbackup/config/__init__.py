@@ -25,7 +25,7 @@ from kpbackup.config.groups import (
 )
 from kpbackup.config.layers import DEFAULT_PATH
 from kpbackup.config.notify import NotifySettings, WebhookSettings
-from kpbackup.config.reading import load
+from kpbackup.config.reading import load, refuse_nothing
 from kpbackup.config.recovery import RecoverySettings, SqlCheck, StepSettings, TargetSettings, VerifySettings
 from kpbackup.config.settings import Settings
 from kpbackup.config.stores import CopySettings, RepositorySettings, StoreSettings
@@ -35,4 +35,5 @@ __all__ = [
     "Login", "NotifySettings", "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile",
     "RetentionSettings", "RetiredKey", "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings",
     "SqlCheck", "StepSettings", "StoreSettings", "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
+    "refuse_nothing",
 ]  # fmt: skip

@@ -68,7 +68,7 @@ def stack(path: str | Path | None, environ: Mapping[str, str], *, overrides: Map
         SettingsError: the file cannot be read, a key is unknown, or a password is where it must not be.
     """
     layers = Layers()
-    chosen = _choose_file(path, environ)
+    chosen = chosen_file(path, environ)
     if chosen is not None:
         _add_group(layers, _read_file(chosen), group=settings.Settings, prefix="", origin=str(chosen))
     known = {key.path: key for key in keys.all_keys()}
@@ -78,7 +78,8 @@ def stack(path: str | Path | None, environ: Mapping[str, str], *, overrides: Map
     return layers
 
 
-def _choose_file(path: str | Path | None, environ: Mapping[str, str]) -> Path | None:
+def chosen_file(path: str | Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The settings file that is read; None when none is named and none lies at its usual place."""
     if path is not None:
         return Path(path)
     if environ.get(PATH_VARIABLE):

@@ -49,6 +49,32 @@ def load(
     raise errors.SettingsError(more + "\n  ".join(faults), hint=layers.REFERENCE)
 
 
+def refuse_nothing(path: str | Path | None, environ: Mapping[str, str], found: settings.Settings) -> None:
+    """Refuses settings that nobody has written yet (no repository, no source), before a verb asks for the first key it happens to
+    need.
+
+    Raises:
+        SettingsError: with the places that were looked at.
+    """
+    if found.repository is not None or found.source is not None:
+        return
+    file = layers.chosen_file(path, environ)
+    if file is not None:
+        if not found.model_fields_set:
+            raise errors.SettingsError(f"the settings file {file} is empty", hint=layers.REFERENCE)
+        return
+    here = Path("kpbackup.yaml")
+    hint = f"name the file that is here: --config {here}" if here.exists() else (
+        "write a kpbackup.yaml that names your source and your bucket (README.md has one of nine lines, "
+        f"kpbackup.example.yaml every key), and give it by --config or {layers.PATH_VARIABLE}"
+    )
+    raise errors.SettingsError(
+        f"no settings were found: no --config was given, {layers.PATH_VARIABLE} is not set, there is no {layers.DEFAULT_PATH}, "
+        "and no variable KPBACKUP_... names a repository or a source",
+        hint=hint,
+    )
+
+
 def _fault(error: Any, stacked: layers.Layers) -> str:
     path = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in error["loc"])
     if not path:

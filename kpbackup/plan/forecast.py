@@ -275,7 +275,8 @@ def _unknown(
 ) -> Iterator[str]:  # fmt: skip
     if rows is None:
         yield (
-            f"growth: {len(recent)} backup sets over {quantities.format_duration(span)} in the last {LOOK_BACK.days} days; "
+            f"growth: {quantities.count(len(recent), 'backup set')} over {quantities.format_duration(span)} "
+            f"in the last {LOOK_BACK.days} days; "
             f"{LEAST_SETS} over {LEAST_SPAN.days} days are needed"
         )
     if binlog is None:

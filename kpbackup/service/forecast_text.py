@@ -33,7 +33,7 @@ def rows(found: Forecast) -> list[tuple[str, ...]]:
 
 def basis(found: Forecast) -> str:
     """What it is drawn from."""
-    return f"from {found.sets} backup sets over {quantities.format_duration(found.span)}"
+    return f"from {quantities.count(found.sets, 'backup set')} over {quantities.format_duration(found.span)}"
 
 
 def told(found: Forecast, zone: tzinfo) -> str:

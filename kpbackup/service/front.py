@@ -97,7 +97,8 @@ def _sections(status: Status, zone: tzinfo, now: datetime, query: Mapping[str, s
 
 def _figures(status: Status, zone: tzinfo, now: datetime) -> Element:
     point, achieved = status.recovery_point, status.achieved_rpo_at(now)
-    full = status.measured_rto.get("restore") or status.measured_rto.get("database")
+    measured = (status.measured_rto.get(kind) for kind in ("restore", "database", "drill"))
+    full = next((one for one in measured if one is not None), None)
     took = timedelta(seconds=full.measured_rto_s) if full is not None else None
     promised = status.objectives
     return element(

@@ -79,4 +79,4 @@ def test_too_little_is_said(tmp_path: Path) -> None:
     said = found.json("forecast")
     assert said["database"]["in_30_days_bytes"] is None and said["binlog"] is None and said["rto"] is None
     text = found.run("forecast").stdout
-    assert "unknown: growth: 1 backup sets over 0s" in text and "unknown: recovery time: none was measured yet" in text
+    assert "unknown: growth: 1 backup set over 0s" in text and "unknown: recovery time: none was measured yet" in text

@@ -139,7 +139,7 @@ def test_nothing_is_drawn_from_too_little() -> None:
     assert one.database is not None and one.database.at(DAY) is None
     assert one.rto is not None and one.rto.time.at(DAY) is None and one.rto.exceeded_at is None and not one.warns
     assert one.cost_per_month(DAY) is None and one.cost_per_month(timedelta()) is None
-    assert "1 backup sets over 0s" in one.unknown[0] and "3 over 7 days are needed" in one.unknown[0]
+    assert "1 backup set over 0s" in one.unknown[0] and "3 over 7 days are needed" in one.unknown[0]
     assert "a day is needed" in one.unknown[1]
     week = told(nightly([1000] * 7))
     assert week.database is not None and week.database.per_day is None and "7 backup sets over 6d" in week.unknown[0]

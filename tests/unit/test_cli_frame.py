@@ -122,7 +122,9 @@ def test_a_defect_is_told_without_traceback_unless_debugging() -> None:
 def test_settings_reach_a_verb_and_its_number_is_the_exit_code() -> None:
     shown = trial("--set", "retention.days=7", "shows", KPBACKUP_SOURCE__HOST="db", KPBACKUP_SOURCE__USER="u")
     assert (shown.returncode, shown.stdout) == (1, "KEY   VALUE\ndays      7\n")
-    missing = trial("shows", "--json")
+    nothing = trial("shows", "--json")
+    assert nothing.returncode == 11 and "/dev/null is empty" in json.loads(nothing.stdout)["error"]["message"]
+    missing = trial("--set", "repository.url=file:///srv/backups", "shows", "--json")
     assert missing.returncode == 11
     assert "source.host is not set" in json.loads(missing.stdout)["error"]["message"]
     assert "KPBACKUP_SOURCE__HOST" in missing.stderr

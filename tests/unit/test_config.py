@@ -307,3 +307,20 @@ def test_a_bare_off_switches_the_lock_off(tmp_path: Path) -> None:
     path = write(tmp_path, "repository: {url: 's3://bucket/a', lock: {mode: off}}")
     assert config.load(path, {}).need_repository().lock.mode == "off"
     assert "off, governance or compliance" in refusal(write(tmp_path, "repository: {url: 's3://b/a', lock: {mode: yes}}")).message
+
+
+def test_no_settings_at_all_are_told_with_the_places_that_were_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    empty = {"HOME": "/root", "KPBACKUP_LOG__LEVEL": "debug"}
+    places = "no settings were found: .*KPBACKUP_CONFIG is not set, .*/etc/kpbackup"
+    with pytest.raises(errors.SettingsError, match=places) as told:
+        config.refuse_nothing(None, empty, config.load(None, empty))
+    assert "kpbackup.example.yaml" in told.value.hint
+    file = write(tmp_path, "# nothing yet\n")
+    with pytest.raises(errors.SettingsError, match="no settings were found") as told:
+        config.refuse_nothing(None, empty, config.load(None, empty))
+    assert told.value.hint.endswith("--config kpbackup.yaml")
+    with pytest.raises(errors.SettingsError, match="kpbackup.yaml is empty"):
+        config.refuse_nothing(file, {}, config.load(file, {}))
+    for path, environ in ((write(tmp_path, "log: {level: debug}\n"), {}), (None, {"KPBACKUP_REPOSITORY__URL": "file:///srv/b"})):
+        config.refuse_nothing(path, environ, config.load(path, environ))
