@@ -87,10 +87,10 @@ def test_from_an_empty_cluster_to_users_who_are_served(empty: Recovered) -> None
     made, kept = (cluster.get("Ingress", NAME, NAME) for cluster in (empty.cluster, empty.origin))
     assert made["spec"] == kept["spec"]
     assert ANNOTATIONS.items() <= made["metadata"]["annotations"].items()
-    kept = {path.relative_to("/"): path.read_bytes() for path in empty.recordings.rglob("*") if path.is_file()}
+    recorded = {path.relative_to("/"): path.read_bytes() for path in empty.recordings.rglob("*") if path.is_file()}
     restored = empty.restored_files
-    assert kept == {path.relative_to(restored): path.read_bytes() for path in restored.rglob("*") if path.is_file()}
-    assert len(kept) == 2
+    assert recorded == {path.relative_to(restored): path.read_bytes() for path in restored.rglob("*") if path.is_file()}
+    assert len(recorded) == 2
     journal = b"".join(path.read_bytes() for path in (empty.made.repository / "recoveries").rglob("*") if path.is_file())
     assert all(text not in journal for text in (MARKER.encode(), base64.b64encode(MARKER.encode())[:16]))
 
