@@ -15,6 +15,7 @@ from pymysql.charset import charset_by_name
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
+from kpbackup.model.selection import EVERYTHING, Selection
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier
 from kpbackup.mysql.schema_tables import reading, text
@@ -40,8 +41,9 @@ _LIBRARIES = """SELECT library_schema, library_name FROM information_schema.libr
   WHERE library_schema = %s ORDER BY library_name"""
 
 
-def read_views_of(connection: Connection, schema: str) -> list[Definition]:
-    """The views in the order of their names; in_dependency_order() sorts those of all databases."""
+def read_views_of(connection: Connection, schema: str, selection: Selection = EVERYTHING) -> list[Definition]:
+    """The views in the order of their names; in_dependency_order() sorts those of all databases. One that `selection` leaves
+    out is not there if it cannot be read."""
     found = []
     for (name,) in _of(connection, _VIEWS, schema):
         try:
@@ -49,6 +51,8 @@ def read_views_of(connection: Connection, schema: str) -> list[Definition]:
             broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
         except errors.DatabaseError as exc:
             if exc.number != INVALID_VIEW:
+                if not selection.takes(schema, text(name)):
+                    continue
                 with reading("view", schema, text(name)):
                     raise
             row, broken = (name, "", "utf8mb4", "utf8mb4_general_ci"), True
