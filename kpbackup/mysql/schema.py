@@ -81,7 +81,7 @@ def read_inventory(
         for schema in names if facts.mariadb else ():
             _use(connection, schema)
             sequences += schema_tables.read_sequences_of(connection, schema)
-        after_rows = _after_rows(connection, facts, names)
+        after_rows = _after_rows(connection, facts, names, selection)
         who, warnings = accounts.read_accounts(connection, facts, exclude=exclude_accounts)
         return Inventory(
             settings=_settings(connection, facts),
@@ -187,7 +187,9 @@ def _tables(
     return found
 
 
-def _after_rows(connection: Connection, facts: ServerFacts, names: list[str]) -> list[Definition]:
+def _after_rows(
+    connection: Connection, facts: ServerFacts, names: list[str], selection: Selection
+) -> list[Definition]:
     """Routines first (views may call them; they check nothing when created), then views, triggers, events."""
     routines: list[Definition] = []
     views: list[Definition] = []
@@ -195,7 +197,7 @@ def _after_rows(connection: Connection, facts: ServerFacts, names: list[str]) ->
     for schema in names:
         _use(connection, schema)
         routines += schema_objects.read_routines_of(connection, facts, schema)
-        views += schema_objects.read_views_of(connection, schema)
+        views += schema_objects.read_views_of(connection, schema, selection)
         active += schema_objects.read_triggers_of(connection, schema)
         active += schema_objects.read_events_of(connection, schema)
     return [*routines, *schema_objects.in_dependency_order(views), *active]

@@ -15,6 +15,7 @@ from pymysql.charset import charset_by_name
 
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
+from kpbackup.model.selection import EVERYTHING, Selection
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier
 from kpbackup.mysql.schema_tables import reading, text
@@ -29,19 +30,21 @@ _NAMED_END = re.compile(r"\bEND(?P<name>\s+(?:\w+|`[^`]+`?))\s*$", re.IGNORECASE
 # the first column is for _of(): the comparison of names in information_schema may ignore case
 _VIEWS = """SELECT table_schema, table_name FROM information_schema.tables
   WHERE table_schema = %s AND table_type = 'VIEW' ORDER BY table_name"""
-_ROUTINES = """SELECT routine_schema, routine_name, routine_type FROM information_schema.routines
+_ROUTINES = """SELECT routine_schema, routine_name, routine_type, routine_comment FROM information_schema.routines
   WHERE routine_schema = %s ORDER BY routine_name"""
 _BODY = """SELECT routine_definition FROM information_schema.routines
   WHERE routine_schema = %s AND routine_name = %s AND routine_type = %s"""
 _TRIGGERS = """SELECT trigger_schema, trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = %s
   ORDER BY event_object_table, event_manipulation, action_timing, action_order"""
-_EVENTS = "SELECT event_schema, event_name FROM information_schema.events WHERE event_schema = %s ORDER BY event_name"
+_EVENTS = """SELECT event_schema, event_name, event_comment FROM information_schema.events
+  WHERE event_schema = %s ORDER BY event_name"""
 _LIBRARIES = """SELECT library_schema, library_name FROM information_schema.libraries
   WHERE library_schema = %s ORDER BY library_name"""
 
 
-def read_views_of(connection: Connection, schema: str) -> list[Definition]:
-    """The views in the order of their names; in_dependency_order() sorts those of all databases."""
+def read_views_of(connection: Connection, schema: str, selection: Selection = EVERYTHING) -> list[Definition]:
+    """The views in the order of their names; in_dependency_order() sorts those of all databases. One that `selection` leaves
+    out is not there if it cannot be read."""
     found = []
     for (name,) in _of(connection, _VIEWS, schema):
         try:
@@ -49,6 +52,8 @@ def read_views_of(connection: Connection, schema: str) -> list[Definition]:
             broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
         except errors.DatabaseError as exc:
             if exc.number != INVALID_VIEW:
+                if not selection.takes(schema, text(name)):
+                    continue
                 with reading("view", schema, text(name)):
                     raise
             row, broken = (name, "", "utf8mb4", "utf8mb4_general_ci"), True
@@ -101,13 +106,14 @@ def read_routines_of(connection: Connection, facts: ServerFacts, schema: str) ->
         PrivilegeMissing: a routine of another definer whose text the account may not read.
     """
     found = list(_libraries(connection, facts, schema))
-    rows = [(text(name), text(kind)) for name, kind in _of(connection, _ROUTINES, schema)]
+    rows = [tuple(map(text, row)) for row in _of(connection, _ROUTINES, schema)]
     for kind in ROUTINE_KINDS:
-        found += [_routine(connection, facts, schema, name, kind) for name, its_kind in rows if its_kind == kind]
+        of_kind = ((name, comment) for name, its_kind, comment in rows if its_kind == kind)
+        found += [_routine(connection, facts, schema, name, kind, comment) for name, comment in of_kind]
     return found
 
 
-def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str, kind: str) -> Definition:
+def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str, kind: str, comment: str) -> Definition:
     with reading(kind.lower(), schema, name):
         row = connection.rows(f"SHOW CREATE {kind} {identifier(name)}")[0]
     if row[2] is None:
@@ -116,7 +122,7 @@ def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str,
             f"cannot read {kind.lower()} {schema}.{name}: the server hides its text from {connection.endpoint.name}",
             hint=f"GRANT {grant} TO that account",
         )
-    create = _with_its_names(text(row[2]), text(row[3]), name)
+    create = _with_its_comment(_with_its_names(text(row[2]), text(row[3]), name), text(row[3]), comment)
     if kind.startswith("PACKAGE") or "ORACLE" in text(row[1]):
         create += _name_behind_end(create, text(connection.value(_BODY, (schema, name, kind))))
     return Definition(kind.lower(), schema, name, (create,), {"sql_mode": text(row[1]), **_charsets(row[3:6])})
@@ -125,7 +131,8 @@ def _routine(connection: Connection, facts: ServerFacts, schema: str, name: str,
 def _with_its_names(create: str, charset: str, *names: str) -> str:
     """The text of SHOW CREATE with the names in its head as they are.
 
-    Servers put them there in UTF-8 and then take the whole for text of the object's character_set_client.
+    Servers put them there in UTF-8 and then take the whole for text of the object's character_set_client. Limit: where those
+    bytes are no text of it, the server prints `?`, and what it prints is left.
     """
     for name in names:
         shown, right = identifier(_misread(name, charset)), identifier(name)
@@ -133,6 +140,18 @@ def _with_its_names(create: str, charset: str, *names: str) -> str:
         if shown != right and at >= 0 and not 0 <= there < at:
             create = create[:at] + right + create[at + len(shown) :]
     return create
+
+
+def _with_its_comment(create: str, charset: str, comment: str) -> str:
+    """As `_with_its_names`, for the comment in the head."""
+    printed = _printed(comment)
+    shown, right = f" COMMENT '{_misread(printed, charset)}'", f" COMMENT '{printed}'"
+    return create.replace(shown, right, 1) if shown != right and right not in create else create
+
+
+def _printed(comment: str) -> str:
+    """As servers print it between quotes."""
+    return comment.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("'", "''")
 
 
 def _misread(name: str, charset: str) -> str:
@@ -177,11 +196,11 @@ def read_triggers_of(connection: Connection, schema: str) -> list[Definition]:
 def read_events_of(connection: Connection, schema: str) -> list[Definition]:
     """Events with their status (enabled, disabled, disabled on the replica) and time zone."""
     found = []
-    for (name,) in _of(connection, _EVENTS, schema):
+    for name, comment in _of(connection, _EVENTS, schema):
         with reading("event", schema, text(name)):
             row = connection.rows(f"SHOW CREATE EVENT {identifier(text(name))}")[0]
         session = {"sql_mode": text(row[1]), "time_zone": text(row[2]), **_charsets(row[4:7])}
-        create = _with_its_names(text(row[3]), text(row[4]), text(name))
+        create = _with_its_comment(_with_its_names(text(row[3]), text(row[4]), text(name)), text(row[4]), text(comment))
         found.append(Definition("event", schema, text(name), (create,), session))
     return found
 
