@@ -133,7 +133,7 @@ class Soak:
         self.scene.settings["source"] |= {"databases": ["bank"], "max_connections": 3}
         self._repository: Repository
         self._identities: tuple[encrypt.Identity, ...]
-        self.scene.settings["retention"] = {"days": 1, "complete_chains": 2}
+        self.scene.settings["retention"] = {"days": 1, "complete_chains": 2, "grace_period": "0s"}
         self._client = store.client()
         self._faulty, self._direct = directory / "faulty.yaml", directory / "direct.yaml"
         self._faulty.write_text(yaml.safe_dump(self.scene.settings))

@@ -141,7 +141,7 @@ def typed_values(document: bytes, type_list: bytes, *, large_bytes: int = LARGE_
             found = [TypedValue("$", wanted[b"$"][1], _text(document))]
         else:
             found = list(_walk(document, wanted) if len(document) > large_bytes else _visit(document, wanted))
-    except (ValueError, IndexError, RecursionError) as exc:
+    except (ValueError, LookupError, RecursionError) as exc:
         raise errors.IntegrityError(f"a JSON document cannot be read: {exc}") from exc
     if len(found) != sum(map(len, wanted.values())):
         raise errors.IntegrityError(f"a JSON document has {len(found)} of the typed values its type list names")
