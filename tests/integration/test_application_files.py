@@ -22,7 +22,7 @@ from kpbackup.model.application import Bundle
 from kpbackup.model.manifest import ApplicationManifest, FileSet
 from kpbackup.mysql.server import Endpoint
 from kpbackup.pipeline import stream
-from kpbackup.plan.retention import Policy
+from kpbackup.plan.retention import NOTHING, Policy
 from kpbackup.plan.timeline import Target
 from kpbackup.recovery import files
 from kpbackup.recovery.steps import RecoveryRequest
@@ -227,12 +227,13 @@ def test_packs_go_when_no_bundle_names_them(repository: Repository, tmp_path: Pa
     applications.store(repository, empty, [IDENTITY.recipient], first.files)
     policy, late = Policy(days=1, complete_chains=1), datetime(2036, 1, 1, tzinfo=UTC)
     applications.delete(repository, [first])
-    assert prune.leftovers(repository, catalogs.read_catalog(repository), policy, late) == []
+    assert prune.execute(repository, catalogs.read_catalog(repository), NOTHING, policy, late).deleted == 0
     (second,) = applications.all_manifests(repository)
     restored(repository, second, tmp_path / "out")
     applications.delete(repository, [second])
-    left = prune.leftovers(repository, catalogs.read_catalog(repository), policy, late)
-    assert left == [pack.key for pack in first.files.objects]
+    packs = [pack.key for pack in first.files.objects]
+    assert prune.execute(repository, catalogs.read_catalog(repository), NOTHING, policy, late).deleted == len(packs)
+    assert not {info.key for info in repository.backend.list("data/")} & set(packs)
 
 
 def test_what_may_not_be_read_stops_it(repository: Repository, tmp_path: Path) -> None:
