@@ -6,9 +6,9 @@ Limits: only `cli` and `service` import this package; lower rooms take plain val
 files or the environment, when needed, and never shown. A crash leaves nothing behind: nothing is written.
 """
 
+from kpbackup.config.drill import DrillClusterSettings
 from kpbackup.config.groups import (
     ArchiveSettings,
-    DrillClusterSettings,
     EncryptionSettings,
     Group,
     Login,

@@ -14,6 +14,7 @@ import pydantic
 from kpbackup import errors
 from kpbackup.config import groups, secrets, stores, values
 from kpbackup.config.application import ApplicationSettings
+from kpbackup.config.drill import DrillSettings
 from kpbackup.config.forecast import ForecastSettings
 from kpbackup.config.notify import NotifySettings, secret_files
 from kpbackup.config.recovery import RecoverySettings, TargetSettings  # the field `recovery` hides the module
@@ -51,7 +52,7 @@ class Settings(groups.Group):
 
     log: groups.LogSettings = groups.LogSettings()
 
-    drill: groups.DrillSettings = groups.DrillSettings()
+    drill: DrillSettings = DrillSettings()
 
     notify: NotifySettings = NotifySettings()
 
