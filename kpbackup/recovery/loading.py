@@ -164,6 +164,8 @@ class _Load:
         creating: list[Definition] = []
         for name, table in self.tables.items():
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
+            if not self.left[name]:  # no chunk, after which they would be built: all its columns are generated
+                deferral = indexes.Deferral(table.create_sql, ())
             self.deferred[name] = deferral.statements
             creating.append(definitions.definition_of(table, deferral.create_sql, has_rows=name in filled))
         load.prepare_progress(connection)  # first: while it is there, the target is not whole
