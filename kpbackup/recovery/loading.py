@@ -165,7 +165,7 @@ class _Load:
         creating: list[Definition] = []
         for name, table in self.tables.items():
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
-            if name not in self.left:  # no row comes, so nothing comes after the rows
+            if not self.left[name]:  # no chunk, after which they would be built: no rows, or all its columns are generated
                 deferral = indexes.Deferral(table.create_sql, ())
             self.deferred[name] = deferral.statements
             creating.append(definitions.definition_of(table, deferral.create_sql, has_rows=name in filled))

@@ -99,6 +99,7 @@ def _mariadb() -> list[str]:
         "INSERT INTO uuid_default (u, n) VALUES ('123e4567-e89b-12d3-a456-426655440000', 1)",
         "CREATE TABLE field_check (id int, b int DEFAULT (id + 1) CHECK (b <> id), c int GENERATED ALWAYS AS (b + 1) PERSISTENT)",
         "INSERT INTO field_check (id) VALUES (1),(NULL)",
+        "CREATE TABLE all_computed (a int AS (1) STORED, b int AS (a + 1) VIRTUAL, KEY (a), KEY b (b))",
         "CREATE TABLE filenames (a varchar(90), b varchar(90) AS (convert(convert(a using filename) using utf8mb3)) VIRTUAL)",
         "INSERT INTO filenames (a) VALUES ('a@002d')",
         "CREATE TABLE refed (p geometry REF_SYSTEM_ID=4326, q point REF_SYSTEM_ID=3857)",
