@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON values and back, strictly by their type hints.
+"""Frozen dataclasses and NamedTuples to JSON values and back, strictly by their type hints.
 
 Reading ignores keys it does not know (a newer writer may add some; what must not be ignored is
 named in `requires`) and refuses a missing key without a default or a value of another type.
@@ -32,6 +32,8 @@ def encode(value: object) -> Any:
         return {f.name: encode(found) for f, found in fields if "later" not in f.metadata or found != f.default}
     if isinstance(value, datetime):
         return canonical.time_text(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: encode(found) for name, found in zip(value._fields, value, strict=True)}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     if isinstance(value, dict):
@@ -70,8 +72,8 @@ Decoder = Callable[[Any], Any]
 @functools.cache
 def _decoder(kind: Any) -> Decoder:
     """The function that reads a type, made once: resolving type hints costs more than reading a manifest."""
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(kind)
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
+        return _record(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         (inner,) = [a for a in arguments if a is not type(None)]
@@ -90,12 +92,16 @@ def _decoder(kind: Any) -> Decoder:
     return functools.partial(_expect, getattr(kind, "__supertype__", kind))
 
 
-def _dataclass(kind: Any) -> Decoder:
+def _record(kind: Any) -> Decoder:
+    """Of a dataclass or a NamedTuple."""
     hints = typing.get_type_hints(kind)
-    fields = [
-        (f.name, _decoder(hints[f.name]), f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
-        for f in dataclasses.fields(kind)
-    ]
+    if dataclasses.is_dataclass(kind):
+        fields = [
+            (f.name, _decoder(hints[f.name]), f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+            for f in dataclasses.fields(kind)
+        ]
+    else:
+        fields = [(name, _decoder(hints[name]), name not in kind._field_defaults) for name in kind._fields]
 
     def read(data: Any) -> Any:
         values = _expect(dict, data)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
+from kpbackup import errors
+
 _STRING = re.compile(r"'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)|''", re.DOTALL)
 _ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "b": "\b"}
@@ -100,7 +102,10 @@ def _line_with_default_null(line: str, names: Container[str]) -> str:
     if not found or found["name"] not in names:
         return line
     begin = found.start("rest")
-    behind = next(one for one in _BEHIND_DEFAULT.finditer(line, begin) if line[begin : one.start()].count("'") % 2 == 0)
+    unquoted = (one for one in _BEHIND_DEFAULT.finditer(line, begin) if line[begin : one.start()].count("'") % 2 == 0)
+    behind = next(unquoted, None)
+    if behind is None:
+        raise errors.IntegrityError(f"a column's line of a definition has quotes that do not close: {line.strip()!r}")
     return f"{line[: behind.start()]} DEFAULT NULL{line[behind.start() :]}"
 
 

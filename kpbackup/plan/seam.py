@@ -43,7 +43,10 @@ class Seam:
         left, since = self.before.ends_at, self.after.begins_at
         if left is None:
             return False
-        return any(w.start <= left and (left <= w.end if since is None else since <= w.end) for w in windows)
+        # a stamp may be of whole seconds, the clock that a window begins with is not
+        return any(
+            w.start.replace(microsecond=0) <= left and (left <= w.end if since is None else since <= w.end) for w in windows
+        )
 
 
 def newest(catalog: Catalog) -> Seam | None:

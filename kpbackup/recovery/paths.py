@@ -161,7 +161,7 @@ def _make_scratch(connection: server.Connection, *, write_binlog: bool) -> None:
 def _trial(facts: ServerFacts, description: bytes, backup_set: BackupSet) -> list[StreamEvent]:
     return trial_transaction.transaction(
         description, mariadb=facts.mariadb, with_gtid=facts.gtid_mode == "ON" and bool(backup_set.coordinates.gtid),
-        number=int(time.time()), schema=load.SCRATCH_SCHEMA, table=_TABLE,
+        number=time.time_ns() // 1000, schema=load.SCRATCH_SCHEMA, table=_TABLE,
     )
 
 

@@ -143,7 +143,9 @@ def _is_one_window(site: Site, listed: dict[str, Any]) -> None:
     (window,), (archive,) = listed["windows"], listed["archive"]
     assert window["gap"] is None
     assert archive["transactions"] == site.committed
-    assert archive["last"] == f"{site.takeovers}/{scenario.position(site.primary)}"
+    # MariaDB writes down its checkpoint some time after the last transaction: the file is compared, not the place
+    file, _, _ = scenario.position(site.primary).partition(":")
+    assert archive["last"].startswith(f"{site.takeovers}/{file}:")
 
 
 def _restores(site: Site, path: str) -> None:
