@@ -150,7 +150,7 @@ def _restore(
     from kpbackup.model.selection import Selection
     from kpbackup.plan.timeline import Target
     from kpbackup.recovery import journal as journals
-    from kpbackup.recovery import planning, run
+    from kpbackup.recovery import planning, resuming, run
     from kpbackup.recovery.steps import Step as Steps
     from kpbackup.service import opening
 
@@ -171,7 +171,7 @@ def _restore(
             request = request.beside_the_living(into)
         if resume is not None:
             journal = journals.open_journal(request.repository, resume)
-            request = run.resumed_request(journal, request)
+            request = resuming.resumed_request(journal, request)
             plan = run.resume(journal, request)
             planned = tuple(Steps(name) for name in journal.entries[0].fields["steps"].split(","))
             steps = planned if len(steps) == len(Steps) else steps  # `restore --resume` does what the run was begun for

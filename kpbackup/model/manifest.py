@@ -336,23 +336,6 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Canary:
-    """A question sealed to one recipient alone; who opens it can give the answer whose hash is here."""
-
-    head: Head
-    recipient: str
-    answer_sha256: str
-    payload: Payload
-
-
-@dataclass(frozen=True)
-class CanaryProof:
-    """The answer, left unsigned by whoever opened the canary: it proves itself."""
-
-    answer: str
-
-
-@dataclass(frozen=True)
 class FileSet:
     """Files of the application outside its database, as they were at `taken_at`: packs, and how much is in them.
 

@@ -40,13 +40,16 @@ class Seam:
 
     def is_closed(self, windows: tuple[timeline.Window, ...]) -> bool:
         """Whether one window reaches from the server before to the one after."""
+        return any(self._is_within(window) for window in windows)
+
+    def _is_within(self, window: timeline.Window) -> bool:
         left, since = self.before.ends_at, self.after.begins_at
         if left is None:
             return False
-        # a stamp may be of whole seconds, the clock that a window begins with is not
-        return any(
-            w.start.replace(microsecond=0) <= left and (left <= w.end if since is None else since <= w.end) for w in windows
-        )
+        begins = window.start
+        if window.timeline == self.before.timeline == self.after.timeline and not left.microsecond:
+            begins = begins.replace(microsecond=0)  # MariaDB stamps whole seconds, the clock of the first set is finer
+        return begins <= left and (left if since is None else since) <= window.end
 
 
 def newest(catalog: Catalog) -> Seam | None:

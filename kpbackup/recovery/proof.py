@@ -11,7 +11,7 @@ somebody who forges rows. One pass over each table; the server does the work, in
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -160,8 +160,12 @@ def _sum_sql(wanted: _Wanted) -> str:
     values = (
         identifier(name) if kinds[name] in _PLAIN else f"CAST({identifier(name)} AS BINARY)" for name in wanted.columns
     )
-    parts = ", ".join(f"ISNULL({identifier(name)}), {value}" for name, value in zip(wanted.columns, values, strict=True))
-    return f"SELECT COUNT(*), COALESCE(SUM(CRC32(CONCAT_WS('|', {parts or '1'}))), 0) FROM {_from(wanted.table)}"
+    return _select(wanted.columns, values, _from(wanted.table))
+
+
+def _select(columns: Sequence[str], values: Iterable[str], table: str) -> str:
+    parts = ", ".join(f"ISNULL({identifier(name)}), {value}" for name, value in zip(columns, values, strict=True))
+    return f"SELECT COUNT(*), COALESCE(SUM(CRC32(CONCAT_WS('|', {parts or '1'}))), 0) FROM {table}"
 
 
 def _parts(connection: server.Connection, wanted: _Wanted) -> Iterator[str]:
@@ -183,10 +187,8 @@ def _parts(connection: server.Connection, wanted: _Wanted) -> Iterator[str]:
 
 def row_sum(connection: server.Connection, table: str, columns: Sequence[str], where: str) -> tuple[int, str]:
     """How many rows of `table` (a name in quotes) meet the condition, and their sum."""
-    parts = ", ".join(f"ISNULL({identifier(name)}), CAST({identifier(name)} AS BINARY)" for name in columns)
-    ((rows, total),) = connection.rows(
-        f"SELECT COUNT(*), COALESCE(SUM(CRC32(CONCAT_WS('|', {parts or '1'}))), 0) FROM {table} WHERE {where}"
-    )
+    values = (f"CAST({identifier(name)} AS BINARY)" for name in columns)
+    ((rows, total),) = connection.rows(f"{_select(columns, values, table)} WHERE {where}")
     return int(rows), str(int(total))
 
 

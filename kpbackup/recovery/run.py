@@ -15,8 +15,6 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model import canonical, codec
-from kpbackup.model.selection import Selection
-from kpbackup.mysql.tiering import Tiers
 from kpbackup.recovery import (
     database,
     deploy,
@@ -27,6 +25,7 @@ from kpbackup.recovery import (
     planning,
     prepare,
     proof,
+    resuming,
     reverting,
     sealed_fields,
     second,
@@ -80,11 +79,11 @@ def begin(
             "last_included": cut.last_included.gtid if cut.last_included else "",
             "first_excluded": cut.first_excluded.gtid if cut.first_excluded else "",
             "overwrite": sealed_fields.seal(list(plan.target.overwritten), request.identities),
-            **({"selection": _sealed_selection(request)} if request.is_partial else {}),
+            **({"selection": resuming.sealed_selection(request)} if request.is_partial else {}),
             "replace_users": "yes" if request.replace_users else "no",
             "skip": ",".join(one.gtid for one in plan.skipped),
             "steps": ",".join(steps),
-            **({"tiers": _sealed_tiers(request.tiers, request)} if plan.second else {}),
+            **({"tiers": resuming.sealed_tiers(request.tiers, request)} if plan.second else {}),
             "bundle": plan.application.manifest.head.key if plan.application else "",
             **_promised(request),
         },
@@ -94,36 +93,6 @@ def begin(
 def _promised(request: RecoveryRequest) -> dict[str, object]:
     promised = request.objectives
     return {"objective_rpo_s": f"{promised.rpo_s:.0f}", "objective_rto_s": f"{promised.rto_s:.0f}"} if promised else {}
-
-
-def _sealed_selection(request: RecoveryRequest) -> str:
-    chosen = {"only": list(request.selection.only), "exclude": list(request.selection.exclude)}
-    fields = {**chosen, "rename": [list(pair) for pair in request.rename], "into": request.into}
-    return sealed_fields.seal(fields, request.identities)
-
-
-def _with_selection(planned: Entry, request: RecoveryRequest) -> RecoveryRequest:
-    if "selection" not in planned.fields:
-        return request
-    found = sealed_fields.unseal(planned.fields["selection"], request.identities)
-    if not found:
-        raise errors.UsageError("what this recovery was to choose cannot be read", hint="start a new restore")
-    selection = Selection(tuple(found["only"]), tuple(found["exclude"]))
-    request = replace(request, selection=selection, rename=tuple((old, new) for old, new in found["rename"]))
-    return request.beside_the_living(found["into"]) if found.get("into") else request
-
-
-def _sealed_tiers(tiers: Tiers, request: RecoveryRequest) -> str:
-    return sealed_fields.seal({"second": list(tiers.second), "room": tiers.room}, request.identities)
-
-
-def _tiers(planned: Entry, request: RecoveryRequest) -> Tiers:
-    if "tiers" not in planned.fields:
-        return Tiers()
-    found = sealed_fields.unseal(planned.fields["tiers"], request.identities)
-    if not found:
-        raise errors.UsageError("the tiers of this recovery cannot be read", hint="start a new restore")
-    return Tiers(tuple(found["second"]), int(found["room"]))
 
 
 def carry_out(
@@ -381,31 +350,8 @@ def _yes(met: bool) -> str:
     return "yes" if met else "no"
 
 
-def resumed_request(journal: Journal, request: RecoveryRequest) -> RecoveryRequest:
-    """The request with what an interrupted run was told at its beginning.
-
-    Raises:
-        UsageError: the journal has no plan, or the run was for another target server.
-    """
-    planned = journal.entries[0]
-    if planned.event != "planned":
-        raise errors.UsageError(f"recovery {journal.run} was never planned", hint="start a new restore")
-    if planned.fields["into"] != request.endpoint.name:
-        raise errors.UsageError(
-            f"recovery {journal.run} restores into {planned.fields['into']}, the settings name {request.endpoint.name}",
-            hint="resume it with recovery.target as it was, or start a new restore",
-        )
-    return replace(
-        _with_selection(planned, request),
-        overwrite=tuple(sealed_fields.unseal(planned.fields["overwrite"], request.identities) or ()),
-        replace_users=request.replace_users or planned.fields["replace_users"] == "yes",
-        skip_gtids=tuple(filter(None, planned.fields.get("skip", "").split(","))),
-        tiers=_tiers(planned, request),
-    )
-
-
 def resume(journal: Journal, request: RecoveryRequest) -> RecoveryPlan:
-    """The plan of an interrupted run; `request` comes from `resumed_request`. Raises what `planning.remake_plan` does."""
+    """The plan of an interrupted run; `request` comes from `resuming`. Raises what `planning.remake_plan` does."""
     if journal.last("step_finished", step=Step.DATABASE) is not None:
         target = planning.Found.RESTORED
     elif journal.last("step_finished", step=Step.PREPARE) is not None:

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 from kpbackup import errors
 from kpbackup.model import canonical, codec, manifest
+from kpbackup.model.canary import Canary, CanaryProof
 from kpbackup.pipeline import encrypt
 from kpbackup.repository import keys, layout
 from kpbackup.repository.binding import Repository
@@ -47,7 +48,7 @@ def short(recipient: str) -> str:
 
 def renew(
     repository: Repository, recipients: Iterable[encrypt.Recipient], *, now: datetime, older_than: timedelta = timedelta()
-) -> list[manifest.Canary]:
+) -> list[Canary]:
     """A new canary for each recipient whose newest one is at least `older_than` old.
 
     Raises:
@@ -57,24 +58,24 @@ def renew(
     made = []
     for recipient in recipients:
         logs = _log(repository, str(recipient))
-        newest = repository.read(logs[-1], manifest.Canary)[0] if logs else None
+        newest = repository.read(logs[-1], Canary)[0] if logs else None
         if newest is None or newest.head.created_at + older_than <= now:
             made.append(_make(repository, recipient, newest.head.seq + 1 if newest else 1, now))
     return made
 
 
-def _make(repository: Repository, recipient: encrypt.Recipient, seq: int, now: datetime) -> manifest.Canary:
+def _make(repository: Repository, recipient: encrypt.Recipient, seq: int, now: datetime) -> Canary:
     answer = secrets.token_hex(32)
     encryptor = encrypt.Encryptor((recipient,))
     sealed = encryptor.encrypt(f"{answer}\n".encode()) + encryptor.flush()
     head = repository.head("canary", key=layout.canary(keys.id_of(str(recipient)), seq), created_at=now, seq=seq)
     payload = manifest.Payload(len(sealed), hashlib.sha256(sealed).hexdigest())
-    value = manifest.Canary(head, str(recipient), _hash(answer), payload)
+    value = Canary(head, str(recipient), _hash(answer), payload)
     repository.create(value, payload=sealed)
     return value
 
 
-def open_newest(repository: Repository, identities: Sequence[encrypt.Identity]) -> list[manifest.Canary]:
+def open_newest(repository: Repository, identities: Sequence[encrypt.Identity]) -> list[Canary]:
     """Opens the newest canary of each identity and leaves its answer beside it.
 
     Raises:
@@ -94,8 +95,8 @@ def open_newest(repository: Repository, identities: Sequence[encrypt.Identity]) 
     return opened
 
 
-def _open(repository: Repository, key: str, identity: encrypt.Identity) -> manifest.Canary:
-    value, offset = repository.read(key, manifest.Canary)
+def _open(repository: Repository, key: str, identity: encrypt.Identity) -> Canary:
+    value, offset = repository.read(key, Canary)
     sealed = b"".join(repository.backend.get(key, offset=offset, length=CANARY_LIMIT_BYTES))
     decryptor = encrypt.Decryptor((identity,))
     try:
@@ -104,7 +105,7 @@ def _open(repository: Repository, key: str, identity: encrypt.Identity) -> manif
         raise type(exc)(f"canary {key}: {exc.message}", hint="run `kpbackup check`; docs/keys.md says what to do") from exc
     if not hmac.compare_digest(_hash(answer), value.answer_sha256):
         raise errors.IntegrityError(f"canary {key} holds another answer than the one that was signed for")
-    proof = canonical.dumps(codec.encode(manifest.CanaryProof(answer))) + b"\n"
+    proof = canonical.dumps(codec.encode(CanaryProof(answer))) + b"\n"
     try:
         repository.backend.put_if_absent(layout.canary_proof(key), proof)
     except errors.ObjectExists:
@@ -133,7 +134,7 @@ def problems(repository: Repository) -> Iterator[tuple[str, str]]:
     for info in repository.backend.list(layout.CANARIES):
         key = info.key.removesuffix(layout.canary_proof(""))
         try:
-            value, offset = repository.read(key, manifest.Canary)
+            value, offset = repository.read(key, Canary)
             sealed = b"".join(repository.backend.get(key, offset=offset, length=CANARY_LIMIT_BYTES))
         except (errors.IntegrityError, errors.KeyProblem, errors.ObjectMissing) as exc:
             yield info.key, exc.message
@@ -173,17 +174,17 @@ def _state(repository: Repository, log: Sequence[str], stored: set[str]) -> Cana
     return CanaryState(ends[-1].recipient, ends[0].head.created_at, ends[-1].head.created_at, proven_at)
 
 
-def _read(repository: Repository, key: str) -> manifest.Canary | None:
+def _read(repository: Repository, key: str) -> Canary | None:
     try:
-        return repository.read(key, manifest.Canary)[0]
+        return repository.read(key, Canary)[0]
     except (errors.IntegrityError, errors.KeyProblem, errors.ObjectMissing):
         return None  # `check` reports it
 
 
-def _is_proof(repository: Repository, key: str, value: manifest.Canary) -> bool:
+def _is_proof(repository: Repository, key: str, value: Canary) -> bool:
     name = layout.canary_proof(key)
     try:
-        found = codec.decode(manifest.CanaryProof, canonical.loads(repository.backend.read(name), what=name), what=name)
+        found = codec.decode(CanaryProof, canonical.loads(repository.backend.read(name), what=name), what=name)
     except (errors.IntegrityError, errors.ObjectMissing):
         return False
     return hmac.compare_digest(_hash(found.answer), value.answer_sha256)

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from kpbackup import errors
-from kpbackup.model import canonical, codec, manifest
+from kpbackup.model import canonical, codec
+from kpbackup.model.canary import CanaryProof
 from kpbackup.pipeline import encrypt
 from kpbackup.pipeline.age_hybrid import HybridIdentity
 from kpbackup.repository import canary, keys, layout, rewrap, sealed_identity
@@ -127,7 +128,7 @@ def test_a_canary_is_proven_by_its_identity_alone_and_without_a_signing_key(repo
 def test_a_forged_proof_proves_nothing(repository: Repository) -> None:
     own = encrypt.Identity.generate()
     (made,) = canary.renew(repository, (own.recipient,), now=CREATED)
-    forged = canonical.dumps(codec.encode(manifest.CanaryProof("0" * 64))) + b"\n"
+    forged = canonical.dumps(codec.encode(CanaryProof("0" * 64))) + b"\n"
     for content in (forged, b"", b"{}\n", b"\xff"):
         repository.backend.put(layout.canary_proof(made.head.key), [content])
         assert opened(repository, own.recipient).proven_at is None

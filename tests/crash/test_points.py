@@ -22,7 +22,7 @@ from kpbackup.backup import full
 from kpbackup.plan import chain, retention
 from kpbackup.plan.timeline import Target
 from kpbackup.recovery import journal as journals
-from kpbackup.recovery import planning
+from kpbackup.recovery import planning, resuming
 from kpbackup.recovery import run as recovery
 from kpbackup.recovery.steps import Driver, RecoveryRequest, Step
 from kpbackup.repository import binding, catalog, check, choosing, compact, prune
@@ -146,7 +146,7 @@ def test_a_restore_killed_at_every_entry_of_its_journal(mariadb_pair: tuple[Serv
         runs = journals.list_runs(into)
         if runs:
             journal = journals.open_journal(into, runs[0])
-            request = recovery.resumed_request(journal, request)
+            request = resuming.resumed_request(journal, request)
             plan = recovery.resume(journal, request)
         else:
             plan, journal = planning.make_plan(request), journals.new_journal(into, datetime.now(UTC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from kpbackup.plan import seam, timeline
 from tests.histories import Source, catalog
@@ -78,3 +79,17 @@ def test_a_missing_segment_at_the_seam_opens_it() -> None:
     del source.segments[-2]  # the first of the new primary
     found = seam.newest(catalog(source))
     assert found is not None and not found.is_closed(timeline.windows(catalog(source)))
+
+
+def test_a_commit_in_the_second_of_the_first_set_counts_on_its_own_timeline_alone() -> None:
+    """MariaDB stamps whole seconds; between two timelines the doubt is not the archive's to keep."""
+    stamp = datetime(2026, 5, 1, 10, 0, 7, tzinfo=UTC)
+
+    def is_closed(after: str, window: str, left: datetime = stamp) -> bool:
+        found = seam.Seam(seam.Reign("0001", 1, left, left), seam.Reign(after, 2, left + timedelta(seconds=2), None))
+        begins = stamp + timedelta(milliseconds=400)
+        return found.is_closed((timeline.Window(window, begins, stamp + timedelta(minutes=1), (), None),))
+
+    assert is_closed("0001", "0001")
+    assert not is_closed("0002", "0002") and not is_closed("0002", "0001")
+    assert not is_closed("0001", "0001", stamp + timedelta(microseconds=5))

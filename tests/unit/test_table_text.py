@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kpbackup import errors
 from kpbackup.mysql import schema, table_text
 
 
@@ -62,3 +63,8 @@ def test_mysqls_columns_without_default_lose_it_again() -> None:
     text = LINES.format(line=",\n  ".join(columns))
     assert table_text.creatable(text, flavour="mysql") == text
     assert table_text.after_creation(text) == ("ALTER TABLE `t` ALTER `a` DROP DEFAULT, ALTER `b``c` DROP DEFAULT",)
+
+
+def test_a_definition_whose_quotes_do_not_close_is_refused() -> None:
+    with pytest.raises(errors.IntegrityError, match="quotes that do not close"):
+        table_text.creatable("CREATE TABLE `t` (\n  `e` int(11) 'b\n) ENGINE=InnoDB", flavour="mariadb")
