@@ -61,6 +61,6 @@ def test_a_set_that_is_not_there_cannot_be_pinned(stocked: Repository) -> None:
 
 
 def test_no_pin_while_a_prune_may_carry_out_a_plan_that_does_not_know_it(stocked: Repository) -> None:
-    with lease.acquire(stocked, "prune", holder="the prune", ttl_s=1), pytest.raises(errors.LeaseHeld):
+    with lease.acquire(stocked, "prune", holder="the prune", ttl_s=6), pytest.raises(errors.LeaseHeld):
         pin(stocked, "0001-1")
     assert pin(stocked, "0001-1")

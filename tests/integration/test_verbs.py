@@ -319,7 +319,7 @@ def test_prune_dry_run_changes_nothing(copy: Deployment) -> None:
 
 def test_prune_is_held_off_by_another(copy: Deployment) -> None:
     repository = opening.writing_repository(copy.load())
-    with lease.acquire(repository, "prune", holder="someone else", ttl_s=1):
+    with lease.acquire(repository, "prune", holder="someone else", ttl_s=6):
         held = copy.run("prune")
     assert held.returncode == 19 and "someone else" in held.stderr
 
