@@ -22,7 +22,7 @@ import yaml
 from kpbackup.mysql import server as mysql
 from tests.servers.database import Server
 
-COMMAND_TIMEOUT_S = 240
+COMMAND_TIMEOUT_S = 480
 SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')"
 
 
@@ -175,6 +175,11 @@ def definitions(server: Server) -> list[tuple[Any, ...]]:
           WHERE trigger_schema NOT IN {SYSTEM}
         UNION ALL SELECT 'event', event_schema, event_name, event_definition FROM information_schema.events
         ORDER BY 1, 2, 3""")
+
+
+def is_there(server: Server, schema: str, table: str) -> bool:
+    """Whether a table exists."""
+    return bool(rows(server, f"SELECT 1 FROM information_schema.tables WHERE table_schema = '{schema}' AND table_name = '{table}'"))
 
 
 def wipe(server: Server, *, users: Sequence[str] = ()) -> None:
