@@ -38,7 +38,7 @@ NAMES = {
     r"timelines/\d+/tombstones/.*": "tombstone", r"recoveries/.*": "journal",
 }
 COMMITS = frozenset({"timeline", "set", "segment", "observation", "page", "compacted", "anchor", "tombstone", "journal"})
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 DELETED = "deleted: "  # before the key, in what a store noted
 
 

@@ -91,7 +91,7 @@ def with_a_set(source: Server, tmp_path: Path) -> Repository:
 
 def wait_until_quiet(source: Server) -> None:
     """MariaDB notes some time after a FLUSH, in the binlog itself, that the files before are not needed for its recovery."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     with source.connect() as connection:
         file = coordinates.list_binlogs(connection)[-1][0]
         while ("Binlog_checkpoint", file) not in [(row[2], row[5]) for row in connection.rows(f"SHOW BINLOG EVENTS IN '{file}'")]:

@@ -51,12 +51,12 @@ class Deployment:
     def write(self) -> None:
         self.config.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
 
-    def run(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """The program's end, whatever it is."""
         argv = [*PROGRAM, "--config", str(self.config), *words]
         return subprocess.run(argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout_s)
 
-    def json(self, *words: str, code: int = 0, timeout_s: float = 120) -> dict[str, Any]:
+    def json(self, *words: str, code: int = 0, timeout_s: float = 300) -> dict[str, Any]:
         """The JSON document of a command that must end with `code`."""
         ended = self.run(*words, "--json", timeout_s=timeout_s)
         assert ended.returncode == code, ended.stderr + ended.stdout
@@ -107,7 +107,7 @@ def order(source: Server, note: str) -> None:
         connection.execute("INSERT INTO shop.orders (note) VALUES (%s)", (note,))
 
 
-def until(condition: Callable[[], Any], *, what: str, timeout_s: float = 60) -> Any:
+def until(condition: Callable[[], Any], *, what: str, timeout_s: float = 180) -> Any:
     """The first true answer of `condition`, asked again and again."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):

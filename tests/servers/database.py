@@ -19,7 +19,7 @@ from kpbackup.mysql import server
 from tests.servers import exercised, ports
 from tests.servers.process import ServerFailed, ServerProcess
 
-PURGE_TIMEOUT_S = 30.0
+PURGE_TIMEOUT_S = 120.0
 START_ATTEMPTS = 3  # a port can be taken between looking and listening
 
 CommandLine = Callable[["Paths", int], list[str]]

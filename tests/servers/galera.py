@@ -17,7 +17,7 @@ from tests.servers import database, mariadb, ports
 from tests.servers.fetched import fetched
 from tests.servers.process import ServerFailed
 
-JOIN_TIMEOUT_S = 60.0
+JOIN_TIMEOUT_S = 180.0
 
 
 @contextmanager

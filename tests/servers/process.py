@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-READY_TIMEOUT_S = 60.0  # a busy 2-core machine; MySQL needs about 1 s, the others less
+READY_TIMEOUT_S = 180.0  # a busy 2-core machine; MySQL needs about 1 s, the others less
 POLL_INTERVAL_S = 0.02
 
 _running: set[ServerProcess] = set()
