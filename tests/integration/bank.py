@@ -56,7 +56,8 @@ class Fire:
     """The workload, in threads, from entering to leaving; a thread that failed makes leaving fail.
 
     `pause_s` lies between two transfers of one thread; `reports` makes tables come and go, `queries` keeps a long one running;
-    with `survives` a server that goes away is waited for.
+    with `survives` a server that goes away is waited for. `rest_s`, to be changed at any time, lies between two rounds of tables
+    that come and go.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Fire:
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self.transfers = 0
+        self.rest_s = 1.0
         work: list[Work] = [self._transfers] * writers
         work += [self._reports] * reports + [self._queries] * queries
         self._threads = [threading.Thread(target=self._run, args=(one, number)) for number, one in enumerate(work)]
@@ -127,7 +129,7 @@ class Fire:
             "RENAME TABLE report TO report_old", "TRUNCATE TABLE report_old", "DROP TABLE report_old",
         ):
             connection.execute(statement)
-        self._stop.wait(1.0 + place.random())
+        self._stop.wait(self.rest_s * (1.0 + place.random()))
 
     def _queries(self, connection: server.Connection, place: random.Random) -> None:
         connection.execute(f"SELECT SLEEP({place.random():.2f}) FROM ballast WHERE id = 1")
