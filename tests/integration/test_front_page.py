@@ -20,6 +20,7 @@ from kpbackup.service.status import Objectives, Recovery, Status, assess
 from tests.unit.plain_histories import Source, catalog, when
 
 LARGEST_BYTES = 100_000
+PATIENCE_MS = 120_000
 NOW = when(24 * 9)
 ALARM = "<script>alert(1)</script><b>shop</b>"
 
@@ -67,7 +68,7 @@ def browser() -> Iterator[Browser]:
     assert program, "chromium is not installed; run: make setup-test"
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=program, headless=True,
+            executable_path=program, headless=True, timeout=PATIENCE_MS,
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync"],
         )
@@ -89,6 +90,7 @@ def served(status: Status | None, problem: str = "", label: str = ALARM) -> Iter
 def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """A tab that fails the test when the browser complains of anything, the page's own policy included."""
     context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE_MS)
     tab, complaints = context.new_page(), []
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
@@ -124,7 +126,8 @@ def test_it_tells_recoveries_step_by_step_checks_and_what_is_to_come(browser: Br
         assert not older.locator("table").is_visible()
         older.locator("summary").focus()
         tab.keyboard.press("Enter")
-        assert older.locator("table").is_visible() and older.locator("tbody tr").count() == 5
+        older.locator("table").wait_for(state="visible")
+        assert older.locator("tbody tr").count() == 5
         checks = tab.locator("section[aria-labelledby=checks]").inner_text()
         assert "nothing wrong" in checks and "9 of 90 objects read, 68.8 KiB" in checks and "not signed" in checks
         assert "offsite" in checks
@@ -166,14 +169,17 @@ def test_without_script_by_keyboard_and_with_nonsense(browser: Browser) -> None:
     gap = next(one for one in status.windows if one.gap is not None)
     with served(status) as url, opened(browser, url, java_script_enabled=False) as tab:
         tab.locator("svg a").first.focus()
-        tab.keyboard.press("Enter")
+        with tab.expect_navigation():
+            tab.keyboard.press("Enter")
         first = min(status.windows, key=lambda one: one.start)
         assert tab.locator("#command").inner_text().endswith(times.utc_text(first.end))
         tab.fill("#at", times.utc_text(gap.end + timedelta(minutes=1)))
-        tab.keyboard.press("Enter")
+        with tab.expect_navigation():
+            tab.keyboard.press("Enter")
         assert "cannot be restored to. Nearest:" in tab.locator("[role=alert]").inner_text()
         tab.fill("#at", "<yesterday>")
-        tab.locator("button").click()
+        with tab.expect_navigation():
+            tab.locator("button").click()
         assert "'<yesterday>'" in tab.locator("[role=alert]").inner_text() and tab.locator("#command").count() == 0
 
 
