@@ -82,7 +82,7 @@ def test_prune_knows_what_is_kept_by_lock(s3: S3Server, locked_bucket: str, aws_
         open_backend(url, endpoint_url=s3.endpoint_url), signing_key=key, source="shop", flavour="mariadb",
         created_at=datetime.now(UTC),
     )
-    lock = locks.Lock("governance", timedelta(seconds=8), ("leases/", "probes/"))
+    lock = locks.Lock("governance", DAY, ("leases/", "probes/"))
     held = "data/0001/20200101T000000Z-aaaaaa/000000"
     open_backend(url, endpoint_url=s3.endpoint_url, lock=lock).put(held, [b"left over"])
     repository.backend.put("data/0001/20200101T000000Z-bbbbbb/000000", [b"left over"])
@@ -94,6 +94,10 @@ def test_prune_knows_what_is_kept_by_lock(s3: S3Server, locked_bucket: str, aws_
 
     assert pruned() == (1, 1)
     assert repository.backend.read(held) == b"left over"
+    client, over = s3.client(), datetime.now(UTC) + timedelta(seconds=2)
+    retention_ = {"Mode": "GOVERNANCE", "RetainUntilDate": over}
+    client.put_object_retention(Bucket=locked_bucket, Key=f"shop/{held}", Retention=retention_, BypassGovernanceRetention=True)
+    client.close()
     until(lambda: not locks.locked(repository.backend, [held], datetime.now(UTC)), what="the end of the lock")
     assert pruned() == (1, 0)
 
