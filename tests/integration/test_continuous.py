@@ -58,12 +58,12 @@ class Archive:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(180)
         assert not self._thread.is_alive()
 
     def ended(self) -> BaseException | None:
         """The error it ended with by itself."""
-        self._thread.join(90)
+        self._thread.join(180)
         assert not self._thread.is_alive()
         return self.error
 
@@ -128,14 +128,16 @@ def test_what_is_committed_is_in_the_bucket_seconds_later(
     flavour: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source: Server = request.getfixturevalue("mariadb" if flavour == "mariadb" else "mysql97")
-    with running(new_repository(tmp_path / "r", source, flavour=flavour), source) as archive:
+    repository, began = new_repository(tmp_path / "r", source, flavour=flavour), time.monotonic()
+    with running(repository, source) as archive:
         for round_ in range(2):
             source.execute(*[ROW] * 5)
             until(archive.is_at_end, what=f"round {round_} to be archived")
         source.execute("FLUSH BINARY LOGS", *[ROW] * 5)
         until(archive.is_at_end, what="the next file")
         segments = len(archive.history().segments)
-        assert segments <= 6  # time cuts, not one object a transaction
+        # time cuts, not one object a transaction: two of a file's own events, and one a second
+        assert segments <= 2 + (time.monotonic() - began) / archive.request.interval_s + 1
         assert archive.meter.transactions == 15
     each_once(archive, 15)
     assert archive.error is None
@@ -174,7 +176,7 @@ def _has_sent_all(source: Server) -> bool:
 
 def test_an_idle_source_costs_an_observation_now_and_then(tmp_path: Path, mariadb: Server) -> None:
     repository = new_repository(tmp_path / "r", mariadb)
-    store = CutOffBackend(repository.backend)
+    store, began = CutOffBackend(repository.backend), time.monotonic()
     with running(dataclasses.replace(repository, backend=store), mariadb) as archive:
         until(lambda: _observations(store) >= 3, what="observations")
         with mariadb.connect() as connection:
@@ -182,7 +184,8 @@ def test_an_idle_source_costs_an_observation_now_and_then(tmp_path: Path, mariad
         until(lambda: _newest_clock(archive.history()) > clock, what="the recovery point to move with the clock")
     history = archive.history()
     assert len(history.segments) <= 1  # the file's own events after the set, if any
-    lasted_s = _observations(store) * archive.request.observe_interval_s
+    lasted_s = time.monotonic() - began
+    assert _observations(store) <= 1 + lasted_s / archive.request.observe_interval_s
     assert sum("/segments/" in key for key in store.writes) <= 1
     assert sum(key.startswith("leases/") for key in store.writes) <= 4 + lasted_s / continuous.LEASE_TTL_S * 4
 
@@ -279,7 +282,7 @@ def test_one_archives_at_a_time(tmp_path: Path, mariadb: Server) -> None:
         mariadb.execute(ROW)
         other = dataclasses.replace(archive.request, holder="another-pod")
         lost = None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while lost is None and time.monotonic() < deadline:
             try:
                 continuous.run_continuous(repository, other, stop=threading.Event())
