@@ -27,7 +27,7 @@ def drawn(
     reader.start()
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=theirs if answers else subprocess.DEVNULL, stderr=theirs, timeout=120,
+            argv, stdin=subprocess.DEVNULL, stdout=theirs if answers else subprocess.DEVNULL, stderr=theirs, timeout=300,
             check=False, env=env, cwd=cwd,
         )  # fmt: skip
     finally:

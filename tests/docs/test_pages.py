@@ -72,7 +72,7 @@ def build(docs: Path, site: Path) -> subprocess.CompletedProcess[str]:
     (site.parent / "mkdocs.yml").write_text(text, encoding="utf-8")
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(site.parent / "mkdocs.yml")]
     environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    return subprocess.run([*argv, "--site-dir", str(site)], env=environ, capture_output=True, text=True, timeout=120)
+    return subprocess.run([*argv, "--site-dir", str(site)], env=environ, capture_output=True, text=True, timeout=300)
 
 
 def test_the_pages_build_strictly(tmp_path: Path) -> None:
@@ -128,5 +128,5 @@ def test_the_unit_of_systemd(tmp_path: Path) -> None:
         pytest.skip("there is no systemd-analyze on this machine")
     own = tmp_path / "kpbackup.service"
     own.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE), encoding="utf-8")
-    judged = subprocess.run([analyze, "verify", str(own)], capture_output=True, text=True, timeout=60)
+    judged = subprocess.run([analyze, "verify", str(own)], capture_output=True, text=True, timeout=180)
     assert (judged.returncode, [line for line in judged.stderr.splitlines() if "kpbackup.service" in line]) == (0, [])

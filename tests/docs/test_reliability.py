@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_page_is_made_of_the_evidence() -> None:
     command = [sys.executable, "-m", "soak.pages", "--check"]
-    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert (checked.returncode, checked.stderr) == (0, "")
     changed = json.loads(pages.EVIDENCE.read_text())
     changed["rounds"] += 1

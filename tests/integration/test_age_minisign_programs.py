@@ -31,7 +31,7 @@ def program(name: str, version_flag: str) -> str:
 
 
 def run(*command: str | Path, given: bytes = b"", check: bool = True) -> bytes:
-    done = subprocess.run(command, input=given, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, input=given, capture_output=True, timeout=300, check=False)
     if check:
         assert done.returncode == 0, done.stderr.decode()
     elif done.returncode:
@@ -138,7 +138,7 @@ def at_terminal(command: list[str], answers: list[tuple[bytes, str]]) -> None:
                 shown += os.read(ours, 1024)
             shown = shown.split(prompt, 1)[1]
             os.write(ours, answer.encode() + b"\n")
-        assert process.wait(timeout=60) == 0, shown
+        assert process.wait(timeout=180) == 0, shown
     finally:
         process.kill()
         process.wait()

@@ -154,7 +154,7 @@ def test_the_daemon_keeps_it(made: Deployment, cluster: Cluster, tmp_path: Path)
         until(lambda: len(applications.all_manifests(made.open())) > before, what="a bundle")
     finally:
         daemon.terminate()
-        daemon.wait(30)
+        daemon.wait(120)
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["bundle"] for line in lines if line.get("event") == "job_finished" and line.get("kind") == "application"]
     assert MARKER not in (tmp_path / "log").read_text()

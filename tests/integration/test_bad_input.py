@@ -439,7 +439,7 @@ def _interrupt(scene: Scene, when: Callable[[], bool], *words: str) -> str:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert "Traceback" not in err, err
     assert "interrupted" in err

@@ -98,14 +98,14 @@ def test_the_daemon_copies_and_makes_canaries_and_shows_the_copys_own_recovery_p
             return float(found[1]) if found else None
 
         of_copy = until(
-            lambda: recovery_point("kpbackup_copy_recovery_point_timestamp_seconds"), what="the copy's metric", timeout_s=150
+            lambda: recovery_point("kpbackup_copy_recovery_point_timestamp_seconds"), what="the copy's metric", timeout_s=300
         )
         origin = recovery_point("kpbackup_recovery_point_timestamp_seconds")
         assert origin is not None and of_copy <= origin
         last = "kpbackup_copy_last_success_timestamp_seconds"
-        assert until(lambda: recovery_point(last), what="the copy's report", timeout_s=90) > of_copy
-        until(lambda: scene.ok("keys", "list")["recipients"][0]["canary_at"], what="the first canary", timeout_s=90)
+        assert until(lambda: recovery_point(last), what="the copy's report", timeout_s=300) > of_copy
+        until(lambda: scene.ok("keys", "list")["recipients"][0]["canary_at"], what="the first canary", timeout_s=300)
     finally:
         daemon.send_signal(signal.SIGTERM)
-        daemon.communicate(timeout=60)
+        daemon.communicate(timeout=120)
     assert daemon.returncode == 0

@@ -41,7 +41,7 @@ def log_in(url: str) -> dict[str, Any]:
     """As a user's browser does."""
     body = json.dumps({"username": USER, "password": PASSWORD, "auth_type": "local"}).encode()
     request = urllib.request.Request(f"{url}/api/v1/auth/login", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 

@@ -61,7 +61,7 @@ def test_its_install_steps_in_a_folder_with_what_it_copies(tmp_path: Path) -> No
     shutil.rmtree(source)  # nothing of the build may be needed any more
     alone = {"PATH": f"{prefix}/bin:/usr/bin:/bin"}
     for words in (["version"], ["backup", "full", "--help"], ["restore", "--help"]):
-        ran = subprocess.run(["kpbackup", *words], cwd="/", env=alone, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(["kpbackup", *words], cwd="/", env=alone, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stderr
     imports = "import lightkube, kpbackup.service.daemon, kpbackup.kubernetes.client, kpbackup.repository.reader"
     assert subprocess.run(["python3", "-c", imports], cwd="/", env=alone).returncode == 0
@@ -113,14 +113,14 @@ def test_the_first_start_of_the_compose_file(tmp_path: Path, mysql97: Server, s3
     made = []
     for _ in range(2):
         script = ["sh", str(DOCKER / "compose" / "first-start.sh")]
-        ran = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stderr
         made.append({path.name: path.read_text() for path in (*keys.iterdir(), *identity.iterdir())})
     assert made[0] == made[1] and set(made[0]) == {"recipients.txt", "signing.key", "signing.pub", "identity.txt"}
     assert not (keys / "identity.txt").exists()
 
     def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([program, *words], env={**environ, **more}, capture_output=True, text=True, timeout=120)
+        return subprocess.run([program, *words], env={**environ, **more}, capture_output=True, text=True, timeout=300)
 
     root = {"KPBACKUP_SOURCE__USER": "root", "KPBACKUP_SOURCE__PASSWORD": ""}  # the account itself is judged by doctor, below
     backup = run("backup", "full", **root)

@@ -31,7 +31,7 @@ _WIDEST_TIME = {"mariadb": "-838:59:59.999999", "mysql": "-838:59:58.999999"}
 def run_reader(plain: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """What `python3 reader-1.py ARGUMENTS` makes of one object's plaintext."""
     command = [sys.executable, "-I", "-S", str(READER), *arguments]
-    return subprocess.run(command, input=plain, capture_output=True, timeout=120, check=False)
+    return subprocess.run(command, input=plain, capture_output=True, timeout=300, check=False)
 
 
 def run_client(target: Server, sql: bytes) -> subprocess.CompletedProcess[bytes]:
@@ -39,7 +39,7 @@ def run_client(target: Server, sql: bytes) -> subprocess.CompletedProcess[bytes]
     program = mariadb_programs.find("mariadb") if target.product == "MariaDB" else mysql97_programs.program("mysql")
     command = [program, "--no-defaults", f"--host={target.host}", f"--port={target.port}", "--protocol=TCP", "--user=root",
                "--binary-mode", "--max-allowed-packet=1G"]
-    return subprocess.run(command, input=sql, capture_output=True, timeout=120, check=False)
+    return subprocess.run(command, input=sql, capture_output=True, timeout=300, check=False)
 
 
 def dump_plain(source: Server, schema: str, directory: Path) -> bytes:
@@ -49,8 +49,8 @@ def dump_plain(source: Server, schema: str, directory: Path) -> bytes:
     key.write_text(identity.reveal() + "\n")
     with dump_worker(source.endpoint, identity.recipient) as worker:
         sealed, _ = dump_object(worker, [(table, rows.OPEN) for table in tables_of(source, schema).values()])
-    opened = subprocess.run(["age", "-d", "-i", str(key)], input=sealed, stdout=subprocess.PIPE, timeout=60, check=True)
-    return subprocess.run(["zstd", "-dc"], input=opened.stdout, stdout=subprocess.PIPE, timeout=60, check=True).stdout
+    opened = subprocess.run(["age", "-d", "-i", str(key)], input=sealed, stdout=subprocess.PIPE, timeout=300, check=True)
+    return subprocess.run(["zstd", "-dc"], input=opened.stdout, stdout=subprocess.PIPE, timeout=300, check=True).stdout
 
 
 def create_tables(source: Server, target: Server) -> None:

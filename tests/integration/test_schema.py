@@ -53,7 +53,7 @@ def mysql_zoo(mysql97_pair: tuple[Server, Server]) -> tuple[Server, Server]:
 
 def run(argv: list[str], given: str = "") -> str:
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(argv, input=given.encode(), capture_output=True, env=environment, timeout=60)
+    done = subprocess.run(argv, input=given.encode(), capture_output=True, env=environment, timeout=180)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode("utf-8", "surrogateescape")
 

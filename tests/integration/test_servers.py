@@ -77,7 +77,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
         pid, _, socket = starter.stdout.readline().strip().partition(" ")
         server_pid = int(pid)
         os.kill(starter.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while _is_alive(server_pid):
         assert time.monotonic() < deadline, "the server outlived its starter"
         time.sleep(0.02)

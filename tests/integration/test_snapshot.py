@@ -82,11 +82,11 @@ class Writer:
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
         assert self._failure is None, self._failure
 
 
-def wait_for(condition, timeout_s: float = 10.0) -> None:
+def wait_for(condition, timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -214,7 +214,7 @@ def blocked(at: Server, rung: Rung, blocker_sql: str, *, facts_change: dict[str,
             snapshot.hold_consistent_point(coordinator, facts, privileges, tables, max_wait_s=2.5),
         ):
             pytest.fail("a point was held that could not be")
-        assert 2 <= time.monotonic() - started < 10
+        assert 2 <= time.monotonic() - started < 45
         assert "PROCESSLIST" in caught.value.hint
         blocker.execute("BACKUP STAGE END" if "STAGE" in blocker_sql else "UNLOCK TABLES")
         at.execute("SET SESSION lock_wait_timeout = 1", "INSERT INTO bank.transfer VALUES (1)", "DROP TABLE bank.transfer")
@@ -297,7 +297,7 @@ def test_tables_without_transactions_stand_still_until_the_release(mariadb: Serv
             )
             assert reader.rows("SELECT i FROM bank.heap") == [(1,)]
             point.release()
-        insert.join(10)
+        insert.join(120)
         assert reader.value("SELECT COUNT(*) FROM bank.heap") == 2
 
 

@@ -160,7 +160,7 @@ def status(url: str, authority: Authority | None = None, *, header: str = "") ->
     request = urllib.request.Request(url, headers={"Authorization": header} if header else {})
     context = ssl.create_default_context(cafile=str(authority.file)) if authority else None
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         with refused:

@@ -106,14 +106,14 @@ def test_http_requests_of_any_kind() -> None:
         @settings(max_examples=EXAMPLES, deadline=None)
         @given(changed(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eA==\r\n\r\n", b"HEAD /?a=b HTTP/1.0\r\n\r\n"))
         def fuzzed(data: bytes) -> None:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=120) as client:
                 client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
                     pass
 
         fuzzed()
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         connection.request("GET", "/")
         assert connection.getresponse().read() == b"here", "and it still serves"
         connection.close()

@@ -63,11 +63,11 @@ class Monitoring:
 
     def alerts(self) -> set[str]:
         """The names of alerts that Alertmanager has as active."""
-        with _opener.open(f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts?active=true", timeout=10) as answer:
+        with _opener.open(f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts?active=true", timeout=60) as answer:
             return {one["labels"]["alertname"] for one in json.load(answer)}
 
     def _api(self, path: str) -> Any:
-        with _opener.open(f"http://127.0.0.1:{self.prometheus_port}/api/v1/{path}", timeout=10) as answer:
+        with _opener.open(f"http://127.0.0.1:{self.prometheus_port}/api/v1/{path}", timeout=60) as answer:
             return json.load(answer)["data"]
 
 
@@ -128,7 +128,7 @@ def _relative_alertmanager(directory: Path) -> Path:
 
 def _is_ready(port: int) -> bool:
     try:
-        with _opener.open(f"http://127.0.0.1:{port}/-/ready", timeout=5) as answer:
+        with _opener.open(f"http://127.0.0.1:{port}/-/ready", timeout=30) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False

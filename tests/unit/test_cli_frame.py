@@ -28,7 +28,7 @@ HEAVY = (
 
 
 def run(*words: str, program: list[str] = REAL, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*program, *words], cwd=ROOT, env=environment(**environ), capture_output=True, text=True, timeout=30)
+    return subprocess.run([*program, *words], cwd=ROOT, env=environment(**environ), capture_output=True, text=True, timeout=300)
 
 
 def trial(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -168,12 +168,12 @@ def test_signals_unwind_the_stack(tmp_path: Path, number: signal.Signals, code: 
     mark = tmp_path / "mark"
     process = subprocess.Popen([*TRIAL, "waits", str(mark)], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not mark.exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=300)
     finally:
         process.kill()
     assert (process.returncode, mark.read_text(encoding="utf-8")) == (code, "unwound")
@@ -188,7 +188,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     with process:
         assert process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=20) == 141
+        assert process.wait(timeout=300) == 141
         assert process.stderr.read() == ""
 
 
@@ -200,7 +200,7 @@ def test_another_broken_pipe_is_a_defect() -> None:
 def test_a_full_disk_under_the_output_is_told(words: tuple[str, ...]) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         ended = subprocess.run(
-            [*REAL, *words], cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=30
+            [*REAL, *words], cwd=ROOT, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=300
         )
     assert ended.returncode == (10 if "nonsense" in words else 27)
     assert ended.stderr.startswith("kpbackup: ") and "Exception ignored" not in ended.stderr

@@ -47,7 +47,7 @@ def ask(
         headers={"Authorization": f"Bearer {token}", "Content-Type": kind},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=cluster.ca_file)) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=ssl.create_default_context(cafile=cluster.ca_file)) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -61,7 +61,7 @@ WEB = "/apis/apps/v1/namespaces/default/deployments"
 def web(cluster: Cluster) -> Iterator[Any]:
     code, made = ask(cluster, "POST", WEB, DEPLOYMENT)
     assert code == 201
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while made.get("status", {}).get("readyReplicas") != 2:  # each status that is written makes what was read before stale
         assert time.monotonic() < deadline
         made = ask(cluster, "GET", f"{WEB}/web")[1]
@@ -162,7 +162,7 @@ def test_kubectl_reads_and_writes(cluster: Cluster, tmp_path: Path, web: Any) ->
     def kubectl(*words: str) -> str:
         done = subprocess.run(
             ["kubectl", f"--kubeconfig={config}", f"--cache-dir={tmp_path}/cache", *words],
-            capture_output=True, text=True, timeout=30,
+            capture_output=True, text=True, timeout=180,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -172,4 +172,4 @@ def test_kubectl_reads_and_writes(cluster: Cluster, tmp_path: Path, web: Any) ->
     kubectl("annotate", "deploy/web", "why=test")
     found = cluster.get("Deployment", "default", "web")
     assert (found["spec"]["replicas"], found["metadata"]["annotations"]["why"]) == (5, "test")
-    kubectl("rollout", "status", "deploy/web", "--timeout=20s")
+    kubectl("rollout", "status", "deploy/web", "--timeout=120s")

@@ -34,7 +34,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pid: int, *, within_s: float = 10.0) -> bool:
+def wait_until_gone(pid: int, *, within_s: float = 120.0) -> bool:
     end = time.monotonic() + within_s
     while is_alive(pid):
         if time.monotonic() > end:
@@ -137,7 +137,7 @@ def test_kill_from_another_thread_frees_the_one_that_waits(worker: WorkerProcess
     thread.start()
     worker.kill()
     worker.kill()
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()
     assert "ended on request" in str(failures[0])
     assert not is_alive(worker.pid)
@@ -158,9 +158,9 @@ def test_kill_frees_a_thread_that_writes(worker: WorkerProcess) -> None:
 
     thread = threading.Thread(target=talk)
     thread.start()
-    started.wait(10)
+    started.wait(120)
     worker.kill()
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()
     assert "ended on request" in str(failures[0])
 
@@ -185,7 +185,7 @@ def test_a_parent_killed_outright_leaves_no_worker() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL

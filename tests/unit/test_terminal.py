@@ -65,12 +65,12 @@ def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None
     assert bash
     environ = environment(HOME=str(tmp_path), PATH=f"{Path(PROGRAM).parent}:{os.environ['PATH']}")
     installed = subprocess.run(
-        [bash, "-c", "kpbackup --install-completion && true"], env=environ, capture_output=True, text=True, timeout=30, check=True
+        [bash, "-c", "kpbackup --install-completion && true"], env=environ, capture_output=True, text=True, timeout=300, check=True
     )
     assert "completion for bash is in " in installed.stdout
     asked = 'COMP_WORDS=(kpbackup keys re); COMP_CWORD=2; _kpbackup_completion kpbackup; echo "${COMPREPLY[@]}"'
     script = f"source {tmp_path}/.bashrc; complete -p kpbackup; {asked}"
-    offered = subprocess.run([bash, "-c", script], env=environ, capture_output=True, text=True, timeout=30, check=True)
+    offered = subprocess.run([bash, "-c", script], env=environ, capture_output=True, text=True, timeout=300, check=True)
     assert offered.stdout.splitlines()[-1] == "remove rewrap"
 
 

@@ -62,7 +62,7 @@ class _Forward(BaseHTTPRequestHandler):
         if not there:
             self._reply(503, "text/html", b"no endpoints")
             return
-        connection = http.client.HTTPConnection(*there[0], timeout=20)
+        connection = http.client.HTTPConnection(*there[0], timeout=60)
         try:
             headers = {name: self.headers[name] for name in PASSED_ON if name in self.headers}
             connection.request(self.command, self.path, body, headers)

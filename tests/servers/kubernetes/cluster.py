@@ -89,7 +89,7 @@ def kubernetes_cluster(
         server.is_ended.set()
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(180)
         shutil.rmtree(directory, ignore_errors=True)
     if workloads.failure is not None:
         raise workloads.failure

@@ -44,7 +44,7 @@ class Workloads:
 
     def end(self) -> None:
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(180)
 
     def behind(self, namespace: str, service: str) -> list[Address]:
         """The ready addresses a Service selects."""
