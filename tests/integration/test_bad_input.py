@@ -432,14 +432,17 @@ def test_full_spool(tmp_path: Path) -> None:
 # Ctrl-C
 
 
-def _interrupt(scene: Scene, when: Callable[[], bool], *words: str) -> str:
-    """Sends SIGINT to kpbackup once `when()`; what it said. It must have been at work then."""
+def _interrupt(scene: Scene, when: Callable[[], bool], *words: str, may_be_late: bool = False) -> str:
+    """Sends SIGINT to kpbackup once `when()`; what it said. It must have been at work then, or, with `may_be_late`, have ended
+    well before it: then ''."""
     process = scene.start(*words)
-    while not when():
-        assert process.poll() is None, process.communicate()[1]
+    while not when() and process.poll() is None:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=180)
+    if may_be_late and process.returncode == 0:
+        return ""
     assert process.returncode == 130, err
     assert "Traceback" not in err, err
     assert "interrupted" in err
@@ -461,18 +464,38 @@ def large(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> tuple[Scene, S
 
 def test_ctrl_c(large: tuple[Scene, Server, Server]) -> None:
     scene, source, target = large
+    scene.settings["source"]["bandwidth_limit"] = "64KiB"  # it cannot end before the signal
     _interrupt(scene, lambda: any((scene.repository / "data").rglob("*")), *FULL)
+    del scene.settings["source"]["bandwidth_limit"]
     assert not [key for key in scene.manifests() if "/sets/" in key]
     scene.ok(*FULL)  # at once: the lease was given back
-    source.execute("UPDATE shop.t SET v = CONCAT('x', v)", "FLUSH BINARY LOGS", "UPDATE shop.t SET v = CONCAT('y', v)")
-    keys = len(list((scene.repository / "keys").iterdir()))
-    _interrupt(scene, lambda: len(list((scene.repository / "keys").iterdir())) > keys, *INCREMENTAL)
+    assert any(_interrupted_pass(scene, source, updates) for updates in (2, 4, 8, 16)), "every signal came too late"
     scene.ok(*INCREMENTAL)
-    said = _interrupt(scene, lambda: "kpbackup_restore" in scenario.databases(target), *LATEST)
+    with target.connect() as holder:  # no row gets into the table: the load cannot end before the signal
+
+        def holds() -> bool:
+            if not scenario.is_there(target, "shop", "t"):
+                return False
+            holder.execute("START TRANSACTION")
+            return holder.rows("SELECT i FROM shop.t FOR UPDATE") == []
+
+        said = _interrupt(scene, holds, *LATEST)
     run = said.partition("--resume ")[2].split("`")[0]
     assert run, said
     scene.ok("restore", "--resume", run)
     assert scenario.truth(target) == scenario.truth(source)
+
+
+def _interrupted_pass(scene: Scene, source: Server, updates: int) -> bool:
+    """A pass over so many megabytes and more that gets a signal once it stores something; False when it had ended before."""
+    update = "UPDATE shop.t SET v = REVERSE(CONCAT('x', LEFT(v, 190)))"
+    source.execute(*[update, "FLUSH BINARY LOGS"] * updates)
+    keys = len(list((scene.repository / "keys").iterdir()))
+
+    def is_storing() -> bool:
+        return len(list((scene.repository / "keys").iterdir())) > keys
+
+    return bool(_interrupt(scene, is_storing, *INCREMENTAL, may_be_late=True))
 
 
 def test_settings_are_what_the_scene_says(copy: Scene) -> None:
