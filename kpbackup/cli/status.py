@@ -55,6 +55,7 @@ def document(found: Status) -> dict[str, Any]:
         "achieved_rpo_seconds": _seconds(found.achieved_rpo),
         "objective_rpo_seconds": _seconds(found.objectives.rpo),
         "objective_rto_seconds": _seconds(found.objectives.rto),
+        "objective_check_seconds": _seconds(found.trust.limits.check),
         "last_success": found.last_success,
         "next_run": found.next_runs,
         "chain_intact": found.chain_intact,
@@ -89,7 +90,13 @@ def document(found: Status) -> dict[str, Any]:
             for kind, one in found.measured_rto.items()
         },
         "copies": [
-            {"copy": one.name, "recovery_point": one.recovery_point, "copied_at": one.copied_at, "problem": one.problem}
+            {
+                "copy": one.name,
+                "recovery_point": one.recovery_point,
+                "copied_at": one.copied_at,
+                "max_age_seconds": _seconds(one.max_age),
+                "problem": one.problem,
+            }
             for one in found.trust.copies
         ],
         "last_check": _check(found.trust.last_check),

@@ -144,7 +144,7 @@ def forecast(settings: config.Settings, state: State, *, now: datetime) -> forec
 def trust_of(settings: config.Settings, state: State, copies: tuple[trusts.Copy, ...] = ()) -> trusts.Trust:
     """What the state says of keys and the like, with the limits of the settings."""
     return trusts.Trust(
-        limits=trusts.Limits(canary=settings.objectives.canary),
+        limits=trusts.Limits(canary=settings.objectives.canary, check=settings.objectives.check),
         regressed=state.regressed,
         copies=copies,
         heads=tuple((log.removeprefix("timelines/"), seq) for log, seq in sorted(state.heads.logs.items()) if "/" in log),

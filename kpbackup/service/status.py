@@ -192,7 +192,7 @@ def assess(
         forecast=forecast,
         runs=runs,
     )
-    judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now)]
+    judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now, sets=len(sets))]
     return replace(status, reasons=(*_reasons(status, timings), *judged))
 
 
