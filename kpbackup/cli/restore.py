@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kpbackup import errors
+from kpbackup import errors, quantities
 from kpbackup.cli import asked, context, plan_text, render, told
 from kpbackup.model import times
 from kpbackup.service import progress
@@ -331,7 +331,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ("it holds", f"a part of the source: {plan.whole_selection}" if plan.backup_set.is_partial else None),
             *plan_text.selection(plan, request),
             ("later", plan_text.second_tier(plan)),
-            ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
+            ("binlog", f"{quantities.count(len(cut.segments), 'segment')}, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),
             ("it did", around.pop("last did", None)),
             ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),

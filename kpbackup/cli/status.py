@@ -134,8 +134,9 @@ def _show(room: context.Context, found: Status) -> None:
                 ("last restore", moment(found.last_success["restore"])),
                 ("last check", _told_check(found.trust.last_check, moment)),
                 *((f"next {kind}", moment(at)) for kind, at in found.next_runs.items()),
+                ("next incremental", "all the time" if found.continuous else None),
                 ("chains", "intact" if found.chain_intact else "NOT intact: see above"),
-                ("stored", f"{len(found.sets)} sets, {found.segments} segments, {quantities.format_size(found.total_bytes)}"),
+                ("stored", _stored(found)),
                 *((f"copy {one.name}", one.problem or moment(one.recovery_point)) for one in found.trust.copies),
                 (
                     "holds",
@@ -154,6 +155,11 @@ def _show(room: context.Context, found: Status) -> None:
             ]
         ),
     )
+
+
+def _stored(found: Status) -> str:
+    sets, segments = quantities.count(len(found.sets), "set"), quantities.count(found.segments, "segment")
+    return f"{sets}, {segments}, {quantities.format_size(found.total_bytes)}"
 
 
 def _check(check: Check | None) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ POLICY = (
     " frame-ancestors 'none'"
 )
 MARKS = 200  # newest marks on the line
+TICKS = 4  # parts of the line that are told apart by a date
 _WIDTH, _HEIGHT, _TOP, _BAR = 1000, 64, 14, 26
 _NARROWEST = 3  # of 1000: a window of seconds in a line of months can still be seen and hit
 
@@ -86,10 +87,10 @@ def _sections(status: Status, zone: tzinfo, now: datetime, query: Mapping[str, s
     line = _line(status, zone, now)
     yield element("p", {"class": "aside"}, f"as of {show_moment(now, zone)}")
     yield _figures(status, zone, now)
+    yield element("section", {"aria-labelledby": "reasons"}, element("h2", {"id": "reasons"}, "Judgement"), _reasons(status))
     yield element("section", {"aria-labelledby": "windows"}, _windows(status, line, zone))
     if line is not None:
         yield element("section", {"aria-labelledby": "restore"}, _restore(line, zone, now, query))
-    yield element("section", {"aria-labelledby": "reasons"}, element("h2", {"id": "reasons"}, "Judgement"), _reasons(status))
     yield element("section", {"aria-labelledby": "jobs"}, element("h2", {"id": "jobs"}, "Jobs"), _jobs(status, zone, now))
     yield element("section", {"aria-labelledby": "sets"}, element("h2", {"id": "sets"}, "Backup sets"), _sets(status, zone))
     yield from front_proof.sections(status, zone, now)
@@ -106,7 +107,8 @@ def _figures(status: Status, zone: tzinfo, now: datetime) -> Element:
         _figure("Recovery point", show_moment(point, zone) if point else "none", "the newest moment that can be restored to"),
         _against("Achieved RPO", achieved, promised.rpo), _against("Measured RTO", took, promised.rto),
         _figure(
-            "Stored", quantities.format_size(status.total_bytes), f"{len(status.sets)} sets, {status.segments} segments"
+            "Stored", quantities.format_size(status.total_bytes),
+            f"{quantities.count(len(status.sets), 'set')}, {quantities.count(status.segments, 'segment')}",
         ),
     )
 
@@ -153,11 +155,17 @@ def _windows(status: Status, line: Line | None, zone: tzinfo) -> list[Element]:
         for w in reversed(status.windows)
     ]
     rows_table = table(("timeline", "from", "to", "sets", "then"), rows)
-    ends = element(
-        "p", {"class": "ends"}, element("span", show_moment(line.begin, zone)), element("span", show_moment(line.end, zone))
-    )
+    ends = element("p", {"class": "ends"}, (element("span", told) for told in _ticks(line, zone)))
     windows = element("details", element("summary", f"{len(rows)} windows as a table"), rows_table)
     return [title, _drawing(line, zone), ends, _legend(), windows]
+
+
+def _ticks(line: Line, zone: tzinfo) -> Iterator[str]:
+    """Both ends in full, and the days in between, evenly apart; a phone leaves those out."""
+    yield show_moment(line.begin, zone)
+    for part in range(1, TICKS) if line.end - line.begin > timedelta(days=TICKS) else ():
+        yield f"{(line.begin + (line.end - line.begin) * part / TICKS).astimezone(zone):%m-%d}"
+    yield show_moment(line.end, zone)
 
 
 def _legend() -> Element:
@@ -177,10 +185,10 @@ def _drawing(line: Line, zone: tzinfo) -> Element:
                 _rectangle("window", left, width), element("title", told),
             )
         )
-        if span.gap_after is not None and span.gap_after > span.end:
-            reason = span.window.gap.reason if span.window.gap else "another timeline begins"
-            gap = _rectangle("gap", _pixels(span.end), (span.gap_after - span.end) * _WIDTH)
-            drawn.append(element("g", gap, element("title", f"cannot be restored: {reason}")))
+    for hole in line.holes:  # over the windows: one of minutes must be seen in a line of months
+        reason = hole.after.gap.reason if hole.after.gap else "another timeline begins"
+        gap = _rectangle("gap", _pixels(hole.start), max((hole.end - hole.start) * _WIDTH, _NARROWEST))
+        drawn.append(element("g", gap, element("title", f"cannot be restored: {reason}")))
     for mark in line.marks:
         drawn.append(element("g", _mark(mark.kind, _pixels(mark.place)), element("title", mark.told)))
     attributes = {
@@ -197,8 +205,9 @@ def _rectangle(kind: str, left: float, width: float) -> Element:
 
 def _mark(kind: str, at: float) -> Element:
     top, height = (_TOP - 6, _BAR + 12) if kind == "set" else (_TOP + _BAR + 4, 12)
-    look = "set" if kind == "set" else "recovery"
-    return element("rect", {"class": look, "x": f"{max(at - 1, 0):.2f}", "y": str(top), "width": "2", "height": str(height)})
+    look, width = ("set", 2) if kind == "set" else ("recovery", 5)
+    left = min(max(at - width / 2, 0), _WIDTH - width)
+    return element("rect", {"class": look, "x": f"{left:.2f}", "y": str(top), "width": str(width), "height": str(height)})
 
 
 def _pixels(place: float) -> float:
@@ -251,7 +260,8 @@ def _jobs(status: Status, zone: tzinfo, now: datetime) -> Element:
     for kind in kinds:
         last, following = status.last_success.get(kind), status.next_runs.get(kind)
         ago = f" ({quantities.format_duration(now - last)} ago)" if last is not None and last <= now else ""
-        then = show_moment(following, zone) if following else "not scheduled"
+        other = "all the time" if kind == "incremental" and status.continuous else "not scheduled"
+        then = show_moment(following, zone) if following else other
         rows.append((kind, show_moment(last, zone) + ago if last else "never", then))
     return table(("kind", "last success", "next run"), rows)
 
@@ -260,11 +270,11 @@ def _sets(status: Status, zone: tzinfo) -> Element:
     rows = [
         (
             one.backup_set.name, "proven" if one.proven_by else "stored", show_moment(one.backup_set.clock, zone),
-            str(one.backup_set.totals.rows), quantities.format_size(one.stored_bytes), quantities.format_duration(one.duration),
+            f"{one.backup_set.totals.rows:,}", quantities.format_size(one.stored_bytes), quantities.format_duration(one.duration),
         )
         for one in reversed(status.sets[-SHOWN:])
     ]
-    return table(("set", "state", "of", "rows", "stored", "took"), rows)
+    return table(("set", "state", "of", "rows", "stored", "took"), rows, right=frozenset({"rows", "stored", "took"}))
 
 
 def _footer() -> Element:

@@ -83,7 +83,7 @@ def _forecast(status: Status, zone: tzinfo) -> Iterator[Element]:
     found = status.forecast
     assert found is not None
     yield element("p", {"class": "aside"}, forecast_text.basis(found))
-    yield table(forecast_text.COLUMNS, forecast_text.rows(found), label="forecast")
+    yield table(forecast_text.COLUMNS, forecast_text.rows(found), label="forecast", right=frozenset(forecast_text.COLUMNS[1:4]))
     if told := forecast_text.told(found, zone):
         yield element("p", {"class": "warning" if found.warns else ""}, told)
     if found.unknown:

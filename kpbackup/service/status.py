@@ -125,6 +125,7 @@ class Status:
     trust: trusts.Trust = field(default_factory=trusts.Trust)
     forecast: forecasts.Forecast | None = None
     runs: tuple[Run, ...] = ()
+    continuous: bool = False  # whether the binlog is archived all the time: then `incremental` has no next run
 
     @property
     def level(self) -> Level:
@@ -191,6 +192,7 @@ def assess(
         trust=trust,
         forecast=forecast,
         runs=runs,
+        continuous=any(timing.every is not None for kind, timing in timings.items() if kind == "incremental"),
     )
     judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now, sets=len(sets))]
     return replace(status, reasons=(*_reasons(status, timings), *judged))

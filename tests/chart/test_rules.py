@@ -26,8 +26,9 @@ from tests.servers.prometheus import promtool
 from tests.unit.plain_histories import START, Source, catalog, when
 from tests.unit.test_status import TIMINGS
 
-# Of Prometheus itself, kube-state-metrics, the kubelet and ingress-nginx.
+# Of Prometheus itself and its client library, kube-state-metrics, the kubelet and ingress-nginx.
 FOREIGN = {
+    "process_cpu_seconds_total", "process_resident_memory_bytes",
     "up", "ALERTS", "kube_deployment_status_replicas_available", "kube_deployment_spec_replicas", "kube_cronjob_status_active",
     "kube_cronjob_status_last_schedule_time", "kube_cronjob_status_last_successful_time", "container_cpu_usage_seconds_total",
     "container_memory_working_set_bytes", "kube_pod_container_resource_limits", "nginx_ingress_controller_request_duration_seconds_bucket",  # noqa: E501
@@ -95,7 +96,9 @@ def test_every_metric_of_the_rules_exists_or_is_promised() -> None:
     dashboard = json.loads((rendering.CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
     shown = {name for panel in panels(dashboard) for target in panel.get("targets", ()) for name in names_in(target["expr"])}
     assert {name for name in shown - recorded - FOREIGN if own(name) not in metrics.METRICS} == set()
-    assert {"kpbackup_recovery_point_timestamp_seconds", "kpbackup_drill_last_success_timestamp_seconds"} <= shown
+    for part in ("recovery_point_timestamp_seconds", "drill_last_success_timestamp_seconds", "check_last_passed", "copy_up",
+                 "copy_recovery_point_timestamp_seconds", "cost_per_month", "forecast_rto_seconds", "job_running"):  # fmt: skip
+        assert f"kpbackup_{part}" in shown
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -303,9 +306,10 @@ def fault_test(name: str, faults: dict[str, str | None], hold: int) -> dict[str,
     ]
     begins = BEGIN + (5 if any("bucket" in one or one == CPU for one in faults) else 0)  # rates over five minutes come later
     quiet = [firing(at) for at in (BEGIN - 1, BEGIN + hold - 1)] if hold > 1 else [firing(BEGIN - 1)]
+    whole = BEGIN + FAULTY
     told = [firing(at, name) for at in (begins + hold + 1, BEGIN + FAULTY - 1)]
     return {"name": f"{name} {faults}", "interval": "1m", "input_series": given,
-            "promql_expr_test": [*quiet, *told, firing(BEGIN + FAULTY + 8), ever_fired(f"{BEGIN + FAULTY + AFTER}m", name)]}  # fmt: skip
+            "promql_expr_test": [*quiet, *told, firing(whole + 8), ever_fired(f"{whole + AFTER}m", name)]}  # fmt: skip
 
 
 def test_every_fault_fires_exactly_its_alert_and_clears(rules_file: Path, tmp_path: Path) -> None:
