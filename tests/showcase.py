@@ -52,9 +52,10 @@ def stocked(directory: Path) -> Repository:
 
 def _record(made: Repository, newest: int) -> None:
     begun = datetime.now(UTC) - timedelta(days=2)
-    run, at, entries = f"{begun:%Y%m%dT%H%M%SZ}-4ce0ba", begun, []
+    run, at = f"{begun:%Y%m%dT%H%M%SZ}-4ce0ba", begun
+    entries: list[tuple[float, str, dict[str, str]]] = []
     entries.append((0.0, "planned", {"kind": "drill", "target": f"{begun:%Y-%m-%d}T03:12:44Z", "set": f"0001-{newest - 2}"}))
-    for step, took_s, more in (("prepare", 2.1, {}), ("database", 1284.0, {"rows": 9171234}), ("verify", 24.3, {})):
+    for step, took_s, more in (("prepare", 2.1, {}), ("database", 1284.0, {"rows": "9171234"}), ("verify", 24.3, {})):
         entries.append((0.2, "step_started", {"step": step}))
         entries.append((took_s, "step_finished", {"step": step, "driven": "none", **more}))
     entries.append((0.2, "finished", {"recovered": "no", "measured_rto_s": "1310.4"}))
@@ -62,8 +63,7 @@ def _record(made: Repository, newest: int) -> None:
     for seq, (later_s, event, fields) in enumerate(entries, 1):
         at += timedelta(seconds=later_s)
         head = made.head("recovery", key=layout.recovery_entry(run, seq), created_at=at, seq=seq)
-        texts = {name: str(value) for name, value in fields.items()}
-        made.create(manifest.RecoveryRecord(head=head, run=run, event=event, fields=texts))
+        made.create(manifest.RecoveryRecord(head=head, run=run, event=event, fields=fields))
     figures = {"manifests": 2200, "objects": 2085, "read_objects": 104, "read_bytes": 231 * MB, "opened": 0, "problems": 0}
     reports.leave(made, "check", started_at=datetime.now(UTC), passed=True, figures=figures)
 
