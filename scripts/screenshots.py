@@ -39,13 +39,14 @@ def page(browser: Browser, address: str) -> None:
     """Light, dark, and on a phone."""
     views: dict[str, dict[str, Any]] = {
         "status-page.png": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "light"},
+        "status-page-top.png": {"viewport": {"width": 1100, "height": 690}, "color_scheme": "light"},
         "status-page-dark.png": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "dark"},
         "status-page-phone.png": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
     }
     for name, view in views.items():
         tab = browser.new_context(**view).new_page()
         tab.goto(address)
-        tab.screenshot(path=IMAGES / name, full_page="phone" not in name)
+        tab.screenshot(path=IMAGES / name, full_page="phone" not in name and "top" not in name)
 
 
 def typed(browser: Browser, config: Path, *verbs: str) -> None:

@@ -24,11 +24,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Hole:
-    """A stretch between two windows that no window covers; `after` is the one that ends where it begins."""
+    """A stretch between two windows that no window covers. `reason` is empty when nothing is missing: a newer set is stored, and
+    the archive has not come to it yet."""
 
-    after: Window
     start: float
     end: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Line:
         found, last = [], self.spans[0]
         for span in self.spans[1:]:
             if span.start > last.end:
-                found.append(Hole(last.window, last.end, span.start))
+                found.append(Hole(last.end, span.start, _why(last.window, span.window)))
             last = max(last, span, key=lambda one: one.end)
         return tuple(found)
 
@@ -100,9 +101,15 @@ def drawn(line: Line, width: int) -> str:
         if cells[cell] != "*":
             cells[cell] = "|" if mark.kind == "set" else "*"
     for hole in line.holes:
-        if _cell(hole.end, width) - _cell(hole.start, width) < 2:
+        if hole.reason and _cell(hole.end, width) - _cell(hole.start, width) < 2:
             cells[_cell(hole.start, width)] = "x"
     return "".join(cells).rstrip()
+
+
+def _why(before: Window, after: Window) -> str:
+    if before.gap is not None:
+        return before.gap.reason
+    return "another timeline begins" if before.timeline != after.timeline else ""
 
 
 def _cell(place: float, width: int) -> int:

@@ -186,9 +186,10 @@ def _drawing(line: Line, zone: tzinfo) -> Element:
             )
         )
     for hole in line.holes:  # over the windows: one of minutes must be seen in a line of months
-        reason = hole.after.gap.reason if hole.after.gap else "another timeline begins"
-        gap = _rectangle("gap", _pixels(hole.start), max((hole.end - hole.start) * _WIDTH, _NARROWEST))
-        drawn.append(element("g", gap, element("title", f"cannot be restored: {reason}")))
+        width = (hole.end - hole.start) * _WIDTH
+        look, told = ("gap", f"cannot be restored: {hole.reason}") if hole.reason else ("pending", "not archived yet")
+        gap = _rectangle(look, _pixels(hole.start), max(width, _NARROWEST) if hole.reason else width)
+        drawn.append(element("g", gap, element("title", told)))
     for mark in line.marks:
         drawn.append(element("g", _mark(mark.kind, _pixels(mark.place)), element("title", mark.told)))
     attributes = {
