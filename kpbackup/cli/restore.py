@@ -376,7 +376,7 @@ def _report(
                 ("state", state),
                 ("restored to", times.format_moment(outcome.recovered_to, zone)),
                 ("essential tables", _seconds(outcome.details.get("essential_rto_s"))),
-                ("measured RTO", f"{outcome.measured_rto_s:.1f} s"),
+                ("measured RTO", timedelta(seconds=outcome.measured_rto_s)),
                 ("rows", f"{outcome.details['rows']}, every chunk read back and compared" if "rows" in outcome.details else None),
                 ("replayed", f"{outcome.details['transactions']} transactions" if "transactions" in outcome.details else None),
                 ("warnings", f"{len(warnings)}, see above" if warnings else None),

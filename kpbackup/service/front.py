@@ -1,13 +1,15 @@
 """The page at `/`: how far back can be restored, how well the promises are kept, and the exact command for a moment.
 
 A pure function of the status. It works without script; `page.js` only lets a click on the line fill in the moment. No address
-outside the process is named, and the policy sent with it forbids everything but the page's own style sheet and script.
+outside the process is named, and the policy sent with it forbids everything but the page's own styles and script.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
+from hashlib import sha256
 from importlib import resources
 from xml.etree.ElementTree import Element
 
@@ -20,9 +22,12 @@ from kpbackup.service.page_parts import SHOWN, seconds, table
 from kpbackup.service.page_parts import moment as show_moment
 from kpbackup.service.status import Level, Status
 
+_ASSETS = resources.files("kpbackup.service").joinpath("assets")
+STYLES = _ASSETS.joinpath("page.css").read_text(encoding="utf-8")
+# the styles stand in the page, allowed by their hash: a file of their own would hold the first paint up for another answer
 POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'"
+    f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLES.encode()).digest()).decode()}'; script-src 'self';"
+    " img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 MARKS = 200  # newest marks on the line
 TICKS = 4  # parts of the line that are told apart by a date
@@ -39,16 +44,9 @@ def answer(
 
 
 def assets() -> http.Pages:
-    """Path -> style sheet or script."""
-    return {
-        "/page.css": _asset("page.css", "text/css; charset=utf-8"),
-        "/page.js": _asset("page.js", "text/javascript; charset=utf-8"),
-    }
-
-
-def _asset(name: str, content_type: str) -> http.Page:
-    body = resources.files("kpbackup.service").joinpath(f"assets/{name}").read_bytes()
-    return lambda query: http.Answer(200, content_type, body)
+    """Path -> script."""
+    body = _ASSETS.joinpath("page.js").read_bytes()
+    return {"/page.js": lambda query: http.Answer(200, "text/javascript; charset=utf-8", body)}
 
 
 def page(status: Status | None, *, label: str, problem: str, zone: tzinfo, now: datetime, query: Mapping[str, str]) -> Element:
@@ -70,7 +68,7 @@ def _head(label: str) -> Element:
         element("meta", {"name": "color-scheme", "content": "light dark"}),
         element("title", f"kpbackup: {label}"),
         element("link", {"rel": "icon", "href": "data:,"}),
-        element("link", {"rel": "stylesheet", "href": "/page.css"}),
+        element("style", STYLES),
         element("script", {"src": "/page.js", "defer": "defer"}, ""),
     )
 
