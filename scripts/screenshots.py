@@ -15,115 +15,38 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from kpbackup.model import manifest  # noqa: E402
-from kpbackup.pipeline import sign  # noqa: E402
-from kpbackup.recovery import journal  # noqa: E402
-from kpbackup.repository import binding, reports  # noqa: E402
-from kpbackup.repository.binding import Repository  # noqa: E402
-from kpbackup.storage import open_backend  # noqa: E402
-from tests import terminal  # noqa: E402
-from tests.archives import Growing  # noqa: E402
+from tests import showcase, terminal  # noqa: E402
 from tests.servers import ports  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-DAYS = 21
-MB = 1_000_000
 COLOURS = {"31": "#ff8d91", "32": "#6fd18b", "33": "#f0b35a", "1": "inherit", "35": "#d7a6f5", "36": "#7dd3f0", "2": "#a9b3c1"}
 TERMINAL = (
     "margin:0;padding:1.2rem;background:#12161c;color:#e6eaf0;font:15px/1.35 'DejaVu Sans Mono',monospace;width:max-content"
 )
 
 
-def stocked(directory: Path) -> Repository:
-    """Three weeks: a set each night, a segment each quarter of an hour, a gap of an hour on the second night."""
-    start = datetime.now(UTC) - timedelta(days=DAYS)
-    made = binding.create_repository(
-        open_backend(f"file://{directory}"), signing_key=sign.SigningKey.generate(), source="kubepolaris-db", flavour="mariadb",
-        created_at=start,
-    )
-
-    def totals(seq: int) -> manifest.Totals:
-        rows = 1600 * MB + 21 * MB * seq
-        return manifest.Totals(2, 14, rows // 180, rows, rows // 9)
-
-    growing = Growing(made, start, timedelta(minutes=15), payload_bytes=4000, totals=totals)
-    growing.back_up()
-    growing.grow(DAYS * 96, sets_every=timedelta(days=1))
-    lost = sorted((directory / "timelines/0001/segments").glob("*/*"))[170:174]
-    for path in lost:
-        path.unlink()
-    _record(made, growing.sets)
-    return made
-
-
-def _record(made: Repository, newest: int) -> None:
-    write = journal.Journal(made, f"{datetime.now(UTC) - timedelta(days=2):%Y%m%dT%H%M%SZ}-4ce0ba")
-    write.write("planned", {"kind": "drill", "target": "2026-11-25T03:12:44Z", "set": f"0001-{newest - 2}"})
-    for step, more in (("prepare", {}), ("database", {"rows": 9171234}), ("verify", {})):
-        write.write("step_started", {"step": step})
-        write.write("step_finished", {"step": step, "driven": "none", **more})
-    write.write("finished", {"recovered": "no", "measured_rto_s": "1310.4"})
-    write.write("drilled", {"result": "passed", "measured_rto_s": "1310.4", "achieved_rpo_s": "3.1"})
-    figures = {"manifests": 2200, "objects": 2085, "read_objects": 104, "read_bytes": 231 * MB, "opened": 0, "problems": 0}
-    reports.leave(made, "check", started_at=datetime.now(UTC), passed=True, figures=figures)
-
-
-def settings(directory: Path, made: Repository, port: int) -> Path:
-    path = directory / "kpbackup.yaml"
-    path.write_text(yaml.safe_dump({
-        "repository": {"url": made.backend.name}, "signing": {"public_keys": [str(made.public_keys[0])]},
-        "archive": {"continuous": True}, "objectives": {"rpo": "1h", "rto": "30m"}, "forecast": {"price_per_gb": 0.023},
-        "service": {"listen": f"127.0.0.1:{port}"}, "log": {"level": "error"},
-    }))  # fmt: skip
-    return path
-
-
-@contextmanager
-def exporter(config: Path, port: int) -> Iterator[str]:
-    """The address of a running `kpbackup exporter` that has read the repository."""
-    running = subprocess.Popen([sys.executable, "-m", "kpbackup", "--config", str(config), "exporter"], cwd=ROOT)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/api/health/ready", timeout=5).close()  # noqa: S310 - our own process
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield address
-    finally:
-        running.terminate()
-        running.wait(60)
-
-
 def page(browser: Browser, address: str) -> None:
     """Light, dark, and on a phone."""
     views: dict[str, dict[str, Any]] = {
         "status-page.png": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "light"},
+        "status-page-top.png": {"viewport": {"width": 1100, "height": 690}, "color_scheme": "light"},
         "status-page-dark.png": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "dark"},
         "status-page-phone.png": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
     }
     for name, view in views.items():
         tab = browser.new_context(**view).new_page()
         tab.goto(address)
-        tab.screenshot(path=IMAGES / name, full_page="phone" not in name)
+        tab.screenshot(path=IMAGES / name, full_page="phone" not in name and "top" not in name)
 
 
 def typed(browser: Browser, config: Path, *verbs: str) -> None:
@@ -166,7 +89,7 @@ def dashboard(browser: Browser) -> None:
         "<style>body{margin:0;background:#111217;color:#ccccdc;font:13px 'DejaVu Sans',sans-serif}"
         ".p{position:absolute;background:#181b1f;border:1px solid #2c3235;border-radius:3px;padding:6px;overflow:hidden}"
         ".p{box-sizing:border-box}.r{font-weight:700;font-size:15px;position:absolute;padding:8px 4px}"
-        ".v{font-size:24px;color:#73bf69;text-align:center;margin-top:4px}small{color:#8e8e9d}</style>"
+        ".v{font-size:19px;color:#fff;background:#37672f;text-align:center;margin-top:6px;border-radius:2px}small{color:#8e8e9d}</style>"
         f'<div id="all" style="position:relative;width:1296px;height:{height + 30}px">{boxes}'
         f'<small style="position:absolute;top:{height + 8}px;left:6px">drawn from chart/files/dashboard.json with sample curves, '
         "not by Grafana</small></div>"
@@ -185,7 +108,8 @@ def _panel(one: dict[str, Any]) -> str:
 
 
 def _legend(one: dict[str, Any]) -> list[str]:
-    labels = {"source": "kubepolaris-db", "kind": "full"}
+    labels = {"source": "kubepolaris-db", "kind": "full", "repository": "offsite", "recipient": "age1c365r5w", "of": "database"}
+    labels |= {"instance": "10.42.1.17:8080", "endpoint": "store", "channel": "slack", "outcome": "sent", "path": "/metrics"}
     found = [target.get("legendFormat") or target["expr"] for target in one.get("targets", ())]
     return [re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda label: labels.get(label[1], label[1]), text)[:40] for text in found]
 
@@ -193,30 +117,37 @@ def _legend(one: dict[str, Any]) -> list[str]:
 def _curves(one: dict[str, Any], width: int, height: int) -> str:
     colours, lines = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c"), []
     for number in range(len(one.get("targets", ()))):
-        shown = " ".join(f"{at * width / 60:.0f},{height * _sample(one['id'], number, at):.0f}" for at in range(61))
-        lines.append(f'<polyline points="{shown}" fill="none" stroke="{colours[number % 5]}" stroke-width="1.5"/>')
+        shown = " ".join(f"{at * width / 60:.0f},{height * _sample(one, number, at):.0f}" for at in range(61))
+        colour, is_level = colours[number % 5], _sample(one, number, 0) == _sample(one, number, 1)
+        fill = "" if is_level else f'<polygon points="0,{height} {shown} {width},{height}" fill="{colour}" fill-opacity=".1"/>'
+        dashes = ' stroke-dasharray="6 4"' if is_level else ""
+        lines.append(f'{fill}<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="1.5"{dashes}/>')
     grid = "".join(f'<path d="M0 {height * at / 4:.0f}H{width}" stroke="#2c3235"/>' for at in range(5))
     named = [f'<span style="color:{colours[at % 5]}">■</span> {html.escape(text)}' for at, text in enumerate(_legend(one))]
     drawing = f'<svg width="{width}" height="{height}" style="display:block;margin:4px 0">{grid}{"".join(lines)}</svg>'
     return f"{drawing}<small>{' &nbsp; '.join(named)}</small>"
 
 
-def _sample(panel: int, number: int, at: int) -> float:
-    seed = panel * 7 + number * 3
-    return 0.25 + 0.14 * number + 0.12 * math.sin(at / (3 + seed % 5) + seed) + 0.1 * (at % (6 + seed % 4)) / 9
+def _sample(one: dict[str, Any], number: int, at: int) -> float:
+    """What was promised is level and above; the rest moves below it."""
+    if re.search("promised|allowed", one["targets"][number].get("legendFormat", "")):
+        return 0.12
+    seed = one["id"] * 7 + number * 3
+    return 0.45 + 0.14 * number + 0.12 * math.sin(at / (3 + seed % 5) + seed) + 0.1 * (at % (6 + seed % 4)) / 9
 
 
 def _figure(one: dict[str, Any], width: int, height: int) -> str:
     defaults = one.get("fieldConfig", {}).get("defaults", {})
     texts = [text["text"] for mapping in defaults.get("mappings", ()) for text in mapping["options"].values() if "text" in text]
-    sample = {"s": "3 s", "dtdurations": "3 s", "bytes": "231 MiB", "dateTimeFromNow": "3 s ago", "percentunit": "0.1%"}
+    sample = {"s": "3 s", "bytes": "231 MiB", "dateTimeAsIso": "2026-11-27 20:31:45", "percentunit": "0.1 %"}
     shown = next((text for text in texts if text in ("ok", "intact", "yes")), "") or sample.get(defaults.get("unit", ""), "ok")
-    return f'<div class="v">{shown}</div>'
+    shown = "2 days" if "drill" in one["title"] else shown
+    return f'<div class="v" style="height:{height + 14}px;line-height:{height + 14}px">{shown}</div>'
 
 
 def _states(one: dict[str, Any], width: int, height: int) -> str:
     """Bars, one for each target."""
-    bar = "display:inline-block;background:#37672f;height:26px"
+    bar = "display:inline-block;background:#37672f;height:22px;border-radius:2px;margin-top:2px"
     return "".join(
         f'<div style="margin-top:10px"><small>{html.escape(text)}</small><br><span style="{bar};width:{width}px"></span></div>'
         for text in _legend(one)
@@ -229,12 +160,12 @@ def main() -> None:
         raise SystemExit("chromium is not installed; run: make setup-test")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        made, port = stocked(Path(scratch) / "repository"), ports.free_port()
-        config = settings(Path(scratch), made, port)
+        made, port = showcase.stocked(Path(scratch) / "repository"), ports.free_port()
+        config = showcase.settings(Path(scratch), made, port)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         dashboard(browser)
         typed(browser, config, "status", "forecast")
-        with exporter(config, port) as address:
+        with showcase.exporter(config, port) as address:
             page(browser, address)
         browser.close()
 

@@ -39,6 +39,7 @@ class Growing:
     keep: bool = True
     with_data: bool = False  # sets name a data object that is there
     totals: Callable[[int], m.Totals] = lambda seq: m.Totals(1, 1, 1, 1, 1)  # noqa: E731 - of set number so and so
+    took: timedelta = timedelta()  # by each set
     made: list[m.BinlogSegment] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,7 +65,8 @@ class Growing:
         if self.with_data:
             inventory = self._data_object(self._random.randbytes(self.payload_bytes))
         made = m.BackupSet(
-            self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets), self.now, self.now,
+            self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets),
+            self.now - self.took, self.now,
             self._here(), self._identity(), m.Source("mariadb", "10.11.19", SERVER), m.Snapshot("backup_stage", 1),
             self._sealing(), inventory, (), (), self.totals(self.sets),
         )

@@ -109,7 +109,7 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "summary" (printf "%s: the last check failed" $of)
         "description" "Something stored is missing or damaged: kpbackup check names it and says what it costs.")
       (dict "name" "KpbackupCheckTooOld" "severity" "warning" "for" $for.slow
-        "expr" (printf "time() - max by (source) (kpbackup_last_success_timestamp_seconds{%s,kind=\"check\"}) > %v unless on (source) min by (source) (kpbackup_check_last_passed{%s}) == 0" $s (int64 $rules.checkMaxAgeSeconds) $s)
+        "expr" (printf "time() - max by (source) (kpbackup_last_success_timestamp_seconds{%s,kind=\"check\"}) > on (source) max by (source) (kpbackup_check_max_age_seconds{%s}) unless on (source) min by (source) (kpbackup_check_last_passed{%s}) == 0" $s $s $s)
         "summary" (printf "%s: no check succeeded for long" $of)
         "description" "The last one that did was {{ $value | humanizeDuration }} ago.")
       (dict "name" "KpbackupCheckMissing" "severity" "warning" "for" $for.slow

@@ -73,7 +73,8 @@ def full(ctx: typer.Context, only: Only = None, exclude: Exclude = None, json: c
                 ("gtid", made.coordinates.gtid or None),
                 (
                     "holds",
-                    f"{totals.databases} databases, {totals.tables} tables, {totals.rows} rows"
+                    f"{quantities.count(totals.databases, 'database')}, {quantities.count(totals.tables, 'table')}, "
+                    f"{quantities.count(totals.rows, 'row')}"
                     f"{': a part of the source' if made.is_partial else ''}",
                 ),
                 ("stored", f"{quantities.format_size(totals.stored_bytes)} of {quantities.format_size(totals.row_bytes)} rows"),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -200,15 +200,16 @@ def _report(room: context.Context, done: Drilled, warnings: list[str]) -> None:
         "details": done.figures,
         "warnings": warnings,
     }
-    fields = [
+    lost = quantities.format_duration(timedelta(seconds=done.achieved_rpo_s))
+    fields: list[tuple[str, object]] = [
         ("drill", done.run),
         ("result", "passed"),
         ("asked for", done.target),
         ("restored to", times.format_moment(done.recovered_to, zone)),
         ("primary", _seam(done.figures)),
         ("backup set", done.backup_set),
-        ("measured RTO", f"{done.measured_rto_s:.1f} s"),
-        ("achieved RPO", f"{done.achieved_rpo_s:.1f} s, had the source died when the drill began"),
+        ("measured RTO", timedelta(seconds=done.measured_rto_s)),
+        ("achieved RPO", f"{lost}, had the source died when the drill began"),
         ("rows", f"{done.figures['rows']}, every chunk read back and compared" if "rows" in done.figures else None),
         ("scratch server", "cleared"),
     ]

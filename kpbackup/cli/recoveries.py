@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,10 +35,14 @@ def recoveries(
         room.printer.show({"run": run, "entries": document}, render.Table(("at", "event", "signed", "details"), rows))
         return
     summary = [_summary(repository, name) for name in journal.list_runs(repository)]
-    columns = ("run", "kind", "target", "into", "state", "recovered", "measured_rto_seconds", "signed")
-    room.printer.show(
-        {"recoveries": summary}, render.Table(columns, [[row[c] for c in columns] for row in summary], empty="no recovery yet")
-    )
+    columns = ("run", "kind", "target", "into", "state", "recovered")
+    shown = [[*(one[name] for name in columns), _took(one["measured_rto_seconds"]), one["signed"]] for one in summary]
+    table = render.Table((*columns, "measured RTO", "signed"), shown, frozenset({"measured RTO"}), empty="no recovery yet")
+    room.printer.show({"recoveries": summary}, table)
+
+
+def _took(seconds: float | None) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds is not None else None
 
 
 def _summary(repository: Repository, run: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ are shown escaped, because a table may be called anything, an escape sequence in
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -49,7 +50,15 @@ class Judged:
     width: int = 9
 
 
-Part = str | Table | Fields | Judged
+@dataclass(frozen=True)
+class Line:
+    """A line that is drawn with characters; those in `colours` have the colour of a word that judges."""
+
+    text: str
+    colours: Mapping[str, str]
+
+
+Part = str | Table | Fields | Judged | Line
 
 # The colours every terminal has (SGR codes), by the words that judge.
 _COLOURS = {"ok": 32, "warning": 33, "unknown": 36, "critical": 31, "error": 31, "hint": 36}
@@ -98,6 +107,9 @@ class Printer:
         elif isinstance(part, Judged):
             space = " " * max(part.width - len(part.word), 1)
             self.stream.write(f"{painted(part.word, part.word, self.stream)}{space}{printable(part.text)}\n")
+        elif isinstance(part, Line):
+            runs = ("".join(same) for _, same in itertools.groupby(printable(part.text)))
+            self.stream.write("".join(painted(one, part.colours.get(one[0], ""), self.stream) for one in runs) + "\n")
         elif isinstance(part, Fields):
             self.stream.write(fields_text(part))
         elif self.stream.isatty() and part.rows:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kpbackup import errors
+from kpbackup import errors, quantities
 from kpbackup.cli import asked, context, plan_text, render, told
 from kpbackup.model import times
 from kpbackup.service import progress
@@ -331,7 +331,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
             ("it holds", f"a part of the source: {plan.whole_selection}" if plan.backup_set.is_partial else None),
             *plan_text.selection(plan, request),
             ("later", plan_text.second_tier(plan)),
-            ("binlog", f"{len(cut.segments)} segments, up to {cut.at}"),
+            ("binlog", f"{quantities.count(len(cut.segments), 'segment')}, up to {cut.at}"),
             ("last included", transaction(cut.last_included) or "the backup set's own state"),
             ("it did", around.pop("last did", None)),
             ("first excluded", transaction(cut.first_excluded) or "none: this is everything archived"),
@@ -376,7 +376,7 @@ def _report(
                 ("state", state),
                 ("restored to", times.format_moment(outcome.recovered_to, zone)),
                 ("essential tables", _seconds(outcome.details.get("essential_rto_s"))),
-                ("measured RTO", f"{outcome.measured_rto_s:.1f} s"),
+                ("measured RTO", timedelta(seconds=outcome.measured_rto_s)),
                 ("rows", f"{outcome.details['rows']}, every chunk read back and compared" if "rows" in outcome.details else None),
                 ("replayed", f"{outcome.details['transactions']} transactions" if "transactions" in outcome.details else None),
                 ("warnings", f"{len(warnings)}, see above" if warnings else None),

@@ -55,6 +55,7 @@ def document(found: Status) -> dict[str, Any]:
         "achieved_rpo_seconds": _seconds(found.achieved_rpo),
         "objective_rpo_seconds": _seconds(found.objectives.rpo),
         "objective_rto_seconds": _seconds(found.objectives.rto),
+        "objective_check_seconds": _seconds(found.trust.limits.check),
         "last_success": found.last_success,
         "next_run": found.next_runs,
         "chain_intact": found.chain_intact,
@@ -89,7 +90,13 @@ def document(found: Status) -> dict[str, Any]:
             for kind, one in found.measured_rto.items()
         },
         "copies": [
-            {"copy": one.name, "recovery_point": one.recovery_point, "copied_at": one.copied_at, "problem": one.problem}
+            {
+                "copy": one.name,
+                "recovery_point": one.recovery_point,
+                "copied_at": one.copied_at,
+                "max_age_seconds": _seconds(one.max_age),
+                "problem": one.problem,
+            }
             for one in found.trust.copies
         ],
         "last_check": _check(found.trust.last_check),
@@ -127,8 +134,9 @@ def _show(room: context.Context, found: Status) -> None:
                 ("last restore", moment(found.last_success["restore"])),
                 ("last check", _told_check(found.trust.last_check, moment)),
                 *((f"next {kind}", moment(at)) for kind, at in found.next_runs.items()),
+                ("next incremental", "all the time" if found.continuous else None),
                 ("chains", "intact" if found.chain_intact else "NOT intact: see above"),
-                ("stored", f"{len(found.sets)} sets, {found.segments} segments, {quantities.format_size(found.total_bytes)}"),
+                ("stored", _stored(found)),
                 *((f"copy {one.name}", one.problem or moment(one.recovery_point)) for one in found.trust.copies),
                 (
                     "holds",
@@ -147,6 +155,11 @@ def _show(room: context.Context, found: Status) -> None:
             ]
         ),
     )
+
+
+def _stored(found: Status) -> str:
+    sets, segments = quantities.count(len(found.sets), "set"), quantities.count(found.segments, "segment")
+    return f"{sets}, {segments}, {quantities.format_size(found.total_bytes)}"
 
 
 def _check(check: Check | None) -> dict[str, Any] | None:

@@ -256,6 +256,10 @@ class ObjectiveSettings(Group):
     """Longest time since a key last proved that it opens its canary; `status` warns after it, once there are canaries. Forty
     days leave room for a person who does it every month."""
 
+    check: values.Duration = pydantic.Field(default=timedelta(days=3), gt=timedelta())
+    """Longest time since a `check` last found nothing wrong; `status` and an alert warn after it, and when more than seven sets
+    are stored and none was ever checked. Three days let a daily check fail twice."""
+
 
 class RetentionSettings(Group):
     """What `prune` keeps, always together with everything that needs."""

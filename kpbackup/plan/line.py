@@ -15,12 +15,21 @@ from kpbackup.plan.timeline import Window
 
 @dataclass(frozen=True)
 class Span:
-    """A window and where it lies; `gap_after` is where the next one begins, None for the last."""
+    """A window and where it lies."""
 
     window: Window
     start: float
     end: float
-    gap_after: float | None
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A stretch between two windows that no window covers. `reason` is empty when nothing is missing: a newer set is stored, and
+    the archive has not come to it yet."""
+
+    start: float
+    end: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,16 @@ class Line:
     end: datetime
     spans: tuple[Span, ...]
     marks: tuple[Mark, ...]
+
+    @property
+    def holes(self) -> tuple[Hole, ...]:
+        """What cannot be restored to between the first window and the last."""
+        found, last = [], self.spans[0]
+        for span in self.spans[1:]:
+            if span.start > last.end:
+                found.append(Hole(last.end, span.start, _why(last.window, span.window)))
+            last = max(last, span, key=lambda one: one.end)
+        return tuple(found)
 
     def place(self, moment: datetime) -> float:
         """Where a moment lies, cut to the line."""
@@ -63,11 +82,7 @@ def lay_out(windows: Sequence[Window], events: Iterable[tuple[datetime, str, str
         return None
     ordered = sorted(windows, key=lambda one: (one.start, one.end))
     begin, end = ordered[0].start, max(now, *(one.end for one in ordered))
-    starts = [_place(one.start, begin, end) for one in ordered]
-    spans = tuple(
-        Span(one, starts[number], _place(one.end, begin, end), starts[number + 1] if number + 1 < len(ordered) else None)
-        for number, one in enumerate(ordered)
-    )
+    spans = tuple(Span(one, _place(one.start, begin, end), _place(one.end, begin, end)) for one in ordered)
     marks = tuple(Mark(at, _place(at, begin, end), told, kind) for at, kind, told in sorted(events))
     return Line(begin, end, spans, marks)
 
@@ -75,7 +90,7 @@ def lay_out(windows: Sequence[Window], events: Iterable[tuple[datetime, str, str
 def drawn(line: Line, width: int) -> str:
     """One row of characters: `=` can be restored to, `|` is a set, `*` a recovery or drill, blank cannot be restored to.
 
-    Every window gets at least one character; a window shorter than that may hide a gap beside it, so the gaps are listed apart.
+    Every window gets at least one character. A gap too short for a blank of its own is an `x`, whatever else lies there.
     """
     cells = [" "] * width
     for span in line.spans:
@@ -85,7 +100,16 @@ def drawn(line: Line, width: int) -> str:
         cell = _cell(mark.place, width)
         if cells[cell] != "*":
             cells[cell] = "|" if mark.kind == "set" else "*"
+    for hole in line.holes:
+        if hole.reason and _cell(hole.end, width) - _cell(hole.start, width) < 2:
+            cells[_cell(hole.start, width)] = "x"
     return "".join(cells).rstrip()
+
+
+def _why(before: Window, after: Window) -> str:
+    if before.gap is not None:
+        return before.gap.reason
+    return "another timeline begins" if before.timeline != after.timeline else ""
 
 
 def _cell(place: float, width: int) -> int:

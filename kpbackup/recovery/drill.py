@@ -28,6 +28,10 @@ from kpbackup.repository import choosing, keys
 
 STEPS = (Step.PREPARE, Step.DATABASE, Step.VERIFY)
 EVENT = "drilled"
+NOT_EMPTY = (
+    "a drill never drops what it did not bring: empty that server, or leave recovery.target out, "
+    "so that it starts a server of its own"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None
                 clear(request.endpoint, before)
     except errors.KpbackupError as exc:
         _failed(journal, exc, figures or {})
+        if isinstance(exc, planning.TargetNotEmpty):
+            raise errors.TargetRefused(exc.message, hint=NOT_EMPTY) from exc
         raise
     achieved_s = (journal.entries[0].at - plan.reaches).total_seconds()
     verified = journal.last("step_finished", step=Step.VERIFY)

@@ -50,6 +50,10 @@ class Found(Enum):
     RESTORED = "restored"  # the database step is finished: the target is the application's now, and no longer judged
 
 
+class TargetNotEmpty(errors.TargetRefused):
+    """The target has databases that nobody named as overwritable."""
+
+
 @dataclass(frozen=True)
 class TargetState:
     """The target as found: what is there, what would be dropped, what speaks against it."""
@@ -249,7 +253,7 @@ def _refuse_others(request: RecoveryRequest, there: tuple[str, ...]) -> None:
         )
     if refused:
         names = " ".join(f"--overwrite {name}" for name in refused)
-        raise errors.TargetRefused(
+        raise TargetNotEmpty(
             f"the target {request.endpoint.name} is not empty: it has {', '.join(refused)}",
             hint=f"restore into an empty server, or have these dropped: {names}",
         )

@@ -150,9 +150,8 @@ def _repository(settings: config.Settings) -> tuple[Repository | None, Catalog |
     except errors.KpbackupError as exc:
         return None, None, [_failed(exc, "nothing can be backed up into it or restored from it")]
     sets = sum(len(history.sets) for history in catalog.histories)
-    found = [
-        Finding("ok", f"repository {repository.id} of source {repository.binding.source}: {sets} sets, its manifests verify")
-    ]
+    told = f"repository {repository.id} of source {repository.binding.source}: {quantities.count(sets, 'set')}"
+    found = [Finding("ok", f"{told}, its manifests verify")]
     if catalog.damaged:
         found = [
             Finding(

@@ -1,13 +1,15 @@
 """The page at `/`: how far back can be restored, how well the promises are kept, and the exact command for a moment.
 
 A pure function of the status. It works without script; `page.js` only lets a click on the line fill in the moment. No address
-outside the process is named, and the policy sent with it forbids everything but the page's own style sheet and script.
+outside the process is named, and the policy sent with it forbids everything but the page's own styles and script.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
+from hashlib import sha256
 from importlib import resources
 from xml.etree.ElementTree import Element
 
@@ -20,11 +22,15 @@ from kpbackup.service.page_parts import SHOWN, seconds, table
 from kpbackup.service.page_parts import moment as show_moment
 from kpbackup.service.status import Level, Status
 
+_ASSETS = resources.files("kpbackup.service").joinpath("assets")
+STYLES = _ASSETS.joinpath("page.css").read_text(encoding="utf-8")
+# the styles stand in the page, allowed by their hash: a file of their own would hold the first paint up for another answer
 POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'"
+    f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLES.encode()).digest()).decode()}'; script-src 'self';"
+    " img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 MARKS = 200  # newest marks on the line
+TICKS = 4  # parts of the line that are told apart by a date
 _WIDTH, _HEIGHT, _TOP, _BAR = 1000, 64, 14, 26
 _NARROWEST = 3  # of 1000: a window of seconds in a line of months can still be seen and hit
 
@@ -38,16 +44,9 @@ def answer(
 
 
 def assets() -> http.Pages:
-    """Path -> style sheet or script."""
-    return {
-        "/page.css": _asset("page.css", "text/css; charset=utf-8"),
-        "/page.js": _asset("page.js", "text/javascript; charset=utf-8"),
-    }
-
-
-def _asset(name: str, content_type: str) -> http.Page:
-    body = resources.files("kpbackup.service").joinpath(f"assets/{name}").read_bytes()
-    return lambda query: http.Answer(200, content_type, body)
+    """Path -> script."""
+    body = _ASSETS.joinpath("page.js").read_bytes()
+    return {"/page.js": lambda query: http.Answer(200, "text/javascript; charset=utf-8", body)}
 
 
 def page(status: Status | None, *, label: str, problem: str, zone: tzinfo, now: datetime, query: Mapping[str, str]) -> Element:
@@ -69,7 +68,7 @@ def _head(label: str) -> Element:
         element("meta", {"name": "color-scheme", "content": "light dark"}),
         element("title", f"kpbackup: {label}"),
         element("link", {"rel": "icon", "href": "data:,"}),
-        element("link", {"rel": "stylesheet", "href": "/page.css"}),
+        element("style", STYLES),
         element("script", {"src": "/page.js", "defer": "defer"}, ""),
     )
 
@@ -86,10 +85,10 @@ def _sections(status: Status, zone: tzinfo, now: datetime, query: Mapping[str, s
     line = _line(status, zone, now)
     yield element("p", {"class": "aside"}, f"as of {show_moment(now, zone)}")
     yield _figures(status, zone, now)
+    yield element("section", {"aria-labelledby": "reasons"}, element("h2", {"id": "reasons"}, "Judgement"), _reasons(status))
     yield element("section", {"aria-labelledby": "windows"}, _windows(status, line, zone))
     if line is not None:
         yield element("section", {"aria-labelledby": "restore"}, _restore(line, zone, now, query))
-    yield element("section", {"aria-labelledby": "reasons"}, element("h2", {"id": "reasons"}, "Judgement"), _reasons(status))
     yield element("section", {"aria-labelledby": "jobs"}, element("h2", {"id": "jobs"}, "Jobs"), _jobs(status, zone, now))
     yield element("section", {"aria-labelledby": "sets"}, element("h2", {"id": "sets"}, "Backup sets"), _sets(status, zone))
     yield from front_proof.sections(status, zone, now)
@@ -106,7 +105,8 @@ def _figures(status: Status, zone: tzinfo, now: datetime) -> Element:
         _figure("Recovery point", show_moment(point, zone) if point else "none", "the newest moment that can be restored to"),
         _against("Achieved RPO", achieved, promised.rpo), _against("Measured RTO", took, promised.rto),
         _figure(
-            "Stored", quantities.format_size(status.total_bytes), f"{len(status.sets)} sets, {status.segments} segments"
+            "Stored", quantities.format_size(status.total_bytes),
+            f"{quantities.count(len(status.sets), 'set')}, {quantities.count(status.segments, 'segment')}",
         ),
     )
 
@@ -153,11 +153,17 @@ def _windows(status: Status, line: Line | None, zone: tzinfo) -> list[Element]:
         for w in reversed(status.windows)
     ]
     rows_table = table(("timeline", "from", "to", "sets", "then"), rows)
-    ends = element(
-        "p", {"class": "ends"}, element("span", show_moment(line.begin, zone)), element("span", show_moment(line.end, zone))
-    )
+    ends = element("p", {"class": "ends"}, (element("span", told) for told in _ticks(line, zone)))
     windows = element("details", element("summary", f"{len(rows)} windows as a table"), rows_table)
     return [title, _drawing(line, zone), ends, _legend(), windows]
+
+
+def _ticks(line: Line, zone: tzinfo) -> Iterator[str]:
+    """Both ends in full, and the days in between, evenly apart; a phone leaves those out."""
+    yield show_moment(line.begin, zone)
+    for part in range(1, TICKS) if line.end - line.begin > timedelta(days=TICKS) else ():
+        yield f"{(line.begin + (line.end - line.begin) * part / TICKS).astimezone(zone):%m-%d}"
+    yield show_moment(line.end, zone)
 
 
 def _legend() -> Element:
@@ -177,10 +183,11 @@ def _drawing(line: Line, zone: tzinfo) -> Element:
                 _rectangle("window", left, width), element("title", told),
             )
         )
-        if span.gap_after is not None and span.gap_after > span.end:
-            reason = span.window.gap.reason if span.window.gap else "another timeline begins"
-            gap = _rectangle("gap", _pixels(span.end), (span.gap_after - span.end) * _WIDTH)
-            drawn.append(element("g", gap, element("title", f"cannot be restored: {reason}")))
+    for hole in line.holes:  # over the windows: one of minutes must be seen in a line of months
+        width = (hole.end - hole.start) * _WIDTH
+        look, told = ("gap", f"cannot be restored: {hole.reason}") if hole.reason else ("pending", "not archived yet")
+        gap = _rectangle(look, _pixels(hole.start), max(width, _NARROWEST) if hole.reason else width)
+        drawn.append(element("g", gap, element("title", told)))
     for mark in line.marks:
         drawn.append(element("g", _mark(mark.kind, _pixels(mark.place)), element("title", mark.told)))
     attributes = {
@@ -197,8 +204,9 @@ def _rectangle(kind: str, left: float, width: float) -> Element:
 
 def _mark(kind: str, at: float) -> Element:
     top, height = (_TOP - 6, _BAR + 12) if kind == "set" else (_TOP + _BAR + 4, 12)
-    look = "set" if kind == "set" else "recovery"
-    return element("rect", {"class": look, "x": f"{max(at - 1, 0):.2f}", "y": str(top), "width": "2", "height": str(height)})
+    look, width = ("set", 2) if kind == "set" else ("recovery", 5)
+    left = min(max(at - width / 2, 0), _WIDTH - width)
+    return element("rect", {"class": look, "x": f"{left:.2f}", "y": str(top), "width": str(width), "height": str(height)})
 
 
 def _pixels(place: float) -> float:
@@ -251,7 +259,8 @@ def _jobs(status: Status, zone: tzinfo, now: datetime) -> Element:
     for kind in kinds:
         last, following = status.last_success.get(kind), status.next_runs.get(kind)
         ago = f" ({quantities.format_duration(now - last)} ago)" if last is not None and last <= now else ""
-        then = show_moment(following, zone) if following else "not scheduled"
+        other = "all the time" if kind == "incremental" and status.continuous else "not scheduled"
+        then = show_moment(following, zone) if following else other
         rows.append((kind, show_moment(last, zone) + ago if last else "never", then))
     return table(("kind", "last success", "next run"), rows)
 
@@ -260,11 +269,11 @@ def _sets(status: Status, zone: tzinfo) -> Element:
     rows = [
         (
             one.backup_set.name, "proven" if one.proven_by else "stored", show_moment(one.backup_set.clock, zone),
-            str(one.backup_set.totals.rows), quantities.format_size(one.stored_bytes), quantities.format_duration(one.duration),
+            f"{one.backup_set.totals.rows:,}", quantities.format_size(one.stored_bytes), quantities.format_duration(one.duration),
         )
         for one in reversed(status.sets[-SHOWN:])
     ]
-    return table(("set", "state", "of", "rows", "stored", "took"), rows)
+    return table(("set", "state", "of", "rows", "stored", "took"), rows, right=frozenset({"rows", "stored", "took"}))
 
 
 def _footer() -> Element:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from xml.etree.ElementTree import Element
 
 from kpbackup import quantities
@@ -12,6 +12,7 @@ from kpbackup.service.html import element
 from kpbackup.service.page_parts import moment, seconds, section, table
 from kpbackup.service.runs import Run
 from kpbackup.service.status import Status
+from kpbackup.service.trust import Copy
 
 
 def sections(status: Status, zone: tzinfo, now: datetime) -> Iterator[Element]:
@@ -57,24 +58,32 @@ def _checks(status: Status, zone: tzinfo, now: datetime) -> Iterator[Element]:
         result = "nothing wrong" if check.passed else f"{check.problems} problems" if check.problems else "it could not finish"
         read = f"{check.read_objects} of {check.objects} objects read, {quantities.format_size(check.read_bytes)}"
         signed = "" if check.signed else " (report not signed)"
+        is_old = now - check.ended_at > status.trust.limits.check
         yield element(
-            "p", element("strong", {"class": "ok" if check.passed else "critical"}, result),
+            "p", element("strong", {"class": "critical" if not check.passed else "warning" if is_old else "ok"}, result),
             f" {moment(check.ended_at, zone)}, {quantities.format_duration(now - check.ended_at)} ago; {read}{signed}",
         )
     rows = [
         (one.name, moment(one.recovery_point, zone) if one.recovery_point else "nothing",
-         moment(one.copied_at, zone) if one.copied_at else "never", one.problem or "read")
+         moment(one.copied_at, zone) if one.copied_at else "never", _copy_state(one, now))
         for one in copies
     ]  # fmt: skip
     if rows:
         yield table(("copy", "recovery point", "brought up to date", "state"), rows)
 
 
+def _copy_state(copy: Copy, now: datetime) -> str:
+    if copy.problem or copy.recovery_point is None:
+        return copy.problem or "empty"
+    age, allowed = (quantities.format_duration(one) for one in (max(now - copy.recovery_point, timedelta()), copy.max_age))
+    return f"{age} behind, allowed {allowed}"
+
+
 def _forecast(status: Status, zone: tzinfo) -> Iterator[Element]:
     found = status.forecast
     assert found is not None
     yield element("p", {"class": "aside"}, forecast_text.basis(found))
-    yield table(forecast_text.COLUMNS, forecast_text.rows(found), label="forecast")
+    yield table(forecast_text.COLUMNS, forecast_text.rows(found), label="forecast", right=frozenset(forecast_text.COLUMNS[1:4]))
     if told := forecast_text.told(found, zone):
         yield element("p", {"class": "warning" if found.warns else ""}, told)
     if found.unknown:

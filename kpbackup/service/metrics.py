@@ -88,6 +88,7 @@ METRICS: dict[str, Metric] = {
     "kpbackup_forecast_repository_bytes": Metric("Size of the repository in 30 days"),
     "kpbackup_cost_per_month": Metric("What the repository costs a month, by the prices of the settings"),
     "kpbackup_check_last_end_timestamp_seconds": Metric("When a check last ended, well or not"),
+    "kpbackup_check_max_age_seconds": Metric("How old the newest check that found nothing wrong may be (objectives.check)"),
     "kpbackup_check_last_passed": Metric("1 when the newest check found nothing wrong, 0 when it did"),
     "kpbackup_check_problems": Metric("Problems that the newest check found"),
     "kpbackup_check_read_bytes": Metric("How much the newest check read and hashed"),

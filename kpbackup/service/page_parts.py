@@ -13,10 +13,16 @@ from kpbackup.service.html import element
 SHOWN = 20  # newest rows of each table; the rest is in `kpbackup list`
 
 
-def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, label: str = "") -> Element:
-    """A table in a box of its own, which scrolls where it is too wide: the keyboard must reach it, so it has a name."""
-    head = element("thead", element("tr", (element("th", {"scope": "col"}, name) for name in columns)))
-    body = element("tbody", (element("tr", (element("td", cell) for cell in row)) for row in rows[:SHOWN]))
+def table(
+    columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, label: str = "", right: frozenset[str] = frozenset()
+) -> Element:
+    """A table in a box of its own, which scrolls where it is too wide: the keyboard must reach it, so it has a name. The columns
+    in `right` are figures."""
+    looks = [{"class": "number"} if name in right else {} for name in columns]
+    named = zip(columns, looks, strict=True)
+    head = element("thead", element("tr", (element("th", {"scope": "col"}, look, name) for name, look in named)))
+    cells = ([element("td", look, cell) for cell, look in zip(row, looks, strict=True)] for row in rows[:SHOWN])
+    body = element("tbody", (element("tr", row) for row in cells))
     box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label or columns[0]}
     return element("div", box, element("table", head, body))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,11 @@ class State:
     regressed: str = ""  # what the store showed before and shows no more
     check: reports.Latest | None = None
     runs: tuple[runs.Run, ...] = ()  # the newest few, newest first
+
+    @functools.cached_property
+    def continuity(self) -> statuses.Continuity:
+        """What its chains say."""
+        return statuses.continuity(self.catalog)
 
 
 class Reader:
@@ -123,6 +129,7 @@ def assess(
         drills=state.drills,
         forecast=forecast(settings, state, now=now),
         runs=state.runs,
+        known=state.continuity,
         trust=replace(trust_of(settings, state, copies), certificates=tuple(sorted((certificates or {}).items()))),
     )
 
@@ -144,7 +151,7 @@ def forecast(settings: config.Settings, state: State, *, now: datetime) -> forec
 def trust_of(settings: config.Settings, state: State, copies: tuple[trusts.Copy, ...] = ()) -> trusts.Trust:
     """What the state says of keys and the like, with the limits of the settings."""
     return trusts.Trust(
-        limits=trusts.Limits(canary=settings.objectives.canary),
+        limits=trusts.Limits(canary=settings.objectives.canary, check=settings.objectives.check),
         regressed=state.regressed,
         copies=copies,
         heads=tuple((log.removeprefix("timelines/"), seq) for log, seq in sorted(state.heads.logs.items()) if "/" in log),

@@ -102,6 +102,21 @@ class TimelineGap:
 
 
 @dataclass(frozen=True)
+class Continuity:
+    """What the chains of a catalog say at any time. Every link is computed for it, so it is kept with what was read and not
+    found anew for each scrape."""
+
+    recovery_point: datetime | None
+    windows: tuple[timeline.Window, ...]
+    gaps: tuple[TimelineGap, ...]
+
+
+def continuity(catalog: Catalog) -> Continuity:
+    """Recovery point, windows and gaps of a catalog."""
+    return Continuity(timeline.newest_recovery_point(catalog), timeline.windows(catalog), tuple(_gaps(catalog)))
+
+
+@dataclass(frozen=True)
 class Status:
     """The state at `at`. Times that never happened are None; `next_runs` has the scheduled kinds alone."""
 
@@ -125,6 +140,7 @@ class Status:
     trust: trusts.Trust = field(default_factory=trusts.Trust)
     forecast: forecasts.Forecast | None = None
     runs: tuple[Run, ...] = ()
+    continuous: bool = False  # whether the binlog is archived all the time: then `incremental` has no next run
 
     @property
     def level(self) -> Level:
@@ -166,21 +182,24 @@ def assess(
     trust: trusts.Trust = trusts.Trust(),  # noqa: B008 - frozen
     forecast: forecasts.Forecast | None = None,
     runs: tuple[Run, ...] = (),
+    known: Continuity | None = None,
 ) -> Status:
-    """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` and `drills` are oldest first."""
+    """The status at `now`. `timings` has the schedule of `full` and `incremental`; `recoveries` and `drills` are oldest first;
+    `known` is the catalog's continuity, where it was found before."""
     proven = {recovery.backup_set: recovery.run for recovery in recoveries}
     sets = tuple(_set_facts(one, proven) for history in catalog.histories for one in history.sets)
+    known = known or continuity(catalog)
     status = Status(
         at=now,
         source=catalog.repository.source,
         reasons=(),
         objectives=objectives,
-        recovery_point=timeline.newest_recovery_point(catalog),
+        recovery_point=known.recovery_point,
         clock_skew=clock_skew,
         last_success=last_success(catalog, recoveries) | _last_check(trust),
         next_runs={kind: moment for kind, timing in timings.items() if (moment := timing.next_run(now)) is not None},
-        windows=timeline.windows(catalog),
-        gaps=tuple(_gaps(catalog)),
+        windows=known.windows,
+        gaps=known.gaps,
         damaged=len(catalog.damaged),
         sets=sets,
         segments=sum(history.segment_count for history in catalog.histories),
@@ -191,8 +210,9 @@ def assess(
         trust=trust,
         forecast=forecast,
         runs=runs,
+        continuous=any(timing.every is not None for kind, timing in timings.items() if kind == "incremental"),
     )
-    judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now)]
+    judged = [Reason(Level[level.upper()], text) for level, text in trusts.judge(trust, now, sets=len(sets))]
     return replace(status, reasons=(*_reasons(status, timings), *judged))
 
 

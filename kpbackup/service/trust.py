@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from kpbackup import quantities
 
 Judgement = tuple[str, str]  # ("warning" or "critical", why)
+UNCHECKED_SETS = 7  # so many sets may be stored before somebody must have checked any: a new repository does not warn at once
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Limits:
 
     canary: timedelta = timedelta(days=40)
     certificate: timedelta = timedelta(days=30)  # before it expires: time for whoever renews by hand
+    check: timedelta = timedelta(days=3)  # two daily ones may fail
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,14 @@ class Trust:
     last_passed_check: Check | None = None
 
 
-def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
-    """What is not as it should be."""
+def judge(trust: Trust, now: datetime, *, sets: int = 0) -> Iterator[Judgement]:
+    """What is not as it should be, in a repository of so many backup sets."""
     if trust.regressed:
         yield (
             "critical",
             f"the store shows less than it did: {trust.regressed}: newest entries were removed, or it serves an older state",
         )
-    if trust.last_check is not None and not trust.last_check.passed:
-        told = f"{trust.last_check.problems} problems" if trust.last_check.problems else "it could not finish"
-        at = f"{trust.last_check.ended_at:%Y-%m-%d %H:%M}"
-        yield "critical", f"the newest check, of {at} UTC, failed: {told}; `kpbackup check` says what"
+    yield from _judge_checks(trust, now, sets)
     for one in trust.canaries:
         since = one.proven_at or one.first_at
         if now - since > trust.limits.canary:
@@ -97,6 +96,19 @@ def judge(trust: Trust, now: datetime) -> Iterator[Judgement]:
         if expires - now < trust.limits.certificate:
             told = f"expires in {quantities.format_duration(expires - now)}" if expires > now else "has expired"
             yield "warning", f"the certificate of the {endpoint} {told} ({expires:%Y-%m-%d})"
+
+
+def _judge_checks(trust: Trust, now: datetime, sets: int) -> Iterator[Judgement]:
+    """One that failed is said, else how long ago the last good one was."""
+    newest, passed = trust.last_check, trust.last_passed_check
+    if newest is not None and not newest.passed:
+        told = f"{newest.problems} problems" if newest.problems else "it could not finish"
+        yield "critical", f"the newest check, of {newest.ended_at:%Y-%m-%d %H:%M} UTC, failed: {told}; `kpbackup check` says what"
+    elif passed is not None and now - passed.ended_at > trust.limits.check:
+        age, allowed = (quantities.format_duration(one) for one in (now - passed.ended_at, trust.limits.check))
+        yield "warning", f"the newest check is {age} old, allowed are {allowed} (objectives.check): run `kpbackup check`"
+    elif newest is None and sets > UNCHECKED_SETS:
+        yield "warning", f"{sets} sets are stored and nothing was ever checked: run `kpbackup check`, every day"
 
 
 def _judge_copy(copy: Copy, now: datetime) -> Iterator[Judgement]:
@@ -131,6 +143,7 @@ def samples(trust: Trust) -> Iterator[tuple[str, list[tuple[tuple[str, ...], flo
         "kpbackup_copy_last_success_timestamp_seconds",
         [((one.name,), one.copied_at.timestamp()) for one in trust.copies if one.copied_at is not None],
     )
+    yield "kpbackup_check_max_age_seconds", [((), trust.limits.check.total_seconds())]
     if (last := trust.last_check) is not None:
         yield "kpbackup_check_last_end_timestamp_seconds", [((), last.ended_at.timestamp())]
         yield "kpbackup_check_last_passed", [((), float(last.passed))]

@@ -108,7 +108,9 @@ class RepositoryWatch:
     def _refresh(self) -> None:
         before = self.view
         try:
-            self.view = StoreView(self._reader.read(), True, "")
+            state = self._reader.read()
+            _ = state.continuity  # found here, so that no request waits for it
+            self.view = StoreView(state, True, "")
         except errors.KpbackupError as exc:
             self.view = StoreView(before.state, False, exc.message)
             if before.up or before.state is None:

@@ -26,8 +26,9 @@ from tests.servers.prometheus import promtool
 from tests.unit.plain_histories import START, Source, catalog, when
 from tests.unit.test_status import TIMINGS
 
-# Of Prometheus itself, kube-state-metrics, the kubelet and ingress-nginx.
+# Of Prometheus itself and its client library, kube-state-metrics, the kubelet and ingress-nginx.
 FOREIGN = {
+    "process_cpu_seconds_total", "process_resident_memory_bytes",
     "up", "ALERTS", "kube_deployment_status_replicas_available", "kube_deployment_spec_replicas", "kube_cronjob_status_active",
     "kube_cronjob_status_last_schedule_time", "kube_cronjob_status_last_successful_time", "container_cpu_usage_seconds_total",
     "container_memory_working_set_bytes", "kube_pod_container_resource_limits", "nginx_ingress_controller_request_duration_seconds_bucket",  # noqa: E501
@@ -95,7 +96,9 @@ def test_every_metric_of_the_rules_exists_or_is_promised() -> None:
     dashboard = json.loads((rendering.CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
     shown = {name for panel in panels(dashboard) for target in panel.get("targets", ()) for name in names_in(target["expr"])}
     assert {name for name in shown - recorded - FOREIGN if own(name) not in metrics.METRICS} == set()
-    assert {"kpbackup_recovery_point_timestamp_seconds", "kpbackup_drill_last_success_timestamp_seconds"} <= shown
+    for part in ("recovery_point_timestamp_seconds", "drill_last_success_timestamp_seconds", "check_last_passed", "copy_up",
+                 "copy_recovery_point_timestamp_seconds", "cost_per_month", "forecast_rto_seconds", "job_running"):  # fmt: skip
+        assert f"kpbackup_{part}" in shown
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -193,6 +196,7 @@ HEALTHY: dict[str, str] = {
     CHECK: "0",
     CHECK_PASSED: "1",
     CHECK_ENDED: "0",
+    series("kpbackup_check_max_age_seconds"): "259200",
     COPY_UP: "1",
     COPY_POINT: "0+60",
     series("kpbackup_copy_max_age_seconds", repository="offsite"): "86400",
@@ -302,9 +306,10 @@ def fault_test(name: str, faults: dict[str, str | None], hold: int) -> dict[str,
     ]
     begins = BEGIN + (5 if any("bucket" in one or one == CPU for one in faults) else 0)  # rates over five minutes come later
     quiet = [firing(at) for at in (BEGIN - 1, BEGIN + hold - 1)] if hold > 1 else [firing(BEGIN - 1)]
+    whole = BEGIN + FAULTY
     told = [firing(at, name) for at in (begins + hold + 1, BEGIN + FAULTY - 1)]
     return {"name": f"{name} {faults}", "interval": "1m", "input_series": given,
-            "promql_expr_test": [*quiet, *told, firing(BEGIN + FAULTY + 8)]}  # fmt: skip
+            "promql_expr_test": [*quiet, *told, firing(whole + 8), ever_fired(f"{whole + AFTER}m", name)]}  # fmt: skip
 
 
 def test_every_fault_fires_exactly_its_alert_and_clears(rules_file: Path, tmp_path: Path) -> None:
@@ -321,9 +326,10 @@ def test_the_test_of_the_faults_can_fail(rules_file: Path, tmp_path: Path) -> No
         run([wrong], rules_file, tmp_path)
 
 
-def ever_fired(days: int) -> dict[str, Any]:
-    return {"expr": f'count by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{days}d]))',
-            "eval_time": f"{days}d", "exp_samples": []}  # fmt: skip
+def ever_fired(time: str, *names: str) -> dict[str, Any]:
+    """These alerts, and no others at any moment."""
+    return {"expr": f'group by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{time}]))', "eval_time": time,
+            "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names]}  # fmt: skip
 
 
 def pieces(*parts: tuple[str, int], minutes_in_all: int) -> str:
@@ -366,7 +372,7 @@ def test_a_healthy_week_is_quiet(rules_file: Path, tmp_path: Path) -> None:
         else:
             text = f"{start}{plus}{step}x{week}" if plus else f"{start}x{week}"
         given.append({"series": one, "values": text})
-    test = {"interval": "1m", "input_series": given, "promql_expr_test": [ever_fired(7)]}
+    test = {"interval": "1m", "input_series": given, "promql_expr_test": [ever_fired("7d")]}
     run([test], rules_file, tmp_path, every="5m")  # what is away begins at such a moment; each minute would take long
 
 
@@ -401,7 +407,7 @@ def test_a_week_of_the_program_s_own_numbers_is_quiet(rules_file: Path, tmp_path
     for one in given:
         if re.search("last_success(_timestamp|ful_time)", one["series"]) and one["series"] not in texts:
             one["values"] = " ".join(f"{number * DAY}x95" for number in range(7))
-    test = {"interval": "15m", "input_series": given, "promql_expr_test": [ever_fired(7)]}
+    test = {"interval": "15m", "input_series": given, "promql_expr_test": [ever_fired("7d")]}
     path = tmp_path / "tests.yaml"
     path.write_text(yaml.safe_dump({"rule_files": [str(rules_file)], "evaluation_interval": "15m", "tests": [test]}), encoding="utf-8")  # noqa: E501
     ended = promtool("test", "rules", str(path))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench import archive, published, replay, tables, verdicts, year
+from bench import archive, paint, published, replay, tables, verdicts, year
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTIONS = tuple(verdicts.DIRECTIONS)
@@ -74,7 +74,9 @@ def test_the_evidence_can_be_made_again(evidence: dict[str, Any]) -> None:
     assert {"mariadb", "mydumper", "kpbackup", "zstd", "age"} <= set(evidence["versions"])
 
 
-@pytest.mark.parametrize(("name", "table"), [("replay", replay.table), ("archive", archive.table), ("year", year.table)])
+@pytest.mark.parametrize(("name", "table"), [
+    ("replay", replay.table), ("archive", archive.table), ("year", year.table), ("paint", paint.table),
+])  # fmt: skip
 def test_the_other_tables_are_made_of_their_evidence(name: str, table: Callable[[dict[str, Any]], str]) -> None:
     found = json.loads((published.ROOT / "docs" / "evidence" / f"{name}.json").read_text(encoding="utf-8"))
     page = published.PAGE.read_text(encoding="utf-8")

@@ -118,6 +118,18 @@ def test_the_chinese_runbook_has_the_commands_of_the_english_one() -> None:
     assert headings[0] == headings[1]
 
 
+def test_the_chinese_readme_says_what_the_english_one_says() -> None:
+    """The same blocks, headings, questions with their commands, links and limits."""
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+    fences = [re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL) for text in (english, chinese)]
+    assert fences[0] == fences[1] and len(fences[0]) > 4
+    for pattern in (r"^\| .* \| .*`.*", r"^## ", r"^- "):
+        counts = [len(re.findall(pattern, text, re.MULTILINE)) for text in (english, chinese)]
+        assert counts[0] == counts[1] > 2, pattern
+    for pattern in (r"`kpbackup [^`]*`", r"\((docs/[^)]*)\)"):
+        assert set(re.findall(pattern, english)) <= set(re.findall(pattern, chinese)), pattern
+
+
 def test_the_unit_of_systemd(tmp_path: Path) -> None:
     text = UNIT.read_text(encoding="utf-8")
     assert blocks(DOCS / "install.md", "ini") == [text]

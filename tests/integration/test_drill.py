@@ -72,6 +72,7 @@ def test_a_given_server_is_cleared_and_must_be_empty(made: Deployment, tmp_path:
             scratch.execute("CREATE DATABASE precious")
             ended = made.run("drill")
             assert ended.returncode == 23 and "is not empty: it has precious" in ended.stderr, ended.stderr
+            assert "leave recovery.target out" in ended.stderr and "--overwrite" not in ended.stderr  # which a drill has not
             assert scenario.databases(scratch) == ["precious"]
             assert runs(made)[-1]["state"] == "failed"
             assert made.json("status", code=1)["last_drill"]["passed"] is False

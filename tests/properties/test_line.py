@@ -48,9 +48,23 @@ def test_the_drawing_is_as_wide_as_asked_and_shows_every_window(found: list[Wind
     line = lay_out(found, [], now=at(now))
     assert line is not None
     text = drawn(line, width)
-    assert 1 <= len(text) <= width and set(text) <= {"=", " "}
+    assert 1 <= len(text) <= width and set(text) <= {"=", "x", " "}
     for span in line.spans:
-        assert text[min(int(span.start * width), width - 1)] == "="
+        assert text[min(int(span.start * width), width - 1)] in "=x"
+    for hole in line.holes:
+        first, last = (min(int(place * width), width - 1) for place in (hole.start, hole.end))
+        assert set(text[first : last + 1]) & {"x", " "} or not hole.reason
+
+
+@given(windows, st.integers(0, 1300))
+def test_holes_are_what_no_window_holds(found: list[Window], minute: int) -> None:
+    line = lay_out(found, [], now=at(0))
+    assert line is not None
+    moment = at(minute) + timedelta(seconds=30)
+    is_held = any(one.start <= moment <= one.end for one in found)
+    is_between = line.begin < moment < max(one.end for one in found)
+    place = line.place(moment)
+    assert any(hole.start < place < hole.end for hole in line.holes) == (is_between and not is_held)
 
 
 def test_what_it_looks_like() -> None:
@@ -58,4 +72,10 @@ def test_what_it_looks_like() -> None:
     line = lay_out(found, [(at(0), "set", "a"), (at(120), "set", "b"), (at(180), "drill", "c")], now=at(240))
     assert line is not None
     assert drawn(line, 24) == "|======     |=====*=="
+    near = [found[0], Window("0002", at(62), at(200), ("0002-1",), None)]
+    line = lay_out(near, [(at(62), "set", "b")], now=at(240))
+    assert line is not None and drawn(line, 24) == "======x=============="
+    waiting = [found[0], Window("0001", at(62), at(200), ("0001-2",), None)]  # a newer set, which the archive is to reach
+    line = lay_out(waiting, [], now=at(240))
+    assert line is not None and [one.reason for one in line.holes] == [""] and "x" not in drawn(line, 24)
     assert lay_out([], [], now=at(0)) is None

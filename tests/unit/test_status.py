@@ -117,8 +117,20 @@ def test_a_failed_check_is_critical_until_one_passes() -> None:
     assert samples["kpbackup_check_last_passed"] == [((), 0.0)] and samples["kpbackup_check_problems"] == [((), 2)]
     assert (("check",), when(40).timestamp()) in samples["kpbackup_last_success_timestamp_seconds"]
     assert judged(history, when(51), trust=trust.Trust(last_check=good, last_passed_check=good)).level is Level.OK
+    limits = trust.Limits(check=timedelta(hours=10))
+    old = judged(history, when(51), trust=trust.Trust(limits, last_check=good, last_passed_check=good))
+    assert texts(old, Level.WARNING) == "the newest check is 11h old, allowed are 10h (objectives.check): run `kpbackup check`"
+    failed = judged(history, when(51), trust=trust.Trust(limits, last_check=bad, last_passed_check=good))
+    assert "old" not in texts(failed, Level.WARNING)  # that it failed says more
     unfinished = trust.Trust(last_check=replace(bad, problems=0))
     assert "could not finish" in texts(judged(history, when(51), trust=unfinished), Level.CRITICAL)
+
+
+@pytest.mark.parametrize(("nights", "level"), [(7, Level.OK), (8, Level.WARNING)])
+def test_a_week_of_sets_without_any_check_is_told(nights: int, level: Level) -> None:
+    status = judged(catalog(nightly(nights).history()), when(nights * 24 + 3))
+    assert status.level is level
+    assert ("8 sets are stored and nothing was ever checked" in texts(status, Level.WARNING)) == (nights == 8)
 
 
 def test_a_recovery_proves_its_set_and_measures_the_rto() -> None:
