@@ -254,13 +254,13 @@ def _packet(wired: wire.WireSocket, stream: _Stream) -> bytes | None:
             f"cannot read the binlog of {stream.name}: {exc.message}", hint="GRANT REPLICATION SLAVE ON *.* to this account"
         ) from exc
     except errors.DatabaseError as exc:
-        raise _refused(exc, stream) from exc
+        raise refusal(exc, stream.name, Coordinates(stream.file, stream.position)) from exc
     return None if payload[:1] == b"\xfe" and len(payload) < wire.EOF_LIMIT else payload
 
 
-def _refused(exc: errors.DatabaseError, stream: _Stream) -> errors.KpbackupError:
-    """What the source's refusal means for the archive."""
-    doing = f"cannot follow {stream.name} from {stream.file}:{stream.position}: {exc.message}"
+def refusal(exc: errors.DatabaseError, name: str, at: Coordinates) -> errors.KpbackupError:
+    """What it means for the archive that the source `name` refuses to send what lies behind `at`."""
+    doing = f"cannot follow {name} from {at}: {exc.message}"
     if exc.number in _ENDED_BY_SERVER:
         return errors.ServerUnreachable(doing, hint="the source ended the connection; is it being restarted?")
     if "same server_uuid/server_id" in exc.message:  # MariaDB has a number of its own for it
@@ -271,6 +271,12 @@ def _refused(exc: errors.DatabaseError, stream: _Stream) -> errors.KpbackupError
         return errors.ChainBroken(doing, hint="the source purged what was not archived yet: take a new full backup")
     if "impossible position" in exc.message or "bogus data" in exc.message or "truncated" in exc.message:
         return errors.ChainBroken(doing, hint="the source does not have this position: was it reset? take a new full backup")
+    if "exceeded max_allowed_packet" in exc.message:
+        return errors.ChainBroken(
+            doing,
+            hint="the source cannot send an event of more than 1 GiB to anybody, replicas neither: take a new full backup, and"
+            " change such rows in parts (binlog_row_image=MINIMAL halves an UPDATE)",
+        )
     return errors.ChainBroken(doing, hint="take a new full backup")
 
 

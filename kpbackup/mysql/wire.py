@@ -49,6 +49,7 @@ __all__ = [
     "COM_STMT_PREPARE",
     "EOF_LIMIT",
     "HEADER_BYTES",
+    "LARGEST_BYTES",
     "MAX_PAYLOAD",
     "TIMEOUT_S",
     "TYPE_LONGLONG",
@@ -75,6 +76,7 @@ COM_STMT_EXECUTE = b"\x17"
 COM_STMT_CLOSE = b"\x19"
 
 BUFFER_BYTES = 262_144  # larger ones measured no faster
+LARGEST_BYTES = (1 << 30) + (1 << 20)  # servers take and send no more than 1 GiB at once (max_allowed_packet), and a header
 TIMEOUT_S = 600.0  # longer than any lock wait a server allows by default (innodb_lock_wait_timeout: 50 s)
 
 _CLIENT_DEPRECATE_EOF = 1 << 24
@@ -116,15 +118,17 @@ class WireSocket:
     """
 
     def __init__(
-        self, connection: server.Connection, *, buffer_bytes: int = BUFFER_BYTES, timeout_s: float = TIMEOUT_S
+        self, connection: server.Connection, *, buffer_bytes: int = BUFFER_BYTES, timeout_s: float = TIMEOUT_S,
+        largest_bytes: int = LARGEST_BYTES,
     ) -> None:
-        """Takes the session over; `timeout_s` bounds each single wait for the socket."""
+        """Takes the session over; `timeout_s` bounds each single wait for the socket, `largest_bytes` what `packet` joins."""
         raw = connection.raw
         if raw.client_flag & (_CLIENT_DEPRECATE_EOF | _CLIENT_COMPRESS):
             raise errors.InternalError("the driver negotiated a protocol variant that the wire loop does not speak")
         self._name = connection.endpoint.name
         self._socket = raw._sock
         self._timeout_s = timeout_s
+        self._largest = largest_bytes
         self._socket.settimeout(timeout_s)
         self._size = max(buffer_bytes, 64)
         self._buffer = bytearray(self._size)
@@ -151,16 +155,20 @@ class WireSocket:
         Raises:
             PrivilegeMissing, DatabaseError: it is an ERR packet.
             ServerUnreachable: connection lost or timed out.
+            ServerUnfit: it is larger than any server sends; nothing of it is passed on.
         """
         payload, length = self._next_packet()
         if payload[:1] == b"\xff":
             raise parse_error(payload, f"running a statement on {self._name}")
         if length < MAX_PAYLOAD:
             return payload
-        pieces = [payload]
+        pieces, size = [payload], length
         while length == MAX_PAYLOAD:
             payload, length = self._next_packet()
             pieces.append(payload)
+            size += length
+            if size > self._largest:
+                raise self._unexpected(f"a packet of more than {self._largest} bytes")
         return b"".join(pieces)
 
     def received(self) -> Iterator[bytes]:

@@ -1,23 +1,57 @@
-"""How far a chain restores: its recovery point, told by the source's clock alone."""
+"""How far a chain restores: its recovery point, told by the source's clock alone.
+
+A stamp is what a transaction says of itself: a session may set the time (MariaDB's stamps follow it), and a clock may jump and be
+put right again. So no stamp counts that lies ahead of the source's clock as the newest observation shows it, moved on to the
+moment when the newest object was stored: a recovery point out of the future would hide for as long that nothing is archived
+any more. Such a transaction is restored like any other, and `--to` still finds its stamp (`newest_stamp`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kpbackup.model.catalog import History
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import Observation
+from kpbackup.model.stretch import Unit
 from kpbackup.plan import chain as chains
+
+STAMP_SLACK = timedelta(minutes=5)  # what a stamp may be ahead: an observation is as old as what it was stored with
 
 
 def recovery_point(history: History, chain: chains.Chain) -> datetime:
-    """The later of the newest archived commit and the newest observation contained in this chain."""
-    moments = [chain.backup_set.clock]
-    moments += [unit.last_commit_at for unit in chain.units if unit.last_commit_at is not None]
+    """The later of the newest archived commit and the newest observation contained in this chain, as far as clocks allow."""
+    limit = _limit(history)
     reached = _reached(chain)
-    moments += [seen.clock for seen in _observations(history) if _contained(seen.position, reached)]
-    return max(moments)
+    moments = [_believed(unit, limit) for unit in chain.units]
+    moments += [seen.clock for seen in _observations(history) if seen.clock <= limit and _contained(seen.position, reached)]
+    return max([chain.backup_set.clock, *(moment for moment in moments if moment is not None)])
+
+
+def newest_stamp(chain: chains.Chain) -> datetime:
+    """The latest time that the set or a transaction behind it says of itself, believed or not."""
+    stamps = [unit.last_commit_at for unit in chain.units if unit.last_commit_at is not None]
+    return max([chain.backup_set.clock, *stamps])
+
+
+def _limit(history: History) -> datetime:
+    """How late it can have been on the source, by its own clock, when the newest object of the timeline was stored."""
+    seen = [(unit.created_at, unit.observation.clock) for unit in history.units if unit.observation is not None]
+    if history.observation is not None:
+        seen.append((history.observation.head.created_at, history.observation.observation.clock))
+    seen = seen or [(one.started_at, one.clock) for one in history.sets]
+    stored = [at for at, _ in seen] + [one.head.created_at for one in history.sets] + [u.created_at for u in history.units[-1:]]
+    at, clock = max(seen)
+    return clock + (max(stored) - at) + STAMP_SLACK
+
+
+def _believed(unit: Unit, limit: datetime) -> datetime | None:
+    """The latest commit of a unit by its stamps; what is known of one that has a stamp from the future is its earliest."""
+    for stamp in (unit.last_commit_at, unit.first_commit_at):
+        if stamp is not None and stamp <= limit:
+            return stamp
+    return None
 
 
 def reaches(history: History) -> tuple[tuple[chains.Chain, datetime], ...]:
@@ -43,12 +77,13 @@ class _Ends:
 
     def __init__(self, history: History, longest: chains.Chain) -> None:
         self.units = longest.units
-        observations = tuple(_observations(history))
+        limit = _limit(history)
+        observations = tuple(one for one in _observations(history) if one.clock <= limit)
         reached = _reached(longest)
         self._files: dict[str, int] = {}  # file -> the last unit with a part of it
         for place, unit in enumerate(longest.units):
             self._files.update((span.file, place) for span in unit.spans)
-        self._commits = _latest_from(unit.last_commit_at for unit in longest.units)
+        self._commits = _latest_from(_believed(unit, limit) for unit in longest.units)
         seen: list[datetime | None] = [None] * len(longest.units)
         for one in observations:
             if _contained(one.position, reached) and (place_of := self._files.get(one.position.file)) is not None:

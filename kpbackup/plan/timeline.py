@@ -19,7 +19,7 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import BackupSet, BinlogSegment, Stretch
 from kpbackup.model.stretch import Unit, writers_of
 from kpbackup.plan import chain as chains
-from kpbackup.plan.reach import reaches
+from kpbackup.plan.reach import newest_stamp, reaches
 from kpbackup.plan.reach import recovery_point as recovery_point  # one module to ask for times
 
 
@@ -182,7 +182,8 @@ def _refuse_damaged(damaged: Sequence[Damaged], target: Target, hint: str) -> No
 
 def _reaches(chain: chains.Chain, target: Target, point: datetime) -> bool:
     if target.time is not None:
-        return chain.backup_set.clock < target.time <= point or target.time == chain.backup_set.clock
+        reached = target.time <= point or target.time <= newest_stamp(chain)
+        return (chain.backup_set.clock < target.time and reached) or target.time == chain.backup_set.clock
     if target.position is not None:
         return _has_position(chain, target.position)
     wanted = target.gtid or target.before_gtid

@@ -23,6 +23,7 @@ from kpbackup.service.notify import Counted
 from kpbackup.service.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+WINDOWS_SHOWN = 20  # each is two series
 
 Samples = list[tuple[tuple[str, ...], float]]
 
@@ -61,6 +62,12 @@ METRICS: dict[str, Metric] = {
     "kpbackup_job_running": Metric("1 while this process runs a job of this kind", ("kind",)),
     "kpbackup_status_level": Metric("What `kpbackup status` exits with: 0 ok, 1 warning, 2 critical, 3 unknown"),
     "kpbackup_chain_intact": Metric("1 when sets are stored, no chain has a gap and no manifest is damaged, else 0"),
+    "kpbackup_recoverable_windows": Metric("Intervals all of whose moments can be restored; between two of them nothing can"),
+    "kpbackup_window_start_timestamp_seconds": Metric(
+        "Where each of the newest 20 such windows begins, named by its first set", ("timeline", "set")
+    ),
+    "kpbackup_window_end_timestamp_seconds": Metric("Where it ends, by the source's clock", ("timeline", "set")),
+    "kpbackup_timelines": Metric("Timelines stored, by the reason for which they began", ("reason",)),
     "kpbackup_damaged_manifests": Metric("Manifests that do not verify"),
     "kpbackup_backup_sets": Metric("Backup sets stored"),
     "kpbackup_proven_sets": Metric("Backup sets that a finished recovery restored and read back"),
@@ -190,6 +197,7 @@ def samples(observed: Observed) -> dict[str, Samples]:
         found.update(_archive(observed.archive))
     if observed.status is not None:
         found.update(_promises(observed.status, observed.now))
+        found.update(_windows(observed.status))
         found.update(_stored(observed.status))
         found.update(_drills(observed.status))
         found.update(trust.samples(observed.status.trust))
@@ -239,6 +247,14 @@ def _promises(status: Status, now: datetime) -> Iterator[tuple[str, Samples]]:
     yield "kpbackup_measured_rto_seconds", [((kind,), one.measured_rto_s) for kind, one in status.measured_rto.items()]
     ready = {kind: one.essential_rto_s for kind, one in status.measured_rto.items()}
     yield "kpbackup_essential_rto_seconds", [((kind,), seconds) for kind, seconds in ready.items() if seconds is not None]
+
+
+def _windows(status: Status) -> Iterator[tuple[str, Samples]]:
+    shown = {(one.timeline, one.sets[0]): one for one in status.windows[-WINDOWS_SHOWN:]}
+    yield "kpbackup_recoverable_windows", _one(len(status.windows))
+    yield "kpbackup_window_start_timestamp_seconds", [(name, one.start.timestamp()) for name, one in shown.items()]
+    yield "kpbackup_window_end_timestamp_seconds", [(name, one.end.timestamp()) for name, one in shown.items()]
+    yield "kpbackup_timelines", [((reason,), float(count)) for reason, count in sorted(status.timelines.items())]
 
 
 def _stored(status: Status) -> Iterator[tuple[str, Samples]]:

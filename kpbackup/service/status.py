@@ -10,6 +10,7 @@ without it the two clocks are taken to agree.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -118,7 +119,8 @@ def continuity(catalog: Catalog) -> Continuity:
 
 @dataclass(frozen=True)
 class Status:
-    """The state at `at`. Times that never happened are None; `next_runs` has the scheduled kinds alone."""
+    """The state at `at`. Times that never happened are None; `next_runs` has the scheduled kinds alone. `timelines` counts them
+    by the reason for which they began."""
 
     at: datetime
     source: str
@@ -134,6 +136,7 @@ class Status:
     sets: tuple[SetFacts, ...]
     segments: int
     archive_bytes: int
+    timelines: dict[str, int] = field(default_factory=dict)
     measured_rto: dict[str, Recovery] = field(default_factory=dict)
     last_drill: Drill | None = None
     last_passed_drill: Drill | None = None
@@ -204,6 +207,7 @@ def assess(
         sets=sets,
         segments=sum(history.segment_count for history in catalog.histories),
         archive_bytes=sum(unit.payload_bytes for history in catalog.histories for unit in history.units),
+        timelines=dict(Counter(history.timeline.reason for history in catalog.histories)),
         measured_rto={recovery.kind: recovery for recovery in recoveries},
         last_drill=drills[-1] if drills else None,
         last_passed_drill=next((one for one in reversed(drills) if one.passed), None),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Site:
     orders: int = 1000
     timelines: int = 1
     takeovers: int = 0
+    reasons: Counter[str] = field(default_factory=lambda: Counter(first=1))
 
     def write(self, server: Server | None = None, *, count: int = 5) -> None:
         server = server or self.source
@@ -71,6 +73,26 @@ class Site:
         assert listed["windows"][-1]["gap"] is None
         assert listed["archive"][-1]["transactions"] == transactions
         assert len(self.daemon.events("chain_broken")) == self.timelines - 1
+        self.expect_metrics()
+
+    def expect_metrics(self) -> None:
+        """What `/metrics` says now: as many windows as timelines, each timeline's reason, nothing open."""
+        metric = self.daemon.metric
+        until(lambda: metric("kpbackup_recoverable_windows") == self.timelines, what="the metrics to show the windows")
+        until(lambda: metric("kpbackup_archive_following") == 1, what="the metrics to show that it follows")
+        assert {reason: metric("kpbackup_timelines", reason=reason) for reason in self.reasons} == self.reasons
+        assert metric("kpbackup_chain_intact") == 1
+        assert (metric("kpbackup_job_failures_total", kind="incremental") or 0) == self.timelines - 1
+        assert (metric("kpbackup_job_consecutive_failures", kind="incremental") or 0) == 0
+        names = [f"{number:04d}" for number in range(1, self.timelines + 1)]
+        starts, ends = (
+            [metric(f"kpbackup_window_{which}_timestamp_seconds", timeline=name) or 0 for name in names]
+            for which in ("start", "end")
+        )
+        assert all(end < start for end, start in zip(ends, starts[1:], strict=False))  # nothing between two of them
+        assert (metric("kpbackup_recovery_point_timestamp_seconds") or 0) >= starts[-1] > 0
+        assert 0 <= (metric("kpbackup_achieved_rpo_seconds") or -1) < 300
+        assert metric("kpbackup_head_sequence", timeline=names[-1], log="sets") == 1
 
     def expect_new_timeline(self, reason: str) -> None:
         """The break is told by log, `list`, `status` and metrics, and a full backup of its own accord mends it."""
@@ -84,7 +106,8 @@ class Site:
         assert [one["timeline"] for one in listed["windows"]] == [f"{n:04d}" for n in range(1, self.timelines + 1)]
         ends = [(one["start"], one["end"]) for one in listed["windows"]]
         assert all(before[1] < after[0] for before, after in zip(ends, ends[1:], strict=False))
-        assert self.daemon.metric("kpbackup_job_failures_total", kind="incremental") == self.timelines - 1
+        self.reasons[reason] += 1
+        self.expect_metrics()
         self.write()
         self.catch_up()  # and the archive goes on
 

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kpbackup import config, errors
+from kpbackup.model.coordinates import Coordinates, takeovers
+from kpbackup.mysql.server import Connection
+from kpbackup.plan.timeline import Target
+from kpbackup.recovery import cut as cuts
+from kpbackup.recovery.binlog import SegmentReader
+from kpbackup.repository import choosing
+from kpbackup.service import opening
 from tests.integration import replicas, scenario
+from tests.integration.deployment import until
 from tests.integration.scenario import Scene
 from tests.servers.database import Server
 from tests.servers.mariadb import mariadb_server
 from tests.servers.mysql97 import mysql97_server
 
-SHOP = ("CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT, note VARCHAR(60), d DATETIME(6))")
+SHOP = (
+    "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT, note VARCHAR(60), d DATETIME(6))",
+    "CREATE TABLE shop.gates (id INT PRIMARY KEY, passed INT)", "INSERT INTO shop.gates VALUES (1, 0), (2, 0)",
+)  # fmt: skip
 ELSEWHERE = {"MariaDB": "SET SESSION gtid_domain_id = 7", "MySQL": "SET SESSION gtid_next = 'AUTOMATIC:elsewhere'"}
+
+
+@dataclass(frozen=True)
+class Seam:
+    """The last archived transaction of a server and the first two of the one that took over, as `find` tells them; what was
+    there before and after the first of them, and from which moment on it was committed. `orders_at`: rows of shop.orders when
+    a transaction opens one of the gates."""
+
+    hits: list[dict[str, Any]]
+    takeovers: int
+    moment: datetime
+    before: dict[str, tuple[int, int]]
+    after_first: dict[str, tuple[int, int]]
+    orders_at: dict[int, int]
 
 
 @dataclass
@@ -29,6 +61,7 @@ class Site:
     target: Server
     committed: int = 0
     takeovers: int = 0
+    seam: Seam | None = None
     notes: Iterator[int] = field(default_factory=lambda: iter(range(10**6)))
 
     def write(self, count: int = 3) -> None:
@@ -51,6 +84,13 @@ class Site:
         if replicas.is_mariadb(self.replica):  # what it wrote as a primary it has executed too
             self.replica.execute("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
         replicas.follow(self.replica, self.primary)
+
+    def open_gate(self, number: int) -> int:
+        """A transaction that a lock on one row of a target can hold; how many orders there were before."""
+        orders = _orders(self.primary)
+        self.primary.execute(f"UPDATE shop.gates SET passed = 1 WHERE id = {number}")
+        self.committed += 1
+        return orders
 
     def archive(self) -> dict[str, Any]:
         """What `list` says once everything is archived."""
@@ -110,6 +150,55 @@ def test_failover_and_back(site: Site) -> None:
     assert site.scene.ok("check", "--all")["intact"]
 
 
+def test_every_point_around_a_seam(site: Site) -> None:
+    """Each target that ends with the last transaction of the old server gives its state, each one behind it the new server's."""
+    seam = _seam(site)
+    old, first, second = seam.hits
+    assert [takeovers(one["file"]) for one in seam.hits] == [seam.takeovers - 1, seam.takeovers, seam.takeovers]
+    places = {place: Target(position=Coordinates(*place)) for place in (
+        (old["file"], old["end"]), (first["file"], first["start"]), (first["file"], first["end"])
+    )}  # fmt: skip
+    at_the_seam = (
+        Target(time=seam.moment), Target(gtid=old["gtid"]), Target(before_gtid=first["gtid"]),
+        places[old["file"], old["end"]], places[first["file"], first["start"]],
+    )  # fmt: skip
+    behind = (Target(gtid=first["gtid"]), Target(before_gtid=second["gtid"]), places[first["file"], first["end"]])
+    settings = config.load(Path(site.scene.argv()[4]), {})
+    repository = opening.reading_repository(settings)
+    reader = SegmentReader(repository, opening.identities(settings))
+    for target, last, excluded in [(one, old, first) for one in at_the_seam] + [(one, first, second) for one in behind]:
+        cut = cuts.find_cut(reader, choosing.plan_restore(repository, target))
+        assert cut.last_included and cut.first_excluded, target
+        assert (cut.last_included.gtid, cut.first_excluded.gtid) == (last["gtid"], excluded["gtid"]), target
+    restores = (
+        ("served", ("--to-position", f"{first['file']}:{first['start']}"), seam.before),
+        ("direct", ("--to-gtid", first["gtid"]), seam.after_first),
+    )  # fmt: skip
+    for path, words, wanted in restores:
+        site.scene.settings["recovery"]["replay"] = {"path": path}
+        scenario.wipe(site.target)
+        site.scene.restore(*words)
+        assert scenario.truth(site.target) == wanted, words
+
+
+@pytest.mark.parametrize("path", ["served", "direct"])
+def test_a_replay_killed_at_a_seam_goes_on(site: Site, path: str) -> None:
+    """Held by a lock at the first transaction of the new server, or behind it: nothing is done twice, nothing left out."""
+    seam = _seam(site)
+    gate = 1 if path == "served" else 2
+    site.scene.settings["recovery"]["replay"] = {"path": path}
+    scenario.wipe(site.target)
+    with site.target.connect() as held, site.scene.start("restore", "database", "--yes", "--to", "latest") as process:
+        _hold(held, gate, process)
+        until(lambda: _orders(site.target) == seam.orders_at[gate], what="the replay to come to the gate")
+        assert scenario.rows(site.target, f"SELECT passed FROM shop.gates WHERE id = {gate}") == [(0,)]
+        process.send_signal(signal.SIGKILL)
+    site.scene.release_leases()
+    run = site.scene.ok("recoveries")["recoveries"][-1]["run"]
+    site.scene.ok("restore", "database", "--resume", run)
+    assert scenario.truth(site.target) == scenario.truth(site.primary)
+
+
 def test_a_replica_by_position_and_one_that_went_its_own_way(site: Site) -> None:
     """GTIDs tell, however the replica replicates. Then both write: neither holds all of the other."""
     if not site.replica.is_running:
@@ -137,6 +226,45 @@ def test_a_replica_by_position_and_one_that_went_its_own_way(site: Site) -> None
     assert [(one["reason"], one["transactions"]) for one in listed["archive"]] == [("first", site.committed), ("forked", 1)]
     before, after = listed["windows"]
     assert before["gap"] is None and after["gap"] is None and before["end"] < after["start"]
+
+
+def _seam(site: Site) -> Seam:
+    """One for all tests: the archive is at the old server's end when it dies, and the new one opens both gates."""
+    if site.seam is None:
+        if not site.replica.is_running:
+            site.come_back()
+        site.write()
+        site.archive()
+        site.fail_over()
+        before, moment = scenario.truth(site.primary), scenario.next_second(site.primary)
+        orders_at = {1: site.open_gate(1)}
+        after_first = scenario.truth(site.primary)
+        site.write()
+        site.archive()
+        orders_at[2] = site.open_gate(2)
+        site.write()
+        site.archive()
+        hits = site.scene.ok("find", "--limit", "999")["hits"]
+        first = next(place for place, one in enumerate(hits) if one["tables"] and one["tables"][0]["table"] == "shop.gates")
+        site.seam = Seam(hits[first - 1 : first + 2], site.takeovers, moment, before, after_first, orders_at)
+    return site.seam
+
+
+def _hold(held: Connection, gate: int, process: subprocess.Popen[str]) -> None:
+    """Locks the row of a gate as soon as it is loaded, which is long before the replay begins."""
+    while True:
+        assert process.poll() is None, process.communicate()
+        held.execute("BEGIN")
+        with contextlib.suppress(errors.DatabaseError):  # the table is not made yet
+            if (found := held.rows(f"SELECT passed FROM shop.gates WHERE id = {gate} FOR UPDATE")) != []:
+                assert found == [(0,)]
+                return
+        held.execute("ROLLBACK")
+        time.sleep(0.005)
+
+
+def _orders(server: Server) -> int:
+    return int(scenario.rows(server, "SELECT COUNT(*) FROM shop.orders")[0][0])
 
 
 def _is_one_window(site: Site, listed: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ before anything is loaded."""
 from __future__ import annotations
 
 import re
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -324,6 +325,30 @@ def test_an_event_larger_than_a_packet_of_the_target(shop: Shop, target: Server)
         assert scenario.rows(target, "SELECT i FROM wide.t") in ([], [(1,)])
     finally:
         target.execute(f"SET GLOBAL max_allowed_packet = {before}")
+        shop.source.execute("DROP DATABASE wide")
+
+
+def test_an_event_of_forty_mebibytes(shop: Shop, target: Server, tmp_path: Path) -> None:
+    """Two packets and a half of the protocol, through the archive and into the target: not a byte is cut."""
+    scene = Scene(tmp_path / "scene", source=shop.source, target=target)
+    scene.ok("init", "--keys", str(scene.keys))
+    before = {each: scenario.rows(each, "SELECT @@GLOBAL.max_allowed_packet")[0][0] for each in (shop.source, target)}
+    for each in before:
+        each.execute("SET GLOBAL max_allowed_packet = 134217728")
+    try:
+        scene.ok("backup", "full")
+        with shop.source.connect() as connection:
+            connection.execute("CREATE DATABASE wide")
+            connection.execute("CREATE TABLE wide.t (i INT PRIMARY KEY, v LONGBLOB)")
+            connection.execute("INSERT INTO wide.t VALUES (1, %s)", (secrets.token_bytes(40 << 20),))  # nothing makes it smaller
+        scene.ok("backup", "incremental")
+        scene.settings["recovery"]["replay"] = {"path": "direct" if shop.flavour == "mariadb" else "served"}
+        assert int(scene.restore("--to", "latest")["details"]["replayed_bytes"]) > 40 << 20
+        found = [scenario.rows(each, "SELECT i, LENGTH(v), SHA2(v, 256) FROM wide.t") for each in (target, shop.source)]
+        assert found[0] == found[1] and found[0][0][1] == 40 << 20
+    finally:
+        for each, value in before.items():
+            each.execute(f"SET GLOBAL max_allowed_packet = {value}")
         shop.source.execute("DROP DATABASE wide")
 
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from kpbackup import errors
-from kpbackup.mysql import binlog_file, events, transactions
+from kpbackup.model.coordinates import Coordinates
+from kpbackup.mysql import binlog_file, events, follow, transactions
 from kpbackup.mysql.events import StreamEvent
 from kpbackup.mysql.transactions import Kind, Transaction
 
@@ -235,3 +236,24 @@ def test_incidents_and_encryption_are_refused() -> None:
         walk(plain(events.INCIDENT, b"\1\0"))
     with pytest.raises(errors.ServerUnfit, match="encrypted"):
         walk(plain(events.START_ENCRYPTION, bytes(17)))
+
+
+def test_an_event_that_declares_more_than_there_is() -> None:
+    """Three gigabytes, says its header: never a shorter event, wherever the bytes come from."""
+    declared = bytearray(events.seal_event(events.HEADER.pack(0, events.XID, 1, 0, 0, 0) + bytes(8)))
+    declared[9:13] = (3 << 30).to_bytes(4, "little")
+    with pytest.raises(errors.IntegrityError, match="ends inside an event"):
+        list(binlog_file.read_file([events.MAGIC + bytes(declared)], file="binlog.000001"))
+    with pytest.raises(errors.IntegrityError, match=f"says it has {3 << 30} bytes, it has {len(declared)}"):
+        events.header(bytes(declared))
+
+
+def test_an_event_that_the_source_cannot_send() -> None:
+    """Servers send no event of more than 1 GiB, to replicas neither (`max_allowed_packet`): the chain ends there, and says so."""
+    refused = errors.DatabaseError(
+        "log event entry exceeded max_allowed_packet; Increase max_allowed_packet on master; the first event 'binlog.000002'"
+        " at 329, the last event read from 'binlog.000002' at 400, the last byte read from 'binlog.000002' at 419.", number=1236
+    )
+    found = follow.refusal(refused, "db:3306", Coordinates("binlog.000002", 400))
+    assert isinstance(found, errors.ChainBroken)
+    assert "from binlog.000002:400" in found.message and "more than 1 GiB" in found.hint and "full backup" in found.hint

@@ -181,3 +181,22 @@ def test_the_metrics_show_what_the_status_says() -> None:
     assert "kpbackup_source_up" not in text and "kpbackup_certificate" not in text  # not known, so not shown
     before = metrics.exposition(metrics.Observed("shop-db", when(52))).decode()
     assert 'kpbackup_store_up{source="shop-db"} 0.0' in before and "achieved_rpo" not in before
+
+
+def test_the_metrics_show_a_gap_as_two_windows() -> None:
+    """A day without a segment in the middle: what is before it, what the next set begins, and that the chain is not whole."""
+    source = Source()
+    for day in range(3):
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 26)
+    broken = judged(catalog(source.history(without_segments={3})), when(75))
+    found = metrics.samples(metrics.Observed("db", when(75), broken, store_up=True))
+    assert found["kpbackup_chain_intact"] == [((), 0.0)]
+    assert found["kpbackup_timelines"] == [(("first",), 1.0)]
+    ends = found["kpbackup_window_end_timestamp_seconds"]
+    starts = found["kpbackup_window_start_timestamp_seconds"]
+    assert found["kpbackup_recoverable_windows"] == [((), float(len(broken.windows)))] == [((), 2.0)]
+    assert [labels for labels, _ in starts] == [labels for labels, _ in ends] == [("0001", "0001-1"), ("0001", "0001-3")]
+    assert ends[0][1] < starts[1][1]
+    whole = metrics.samples(metrics.Observed("db", when(75), judged(catalog(source.history()), when(75)), store_up=True))
+    assert (whole["kpbackup_chain_intact"], whole["kpbackup_recoverable_windows"]) == ([((), 1.0)], [((), 1.0)])

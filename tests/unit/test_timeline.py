@@ -247,3 +247,59 @@ def test_latest_refuses_a_damaged_end() -> None:
     history = dataclasses.replace(found.histories[0], damaged=damaged)
     with pytest.raises(errors.IntegrityError, match="0000000006: bad signature"):
         timeline.plan_restore(dataclasses.replace(found, histories=(history,), damaged=damaged), Target(latest=True))
+
+
+def jumped(source: Source, by: timedelta) -> None:
+    """The clock of the source, and of whoever stores, is another one from now on."""
+    source.now += by
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_a_stamp_from_the_future_is_no_recovery_point(flavour: str) -> None:
+    """A session set the time a day ahead: else the RPO would be nothing for a day, whatever becomes of the archive."""
+    source = archived(flavour)
+    source.commit(stamp=source.now + timedelta(days=1))
+    last = source.commit()
+    source.archive()
+    (window,) = timeline.windows(catalog(source))
+    assert window.end == timeline.newest_recovery_point(catalog(source)) == source.observed[-1].clock
+    # it can still be asked for, and is what `--to` says: everything before the first transaction stamped so or later
+    plan = timeline.plan_restore(catalog(source), Target(time=source.transactions[-2].stamp))
+    assert plan.backup_set.name == "0001-3" and plan.segments[-1].end.gtid == source.state(last.number)
+    with pytest.raises(errors.UnreachableTarget, match="after the last recoverable point"):
+        timeline.plan_restore(catalog(source), Target(time=source.transactions[-2].stamp + SECOND))
+
+
+def test_a_clock_that_jumped_a_day_ahead_and_back() -> None:
+    """While it was ahead the recovery point was, too, as the source itself was; then it is the day of before again."""
+    source = archived()
+    day = timedelta(days=1)
+    jumped(source, day)
+    source.commit()
+    source.archive()
+    ahead = source.observed[-1].clock
+    assert timeline.newest_recovery_point(catalog(source)) == ahead
+    # only the source's clock was wrong: what is stored was stored today
+    last, seen = source.segments[-1], source.observed[-1]
+    source.segments[-1] = dataclasses.replace(last, head=dataclasses.replace(last.head, created_at=seen.clock - day))
+    assert timeline.newest_recovery_point(catalog(source)) == ahead
+    jumped(source, -day)
+    source.wait(2)
+    source.commit()
+    source.archive()
+    point = timeline.newest_recovery_point(catalog(source))
+    assert point == source.observed[-1].clock and point < ahead - day + timedelta(minutes=1)
+
+
+def test_a_source_whose_clock_is_another_than_ours() -> None:
+    """An hour ahead of whoever stores: its stamps are right by its own clock."""
+    source = archived()
+    hour = timedelta(hours=1)
+    source.segments[:] = [
+        dataclasses.replace(one, head=dataclasses.replace(one.head, created_at=one.head.created_at - hour))
+        for one in source.segments
+    ]
+    source.observed.clear()
+    assert timeline.newest_recovery_point(catalog(source)) == max(
+        source.segments[-1].last_commit_at, source.segments[-1].observation.clock  # type: ignore[union-attr, type-var]
+    )

@@ -32,7 +32,9 @@ def large_packets(payload: bytes) -> bytes:
 
 
 @contextmanager
-def wire_socket(sent: bytes, *, buffer_bytes: int = 1000, closes: bool = True) -> Iterator[wire.WireSocket]:
+def wire_socket(
+    sent: bytes, *, buffer_bytes: int = 1000, closes: bool = True, largest_bytes: int = wire.LARGEST_BYTES
+) -> Iterator[wire.WireSocket]:
     """A WireSocket whose server says `sent` and, unless told otherwise, hangs up."""
     ours, theirs = socket.socketpair()
 
@@ -49,7 +51,7 @@ def wire_socket(sent: bytes, *, buffer_bytes: int = 1000, closes: bool = True) -
         ours.settimeout(10)
         connection = server.Connection(server.Endpoint(host="test"), SimpleNamespace(client_flag=0, _sock=ours))
         thread.start()
-        yield wire.WireSocket(connection, buffer_bytes=buffer_bytes, timeout_s=0.2)
+        yield wire.WireSocket(connection, buffer_bytes=buffer_bytes, timeout_s=0.2, largest_bytes=largest_bytes)
         ours.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -171,6 +173,18 @@ def test_a_split_row_counts_once(size: int) -> None:
         calls, totals = collect(link)
     assert totals == wire.RowTotals(rows=3, row_bytes=len(stream))
     assert b"".join(calls) == unnumbered(stream)
+
+
+@pytest.mark.parametrize("size", [2 * 0xFFFFFF, 2 * 0xFFFFFF + 1])
+def test_a_packet_larger_than_any_server_sends_is_refused(size: int) -> None:
+    """Up to the limit it comes whole, beyond it not at all: a part of an event would be a wrong event."""
+    event = b"\x00" + bytes(size - 1)
+    with wire_socket(large_packets(event), largest_bytes=2 * 0xFFFFFF, closes=False) as link:
+        if size == 2 * 0xFFFFFF:
+            assert link.packet() == event
+        else:
+            with pytest.raises(errors.ServerUnfit, match=f"more than {2 * 0xFFFFFF} bytes"):
+                link.packet()
 
 
 def test_a_continuation_that_looks_like_the_end_is_none() -> None:
