@@ -23,7 +23,7 @@ def clusters_seen(url: str) -> list[str]:
 
 
 class Waiting:
-    """A user who tries again and again until the public address shows the clusters; `seconds` after the start, None until then."""
+    """A user who tries again and again until the public address shows the clusters: `seconds` after the start."""
 
     def __init__(self, url: str) -> None:
         self.seconds: float | None = None

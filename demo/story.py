@@ -182,12 +182,12 @@ class Story:
         rows = self._truth[f"{data.DATABASE}.clusters rows"]
         for clusters in (user.seen, journey.clusters_seen(public.url)):
             if data.VICTIM not in clusters or len(clusters) != int(rows):
-                raise DemoFailed(f"a user who logs in through {public.url} sees the clusters {clusters}, and {rows} should be there")
+                raise DemoFailed(f"a user who logs in through {public.url} sees {clusters}, and {rows} clusters should be there")
         self._figures["served_after_s"] = round(user.seconds or 0.0, 3)
         self._voice.say(
-            f"A user who tried again and again was logged in through the public address {user.seconds:.1f} s after the command was"
-            f" given, and saw {len(user.seen)} clusters, {data.VICTIM} among them: the application runs from the backed up chart and"
-            " image, with the passwords it had. The logs came back behind it, into the tables that it writes to."
+            f"A user who tried again and again was logged in through the public address {user.seconds:.1f} s after the command"
+            f" was given, and saw {len(user.seen)} clusters, {data.VICTIM} among them: the application runs from the backed up"
+            " chart and image, with the passwords it had. The logs came back behind it, into the tables that it writes to."
         )
 
     def _evidence(self) -> None:
