@@ -78,9 +78,23 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
         rows = f"{document['essential_rows']:,}" if step == "database" else ""
         yield f"| step *{step}* | {seconds:.1f} | {rows} |"
     yield f"| second tier, behind the application | {document['second_tier_seconds']:.1f} | {document['second_tier_rows']:,} |"
-    yield f"| **essential tables back** (goal: {ESSENTIAL_GOAL_S:.0f}) | {document['essential_rto_s']:.1f} | |"
+    essential, whole = document["essential_rto_s"], document["rto_s"]
+    met = _met(essential < ESSENTIAL_GOAL_S)
+    yield f"| **essential tables back** (goal: {ESSENTIAL_GOAL_S:.0f}, {met}) | {essential:.1f} | |"
     yield f"| **a user is served by the public address** | {document['served_after_s']:.1f} | |"
-    yield f"| **everything back and verified** (goal: {WHOLE_GOAL_S:.0f}) | {document['rto_s']:.1f} | |"
+    yield f"| **everything back and verified** (goal: {WHOLE_GOAL_S:.0f}, {_met(whole < WHOLE_GOAL_S)}) | {whole:.1f} | |"
+    if not is_quiet(document):
+        yield ""
+        yield "Other programs took most of the machine meanwhile: these are upper bounds."
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "missed"
+
+
+def is_quiet(document: Mapping[str, Any]) -> bool:
+    """Whether the machine was the demo's own, whose servers and clients keep about two programs running."""
+    return bool(document["machine"]["load_1min"] < document["machine"]["cores"] + 2)
 
 
 def renewed(page: str, document: Mapping[str, Any]) -> str:

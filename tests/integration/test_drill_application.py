@@ -190,10 +190,11 @@ def run_probe(inside: str, outside: str, *, path: str = os.environ["PATH"]) -> s
 
 
 def test_a_policy_of_somebody_else_that_lets_pods_out() -> None:
-    other = {"metadata": {"name": "open"}, "spec": {"podSelector": {"matchLabels": {"app": "x"}}, "egress": [{}]}}
+    spec: Object = {"podSelector": {"matchLabels": {"app": "x"}}, "egress": [{}]}
+    other = {"metadata": {"name": "open"}, "spec": spec}
     with pytest.raises(errors.TargetRefused, match="NetworkPolicy open in namespace drills lets pods out"):
         drilled.refuse_other_policies([*drilled.policies(), other], "drills")
-    other["spec"]["egress"] = []
+    spec["egress"] = []
     drilled.refuse_other_policies([*drilled.policies(), scratch.network_policy(), other], "drills")
 
 
