@@ -24,7 +24,7 @@ setup: ## kpbackup in .venv/bin/kpbackup
 setup-demo setup-check setup-test setup-audit setup-bench:
 	@scripts/setup.sh $(@:setup-%=%)
 
-demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1 leaves it running, SIZE=medium takes 1.6 GB)
+demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1 leaves it running, SIZE=medium takes 1.6 GB and leaves its figures in docs)
 	@KEEP="$(KEEP)" SIZE="$(SIZE)" $(PYTHON) -m demo $(ARGS)
 
 bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
@@ -69,7 +69,8 @@ sbom: setup-audit ## dist/kpbackup.cdx.json: the bill of materials, CycloneDX
 	  --output-format JSON --output-file dist/kpbackup.cdx.json requirements-kubernetes.lock
 
 test-kills: setup-test ## kills a recovery of all five steps at 50 moments (ten minutes)
-	KPBACKUP_TEST_KILLS=50 $(PYTHON) -m pytest tests/crash/test_kill_five_steps.py $(ARGS)
+	KPBACKUP_TEST_KILLS=50 KPBACKUP_TEST_EVIDENCE=docs/evidence/kills.json $(PYTHON) -m pytest tests/crash/test_kill_five_steps.py -o faulthandler_timeout=1800 $(ARGS)
+	@$(PYTHON) -m soak.pages
 
 lock: ## new lock files from pyproject.toml (UPGRADE=1 takes the newest versions); needs uv
 	@scripts/lock.sh

@@ -50,6 +50,7 @@ class Clusters:
         password.write_text(deployed.PASSWORD)
         return {
             "application": {"kubeconfig": str(config)},
+            "tiers": {"profile": True},
             "prepare": {"driver": "kubernetes", "database": f"{deployed.NAME}-mysql"},
             "deploy": {"driver": "kubernetes"},
             "verify": {"profile": "kubepolaris", "url": inside.url, "user": deployed.USER, "password_file": str(password)},

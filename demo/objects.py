@@ -1,8 +1,9 @@
 """The objects beside the tables: a view, triggers, routines, events, a role and accounts with grants.
 
 KubePolaris itself has none of them; ordinary applications do. Run after the rows are in, by root, and written to the binlog.
-The trigger on `terminal_commands` adds up what is typed: were it to fire a second time while the binlog is replayed, the sums
-would be wrong. One event is enabled, far in the future: a restore must neither lose nor run it.
+The trigger on `users` counts logins: were it to fire a second time while the binlog is replayed, the sums would be wrong. The
+log tables have none: they come back behind the others, which takes tables without triggers. One event is enabled, far in the
+future: a restore must neither lose nor run it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ OBJECTS = (
     " FROM `clusters` `c` LEFT JOIN `terminal_sessions` `s` ON `s`.`cluster_id` = `c`.`id`"
     " LEFT JOIN `active_users` `u` ON `u`.`id` = `c`.`created_by`"
     " GROUP BY `c`.`id`, `c`.`name`, `u`.`username`",
-    "CREATE TRIGGER `count_input` AFTER INSERT ON `terminal_commands` FOR EACH ROW BEGIN"
-    " UPDATE `terminal_sessions` SET `input_size` = `input_size` + coalesce(char_length(NEW.raw_input), 0)"
-    " WHERE `id` = NEW.session_id;"
-    " END",
-    "CREATE TRIGGER `mask_body` BEFORE INSERT ON `operation_logs` FOR EACH ROW SET NEW.request_body ="
-    " replace(NEW.request_body, '\"password\":', '\"密码***\":')",
+    "CREATE TRIGGER `count_logins` AFTER UPDATE ON `users` FOR EACH ROW BEGIN"
+    " IF NEW.id = 1 AND NOT (NEW.last_login_at <=> OLD.last_login_at) THEN"
+    " UPDATE `cluster_capacity` SET `memory_mib` = `memory_mib` + 1 WHERE `cluster_id` = 5;"
+    " END IF; END",
+    "CREATE TRIGGER `mask_value` BEFORE INSERT ON `system_settings` FOR EACH ROW SET NEW.value ="
+    " replace(NEW.value, '\"password\":', '\"密码***\":')",
     "CREATE FUNCTION `days_since`(`moment` datetime(3)) RETURNS int DETERMINISTIC COMMENT 'DELIMITER ;; in a comment'\n"
     "BEGIN\n  -- a comment; with a semicolon\n  RETURN timestampdiff(DAY, `moment`, '2026-12-31');\nEND",
     "CREATE PROCEDURE `purge_logs`(IN `keep_days` int) MODIFIES SQL DATA\n"

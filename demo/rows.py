@@ -18,6 +18,7 @@ from typing import Any
 from demo import planted
 
 EPOCH = datetime(2026, 3, 1, 9, 0, 0)  # noqa: DTZ001 - a wall time without zone, like the columns it goes into
+SEED = 42
 FIRST_SESSION = 1001
 VICTIM = "prod-shanghai"  # the cluster that the accident will delete
 
@@ -48,6 +49,11 @@ class Size:
     command_copies: int = 1
     log_copies: int = 1
 
+    @property
+    def hour_of_writes(self) -> int:
+        """Transactions that its users make in a busy hour: about seven each."""
+        return 7 * self.users
+
 
 SIZES = {
     "tiny": Size(5, 3, 6, 3, 4, 1, 20, 10, 60, 50),
@@ -62,7 +68,7 @@ class Generator:
 
     def __init__(self, size: Size) -> None:
         self.size = size
-        self._rng = random.Random(42)
+        self._rng = random.Random(SEED)
         self.user_ids = [number + (number > 3) * 10 for number in range(1, size.users + 1)]  # ids 4 to 13 were deleted
         self.cluster_ids = [number * 2 - 1 for number in range(1, size.clusters + 1)]
         self.names = ["admin", "a", planted.LONG_NAME, *(f"user{number:04d}" for number in range(4, size.users + 1))]

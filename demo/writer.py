@@ -1,4 +1,6 @@
-"""The application at work: a thread that logs operations and typed commands, one transaction after the other.
+"""The application at work: a thread that logs operations and typed commands, and logins, one transaction after the other.
+
+As in the real one, what is logged is committed apart from what is logged about.
 
 `pause()` returns between two transactions, so that what the server holds then is exactly known. When the server dies the
 writer ends and keeps the reason in `failure`: whoever did not expect that asks `check()`.
@@ -98,7 +100,7 @@ class Writer:
             self.failure = exc
 
     def _write(self, connection: pymysql.Connection[Any]) -> None:
-        number = self.transactions
+        number = self.transactions // 2
         session = self._sessions[number % len(self._sessions)]
         typed = f"kubectl scale deploy/app-{number} --replicas={number % 7} # 扩容 🚀\r"
         with connection.cursor() as cursor:
@@ -106,6 +108,7 @@ class Writer:
             path = f"/api/v1/clusters/1/deployments/default/app-{number}/scale"
             cursor.execute(_LOG, (path, data.VICTIM, f'{{"replicas":{number % 7}}}', number % 900))
             cursor.execute(_COMMAND, (session, typed, typed.strip()))
-            cursor.execute(_LOGIN)
             connection.commit()
-        self.transactions += 1
+            self.transactions += 1
+            cursor.execute(_LOGIN)
+            self.transactions += 1

@@ -1,4 +1,4 @@
-"""docs/reliability.md from docs/evidence: soak-faults.json, and fuzz.json of `python -m tests.fuzzing`.
+"""docs/reliability.md from docs/evidence: soak-faults.json, kills.json of `make test-kills`, fuzz.json of `tests.fuzzing`.
 
     python -m soak.pages            rewrites the parts between `<!-- begin NAME -->` and `<!-- end NAME -->`
     python -m soak.pages --check    changes nothing, exits 1 when the document is out of date
@@ -19,6 +19,7 @@ from bench import published
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "soak-faults.json"
 FUZZING = EVIDENCE.with_name("fuzz.json")
+KILLS = EVIDENCE.with_name("kills.json")
 PAGE = ROOT / "docs" / "reliability.md"
 _CIRCUMSTANCES = ("made_at", "commit", "uncommitted_changes", "seconds", "seed", "machine", "failures")
 
@@ -55,6 +56,17 @@ def fuzzed(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {one['inputs']:,} | {one['cpu_seconds']:,.0f} s | {int(bool(one['failure']))} |"
 
 
+def killed(document: Mapping[str, Any]) -> Iterator[str]:
+    """The sentence about kills across the five steps."""
+    changed = " with changes" if document["uncommitted_changes"] else ""
+    where = ", ".join(f"*{step}* {times}" for step, times in document["killed_in"].items())
+    runs = f"{document['recoveries']} recoveries, " if document["recoveries"] else ""
+    yield (
+        f"`make test-kills` at {document['made_at']}, commit `{document['commit'][:12]}`{changed}, seed {document['seed']},"
+        f" {document['seconds'] / 60:.0f} minutes: {runs}{document['kills']} kills ({where}), no failure."
+    )
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items()) or "none"
@@ -70,6 +82,7 @@ def main() -> int:
     page = PAGE.read_text(encoding="utf-8")
     new = renewed(page, json.loads(EVIDENCE.read_text(encoding="utf-8")))
     new = published.renewed(new, "fuzzing", "\n".join(fuzzed(json.loads(FUZZING.read_text(encoding="utf-8")))))
+    new = published.renewed(new, "kills", "\n".join(killed(json.loads(KILLS.read_text(encoding="utf-8")))))
     if new == page:
         return 0
     if "--check" in sys.argv[1:]:

@@ -71,6 +71,9 @@
 {{- if and (include "kpbackup.drillNamespace" .) (has (include "kpbackup.drillNamespace" .) (list .Release.Namespace (include "kpbackup.application" .))) -}}
 {{- fail "kpbackup: config.drill.kubernetes.namespace must be a namespace with nothing else in it, neither kpbackup's nor the application's." -}}
 {{- end -}}
+{{- if and (default dict $values.config.drill).application (not (include "kpbackup.drillNamespace" .)) -}}
+{{- fail "kpbackup: config.drill.application is started in the drill's namespace alone: set config.drill.kubernetes." -}}
+{{- end -}}
 {{- if and (eq $target.host $source.host) (eq (default 3306 $target.port | int) (default 3306 $source.port | int)) -}}
 {{- fail (printf "kpbackup: the drill would restore into the source itself (%s): name a scratch server in config.recovery.target." $target.host) -}}
 {{- end -}}

@@ -30,8 +30,9 @@ def drill(ctx: typer.Context, to: To = None, json: context.JsonOption = False) -
     """Restore a random point of the recoverable window on a scratch server and verify it there.
 
     The server is recovery.target, which must be empty and is cleared afterwards; without one a server of the source's flavour is
-    started for it, on this machine or, with drill.kubernetes, in a cluster, and removed. The application is never started. Passed
-    or failed, the drill is recorded: `kpbackup recoveries` lists it.
+    started for it, on this machine or, with drill.kubernetes, in a cluster, and removed. The application is started only with
+    drill.application, there, and only after a probe saw that nothing gets out. Passed or failed, the drill is recorded:
+    `kpbackup recoveries` lists it.
     """
     room = context.of(ctx, json=json)
     _report(room, *_carry_out(room, _request(room, _target(room, to))))
@@ -109,8 +110,11 @@ def _carry_out(
 ) -> tuple[Drilled, list[str]]:
     """The drill carried out, with its warnings."""
     from kpbackup.recovery import drill as drills
-    from kpbackup.recovery.steps import SqlCheck
+    from kpbackup.recovery import drill_application
+    from kpbackup.recovery.steps import Driver, SqlCheck, Step
+    from kpbackup.service import opening
 
+    application = opening.drilled_application(room.settings)
     warnings: list[str] = []
 
     def warn(warning: str) -> None:
@@ -124,11 +128,16 @@ def _carry_out(
         )
         with ExitStack() as stack:
             try:
-                endpoint = stack.enter_context(_scratch(room, asked))
+                if application is not None:
+                    drill_application.judge_rights(application)
+                asked = replace(asked, endpoint=stack.enter_context(_scratch(room, asked)))
+                if application is not None:
+                    started = stack.enter_context(drill_application.around(application))
+                    asked = replace(asked, drilled=started, drivers={Step.DEPLOY: Driver("kubernetes")})
             except errors.KpbackupError as exc:  # a drill without a server is a failed one too
                 drills.record_failure(asked, exc, figures or {})
                 raise
-            return drills.carry_out(replace(asked, endpoint=endpoint), figures), warnings
+            return drills.carry_out(asked, figures), warnings
 
 
 def _target(room: context.Context, to: str | None) -> Target:
@@ -211,6 +220,7 @@ def _report(room: context.Context, done: Drilled, warnings: list[str]) -> None:
         ("measured RTO", timedelta(seconds=done.measured_rto_s)),
         ("achieved RPO", f"{lost}, had the source died when the drill began"),
         ("rows", f"{done.figures['rows']}, every chunk read back and compared" if "rows" in done.figures else None),
+        ("application", f"{done.figures['calls']} answers right, with no way out" if "calls" in done.figures else None),
         ("scratch server", "cleared"),
     ]
     room.printer.show(document, render.Fields(fields))

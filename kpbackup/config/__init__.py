@@ -6,7 +6,7 @@ Limits: only `cli` and `service` import this package; lower rooms take plain val
 files or the environment, when needed, and never shown. A crash leaves nothing behind: nothing is written.
 """
 
-from kpbackup.config.drill import DrillClusterSettings
+from kpbackup.config.drill import DrillApplicationSettings, DrillClusterSettings
 from kpbackup.config.groups import (
     ArchiveSettings,
     EncryptionSettings,
@@ -31,9 +31,9 @@ from kpbackup.config.settings import Settings
 from kpbackup.config.stores import CopySettings, RepositorySettings, StoreSettings
 
 __all__ = [
-    "DEFAULT_PATH", "ArchiveSettings", "CopySettings", "DrillClusterSettings", "EncryptionSettings", "Group", "LogSettings",
-    "Login", "NotifySettings", "ObjectiveSettings", "RecoverySettings", "RepositorySettings", "RequiredFile",
-    "RetentionSettings", "RetiredKey", "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings", "SourceSettings",
-    "SqlCheck", "StepSettings", "StoreSettings", "TargetSettings", "TlsSettings", "VerifySettings", "WebhookSettings", "load",
-    "refuse_nothing",
+    "DEFAULT_PATH", "ArchiveSettings", "CopySettings", "DrillApplicationSettings", "DrillClusterSettings", "EncryptionSettings",
+    "Group", "LogSettings", "Login", "NotifySettings", "ObjectiveSettings", "RecoverySettings", "RepositorySettings",
+    "RequiredFile", "RetentionSettings", "RetiredKey", "ScheduleSettings", "ServiceSettings", "Settings", "SigningSettings",
+    "SourceSettings", "SqlCheck", "StepSettings", "StoreSettings", "TargetSettings", "TlsSettings", "VerifySettings",
+    "WebhookSettings", "load", "refuse_nothing",
 ]  # fmt: skip

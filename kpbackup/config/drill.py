@@ -45,6 +45,31 @@ class DrillClusterSettings(Group):
     """Longest wait until the server is up, or gone. Ten minutes leave room to pull an image."""
 
 
+class DrillApplicationSettings(Group):
+    """Start the application's back end in the drill's namespace, and verify it. Only where this group is set, and only after a
+    probe from in there could reach none of the addresses in `unreachable`. Needs drill.kubernetes and recovery.verify.profile."""
+
+    unreachable: tuple[values.Text, ...] = pydantic.Field(min_length=1)
+    """Addresses, each HOST:PORT, that pods of this cluster reach and the drill's must not: the cluster's own API server
+    (`kubernetes.default.svc:443`), those of clusters the application manages."""
+
+    database: values.Text = pydantic.Field(min_length=1)
+    """Name by which the application reaches its database, such as `kubepolaris-mysql`: there it leads to the drill's."""
+
+    url: values.Url | None = None
+    """Where the back end is reached from here. Unset: its Service's name, as inside the cluster."""
+
+    @pydantic.field_validator("unreachable")
+    @classmethod
+    def _are_addresses(cls, found: tuple[str, ...]) -> tuple[str, ...]:
+        for one in found:
+            host, _, port = one.rpartition(":")
+            is_host = bool(host) and not any(char.isspace() or char in "[]/" for char in host)
+            if not (is_host and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError(f"{one!r} is not HOST:PORT")
+        return found
+
+
 class DrillSettings(Group):
     """Drills (`kpbackup drill`): the newest point and others are really restored, on the server of recovery.target, which must be
     empty, or without one on a server that is started for it. Nothing here is a schedule: cron or a CronJob starts drills."""
@@ -58,3 +83,12 @@ class DrillSettings(Group):
 
     kubernetes: DrillClusterSettings | None = None
     """Start the scratch server in a cluster and not on this machine."""
+
+    application: DrillApplicationSettings | None = None
+    """Start the application too. Left out: the database alone is verified, and the application is never started."""
+
+    @pydantic.model_validator(mode="after")
+    def _application_needs_cluster(self) -> DrillSettings:
+        if self.application is not None and self.kubernetes is None:
+            raise ValueError("application is set without kubernetes: it is started in the drill's namespace alone")
+        return self

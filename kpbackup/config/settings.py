@@ -85,6 +85,12 @@ class Settings(groups.Group):
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _drilled_application_is_verified(self) -> Self:
+        if self.drill.application is not None and not self.recovery.verify.profile:
+            raise ValueError("drill.application is set without recovery.verify.profile, which says how the application is asked")
+        return self
+
     @property
     def row_connections(self) -> int:
         """How many connections of a full backup read rows: all but its coordinator's and those of the archiver and the probe."""

@@ -1,8 +1,9 @@
 """A drill: steps 1, 2 and 4 to a random point of the recoverable window, on a scratch server, recorded as what it is.
 
-The application is never started: a restored one reaches out to what it manages, so step 4 asks the database alone. What the drill
-brought onto a server that was given to it is dropped again, whether it passed or not. A failed drill is recorded too, even one
-that could not be planned: only that makes "the last drill passed" worth something.
+The application is not started: a restored one reaches out to what it manages, so step 4 asks the database alone; unless the
+settings say so and nothing gets out (`drill_application`). What the drill brought onto a server that was given to it is dropped
+again, whether it passed or not. A failed drill is recorded too, even one that could not be planned: only that makes "the last
+drill passed" worth something.
 
 A crash leaves a run without the entry `drilled`, and the data on a given server: the next drill is then refused there, because
 the target is not empty.
@@ -79,9 +80,10 @@ def carry_out(request: RecoveryRequest, figures: Mapping[str, str] | None = None
         plan = planning.make_plan(request)
         with server.connect(request.endpoint) as connection:
             before = _accounts(connection)
-        run.begin(journal, plan, request, STEPS, kind="drill")
+        steps = tuple(Step)[:-1] if request.drilled is not None else STEPS
+        run.begin(journal, plan, request, steps, kind="drill")
         try:
-            outcome = run.carry_out(journal, plan, request, STEPS)
+            outcome = run.carry_out(journal, plan, request, steps)
         finally:
             if clears:
                 clear(request.endpoint, before)

@@ -222,6 +222,8 @@ def _tables(journal: Journal) -> str:
 
 
 def _deploy(journal: Journal, plan: RecoveryPlan, request: RecoveryRequest) -> dict[str, str]:
+    if request.drilled is not None:
+        return request.drilled.start(plan, request)
     figures = _restore_files(plan, request) if request.files_directory else {}
     if request.driven_by_kubernetes(Step.DEPLOY) and plan.application is not None:
         figures |= deploy.run(request, plan.application, journal.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from kpbackup.kubernetes import client
 from kpbackup.model.selection import Selection
@@ -94,6 +94,15 @@ class Replaying:
     listening: replay.Listening = replay.Listening(tls=True)
 
 
+class Drilled(Protocol):
+    """An application that lives for one drill: `start(plan, request)` returns figures for the journal and sets `url`, where it
+    is asked."""
+
+    url: str
+
+    def start(self, plan: Any, request: RecoveryRequest) -> dict[str, str]: ...
+
+
 @dataclass(frozen=True)
 class RecoveryRequest:
     """What to recover and with what. `ask_manual(step, instructions)` returns when a person has done a manual step;
@@ -123,6 +132,7 @@ class RecoveryRequest:
     environment: Environment | None = None
     verification: Verification | None = None
     objectives: Objectives | None = None
+    drilled: Drilled | None = None  # of a drill that starts the application: in place of step 3
     files_directory: str = ""  # where step 3 puts the bundle's files; '': nowhere
 
     @property

@@ -166,6 +166,8 @@ def _other_keys(kept: Mapping[str, Any], there: Mapping[str, Any], planned: Appl
 def _url(plan: RecoveryPlan, request: RecoveryRequest, verification: Verification) -> str:
     """Where the application itself is asked; '' when nobody knows."""
     profile, planned = verification.profile, plan.application
+    if request.drilled is not None:
+        return request.drilled.url
     if verification.url or planned is None or not profile.service or not request.driven_by_kubernetes(Step.DEPLOY):
         return verification.url
     return f"http://{profile.service.replace('{fullname}', planned.fullname)}.{planned.namespace}.svc:{profile.port}"

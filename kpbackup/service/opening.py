@@ -5,6 +5,7 @@ Each function asks for what it needs and raises SettingsError naming the missing
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kpbackup.kubernetes import scratch
     from kpbackup.mysql.server import Endpoint
     from kpbackup.mysql.tiering import Tiers
+    from kpbackup.recovery import drill_application
     from kpbackup.recovery.steps import Environment, Replaying, Verification
     from kpbackup.repository.binding import Repository
     from kpbackup.storage.backend import Backend
@@ -292,9 +294,15 @@ def tiers(settings: config.Settings) -> Tiers:
 
 
 def drill_verification(settings: config.Settings) -> Verification | None:
-    """The profile for a drill, which asks the database alone and so needs no login; None when no profile is set."""
+    """The profile for a drill, which asks the database alone and so needs no login unless it starts the application; None when
+    no profile is set."""
     if not settings.recovery.verify.profile:
         return None
+    started = settings.drill.application
+    if started is not None and settings.drill.kubernetes is not None:
+        found = verification(settings)
+        assert found is not None
+        return replace(found, public_url="")
     from kpbackup.recovery import profile
     from kpbackup.recovery.steps import Verification
 
@@ -312,6 +320,28 @@ def drill_cluster(wanted: config.DrillClusterSettings) -> scratch.Wanted:
         storage_class=wanted.storage_class,
         user_id=wanted.user_id,
         timeout_s=wanted.ready_timeout.total_seconds(),
+    )
+
+
+def drilled_application(settings: config.Settings) -> drill_application.Wanted | None:
+    """The application that a drill starts; None where the settings do not say so.
+
+    Raises:
+        SettingsError: the profile does not say at which Service it is asked.
+    """
+    wanted, there = settings.drill.application, settings.drill.kubernetes
+    if wanted is None or there is None:
+        return None
+    from kpbackup.recovery import drill_application, profile
+
+    found = profile.load(settings.recovery.verify.profile)
+    if not found.service:
+        raise errors.SettingsError(
+            "drill.application is set, and the profile names no `service`: what stands behind it would be started",
+            hint="name it in the profile (docs/profiles.md)",
+        )
+    return drill_application.Wanted(
+        drill_cluster(there), wanted.unreachable, wanted.database, found.service, found.port, wanted.url or ""
     )
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from kpbackup import config
 from kpbackup.backup.application import LOOKED_AT
-from kpbackup.kubernetes import scratch
+from kpbackup.kubernetes import drilled, scratch
 from tests.chart import rendering
 from tests.chart.rendering import APPLICATION, CRONJOB, DRILL, EVENTS, EVERYTHING, HOOK, MONITOR, PRUNE, RULES, SIDECAR, base
 
@@ -273,6 +273,20 @@ def test_a_drill_may_make_its_server_in_the_scratch_namespace() -> None:
     assert {3306, 443, 6443} <= egress(found, "kpbackup-drill")
 
 
+def test_a_drill_may_start_the_application_there() -> None:
+    drill: dict[str, Any] = {"kubernetes": {"namespace": "drills", "image": "mysql:9.7"}}
+    drill["application"] = {"unreachable": ["kubernetes.default.svc:443"], "database": "kubepolaris-mysql"}
+    verify = {"profile": "kubepolaris", "user": "kp-verify"}
+    there = {"drill": drill, "recovery": {"target": {"host": None}, "verify": verify}}
+    found = rendering.objects(base(DRILL, {"config": there}))
+    roles = [item for item in found if item["kind"] == "Role" and item["metadata"].get("namespace") == "drills"]
+    allowed = {(verb, one) for role in roles for rule in role["rules"] for one in rule["resources"] for verb in rule["verbs"]}
+    both = {*scratch.needed(), *drilled.needed()}
+    assert allowed == {(verb, f"{kind.plural}/{part}" if part else kind.plural) for verb, kind, part in both}
+    out = rendering.one(found, "NetworkPolicy", "kpbackup-drill")["spec"]["egress"]
+    assert out[-1] == {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "drills"}}}]}
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"config": {"encryption": {"recipients": []}}}, "config.encryption.recipients is empty"),
     ({"config": {"source": {"host": ""}}}, "config.source.host and config.source.user must name"),
@@ -289,6 +303,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (rendering.merged(DRILL, {"config": {"recovery": {"target": {"host": "mysql.kubepolaris.svc"}}}}), "into the source itself"),
     (rendering.merged(DRILL, {"drill": {"secrets": {"identity": {"name": "kpbackup-store"}}}}), "in a Secret of its own"),
+    (
+        rendering.merged(DRILL, {"config": {"drill": {"application": {"unreachable": ["x:1"], "database": "db"}}}}),
+        "is started in the drill's namespace alone",
+    ),
     ({"prune": {"enabled": True}}, "prune has no credentials that may delete"),
     ({"prune": {"enabled": True, "secrets": {"store": {"name": "kpbackup-store"}}}}, "prune uses the daemon's own Secret"),
     (

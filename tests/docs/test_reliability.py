@@ -33,6 +33,13 @@ def test_what_was_kept_went_well_and_adds_up() -> None:
     assert ended == found["rounds"] and found["restores_compared"] > 0
 
 
+def test_a_recovery_was_killed_fifty_times() -> None:
+    found = json.loads(pages.KILLS.read_text())
+    assert found["kills"] >= 50 and sum(found["killed_in"].values()) == found["kills"]
+    assert {"prepare", "database", "deploy", "verify", "switch"} <= set(found["killed_in"])
+    assert f"{found['kills']} kills" in pages.PAGE.read_text()
+
+
 def test_the_seed_chooses() -> None:
     first, second, other = (
         [(one.job, one.fault, one.at) for one, _ in zip(rounds.rounds(seed), range(2000), strict=False)] for seed in (1, 1, 2)

@@ -66,6 +66,10 @@ class Recovered:
             self.target.restart()
         scenario.wipe(self.target, users=["'kp_app'@'127.0.0.1'"])
 
+    def has_event(self, event: str) -> bool:
+        """Whether the journal of any run has it: read here without kpbackup, which is quicker."""
+        return any(f'"{event}"'.encode() in one.read_bytes() for one in (self.made.repository / "recoveries").glob("*/*"))
+
     def settings(self) -> dict[str, Any]:
         recovery: dict[str, Any] = self.scene.settings["recovery"]
         return recovery

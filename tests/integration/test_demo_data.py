@@ -125,7 +125,7 @@ CHANGES = {
     "an index": ("DROP INDEX idx_operation_logs_method ON operation_logs", "operation_logs definition"),
     "a missing table": ("DROP TABLE cluster_metrics", "cluster_metrics rows"),
     "a view": ("ALTER SQL SECURITY DEFINER VIEW active_users AS SELECT id, username FROM users", "view kubepolaris.active_users"),
-    "a trigger": ("DROP TRIGGER mask_body", "trigger kubepolaris.mask_body"),
+    "a trigger": ("DROP TRIGGER mask_value", "trigger kubepolaris.mask_value"),
     "a routine": ("ALTER FUNCTION days_since COMMENT 'other'", "function kubepolaris.days_since"),
     "an event's state": ("ALTER EVENT nightly_purge DISABLE", "event kubepolaris.nightly_purge"),
     "a grant": ("REVOKE DROP ON kubepolaris.* FROM 'kubepolaris'@'%'", "grants of 'kubepolaris'@'%'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,13 @@ def log_in(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
+
+
+def clusters_of(url: str, token: str) -> set[str]:
+    """What a user who has logged in sees."""
+    request = urllib.request.Request(f"{url}/api/v1/clusters", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return {one["name"] for one in json.load(answer)["items"]}
 
 
 def without_back_ends(ingress: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +101,40 @@ def test_from_an_empty_cluster_to_users_who_are_served(empty: Recovered) -> None
     assert len(recorded) == 2
     journal = b"".join(path.read_bytes() for path in (empty.made.repository / "recoveries").rglob("*") if path.is_file())
     assert all(text not in journal for text in (MARKER.encode(), base64.b64encode(MARKER.encode())[:16]))
+
+
+@pytest.mark.slow
+def test_the_essential_tier_serves_before_the_logs_are_back(empty: Recovered) -> None:
+    """Killed between the two phases: users are served already, from the essential tables; then the rest comes behind them."""
+    empty.settings()["tiers"] = {"profile": True}
+    logs = f"SELECT COUNT(*) FROM {NAME}.operation_logs WHERE NOT (username = '{USER}' AND action = 'login')"
+    sessions = f"SELECT COUNT(*) FROM {NAME}.terminal_commands"
+    with empty.scene.start("restore", "--to", "latest", "--yes") as process:
+        while not empty.has_event("second_started"):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.kill()
+    empty.made.release_leases()
+    served = log_in(empty.ingress.url)
+    assert served["user"]["username"] == USER
+    assert clusters_of(empty.ingress.url, served["token"]) == {
+        name for (name,) in scenario.rows(empty.source, f"SELECT name FROM {NAME}.clusters WHERE deleted_at IS NULL")
+    }
+    assert scenario.rows(empty.target, sessions) == [(0,)]  # nothing was moved yet
+    run = empty.scene.ok("recoveries")["recoveries"][0]["run"]
+    done = empty.scene.ok("restore", "--resume", run)
+
+    assert done["recovered"] and 0 < float(done["details"]["essential_rto_s"]) < done["measured_rto_seconds"]
+    entries = empty.scene.ok("recoveries", run)["entries"]
+    assert [one["fields"]["step"] for one in entries if one["event"] == "step_finished"] == STEPS
+    seen = [one["event"] for one in entries]
+    assert seen.index("essential_ready") < seen.index("second_started") < seen.index("second_finished")
+    assert seen[-1] == "finished" and entries[seen.index("second_started") - 1]["fields"]["step"] == "switch"
+    for table in ("terminal_commands", "terminal_sessions", "clusters", "audit_logs"):
+        assert scenario.truth(empty.target)[f"{NAME}.{table}"] == scenario.truth(empty.source)[f"{NAME}.{table}"]
+    assert scenario.rows(empty.target, logs) == scenario.rows(empty.source, logs)
+    assert scenario.definitions(empty.target) == scenario.definitions(empty.source)
+    assert log_in(empty.ingress.url)["token"]
 
 
 @pytest.mark.slow

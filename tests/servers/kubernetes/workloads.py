@@ -2,7 +2,7 @@
 
 A `runner` is called with a workload (Deployment or StatefulSet) and how many pods it should have; it starts or stops what stands
 for them and returns the addresses of those that are ready. It is asked again and again, so it must be quick and idempotent.
-Jobs are complete at once. Nothing else is controlled: there are no pods, no endpoints, no volumes.
+Jobs are complete at once, or end as `run_job` says. Nothing else is controlled: there are no pods, no endpoints, no volumes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Workloads:
 
     def __init__(self, store: Store, run: Runner = always_ready) -> None:
         self.store, self.run = store, run
+        self.run_job: Callable[[Object], bool] = lambda job: True
         self.failure: Exception | None = None
         self._ready: dict[tuple[str, str, str], list[Address]] = {}
         self._ended = threading.Event()
@@ -86,10 +87,12 @@ class Workloads:
             del self._ready[key]
 
     def _complete(self, job: Object) -> None:
-        if job.get("status", {}).get("succeeded"):
+        if job.get("status", {}).get("conditions"):
             return
-        conditions = [{"type": "Complete", "status": "True"}]
-        self._status(JOB, job, {"succeeded": 1, "conditions": conditions, "startTime": job["metadata"]["creationTimestamp"]})
+        is_well = self.run_job(job)
+        conditions = [{"type": "Complete" if is_well else "Failed", "status": "True"}]
+        counted = "succeeded" if is_well else "failed"
+        self._status(JOB, job, {counted: 1, "conditions": conditions, "startTime": job["metadata"]["creationTimestamp"]})
 
     def _status(self, resource: Resource, found: Object, status: Object) -> None:
         metadata = found["metadata"]
