@@ -38,6 +38,7 @@ class Growing:
     seed: int = 1
     keep: bool = True
     with_data: bool = False  # sets name a data object that is there
+    large_every: int = 0  # each so-and-so-many-th segment has a payload in a data object of its own
     totals: Callable[[int], m.Totals] = lambda seq: m.Totals(1, 1, 1, 1, 1)  # noqa: E731 - of set number so and so
     took: timedelta = timedelta()  # by each set
     made: list[m.BinlogSegment] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Growing:
         self._set_month_of = self.now
         inventory = m.StoredObject("data/x/y", 1, "00" * 32)
         if self.with_data:
-            inventory = self._data_object(self._random.randbytes(self.payload_bytes))
+            inventory = self._data_object(self._random.randbytes(self.payload_bytes), "inventory")
         made = m.BackupSet(
             self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets),
             self.now - self.took, self.now,
@@ -109,7 +110,9 @@ class Growing:
         self._position += 1_000
         end = self._here()
         sealed = self._random.randbytes(self.payload_bytes)
-        payload = m.Payload(len(sealed), hashlib.sha256(sealed).hexdigest())
+        is_large = self.large_every and seq % self.large_every == 0
+        stored = self._data_object(sealed, f"segment-{seq}") if is_large else None
+        payload = m.Payload(len(sealed), hashlib.sha256(sealed).hexdigest(), stored.key if stored else None)
         link = chain.next_link(self._link, seq=seq, payload_sha256=payload.sha256, start=before, end=end)
         key = layout.log_entry(self.timeline, "segments", month_of=self._month_of, seq=seq)
         made = m.BinlogSegment(
@@ -117,15 +120,15 @@ class Growing:
             self._identity(), end.gtid, 10, self.now - self.step, self.now - timedelta(seconds=1), 1_000, 0, ends_file,
             self._link, link, self._sealing(), payload, m.Observation(self.now, end) if seq % 10 == 0 else None,
         )
-        self._write(made, sealed)
+        self._write(made, b"" if stored else sealed)
         self._link, self._month_of = link, self.now
         if ends_file:
             self._file, self._position = self._file + 1, 0
         if self.keep:
             self.made.append(made)
 
-    def _data_object(self, data: bytes) -> m.StoredObject:
-        key = layout.named_object(layout.attempt(self.timeline, self.now, f"{self.sets:06x}"), "inventory")
+    def _data_object(self, data: bytes, name: str) -> m.StoredObject:
+        key = layout.named_object(layout.attempt(self.timeline, self.now, f"{self.sets:06x}"), name)
         path = self._directory / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -12,6 +12,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -143,12 +144,18 @@ def _collect_seldom() -> None:
     atexit.register(gc.freeze)
 
 
+def _leave_no_core() -> None:
+    """No core file of this process or its children: passwords and keys are in their memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; the console script's entry."""
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     room = context.Context()
     room.printer.json = "--json" in words  # known before parsing, so that a usage error is JSON too
     logs.setup()
+    _leave_no_core()
     _collect_seldom()
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:

@@ -76,7 +76,8 @@ def execute(
     for release in plan.release_segments:
         check()
         _anchor(repository, release, now)
-    renewed = lock_renewal.renew(repository, catalog, plan, now)
+    bundles = lock_renewal.bundles(repository, catalog, plan, policy)
+    renewed = lock_renewal.renew(repository, lock_renewal.Kept(archives, plan, bundles), now)
     kept = sum(_delete(repository, step, check) for step in batches)
     released_segments = sum(r.count for r in plan.release_segments)
     return Pruned(len(plan.release_sets), released_segments, sum(len(step) for step in batches) - kept, kept, renewed)

@@ -76,7 +76,7 @@ def due(repository: Repository, archive: Archive, before: datetime, check: Calla
     yield [one.head.key for one in (*old, *(one for one in replaced if isinstance(one, Compacted)))]
     yield [key for key in archive.small if layout.seq_of(key) < over and key != archive.small[-1]]
     yield [one for one in replaced if isinstance(one, str)]
-    yield [key for key in archive.page_keys if _covered(repository, key)[1] < over]
+    yield [key for key in archive.page_keys if covered(repository, key)[1] < over]
 
 
 def _below(
@@ -86,7 +86,7 @@ def _below(
     paged: list[tuple[int, int]] = []
     lowest = [key for key in page_keys if (layout.parse_page(key) or (1, 0))[0] == 0]
     for key in lowest:
-        first, last = _covered(repository, key)
+        first, last = covered(repository, key)
         if first >= first_kept:
             break
         paged.append((first, last))
@@ -106,10 +106,10 @@ def _replaced(
 ) -> Iterator[str | Compacted]:
     """Small objects, and objects of an hour, that others hold too; each of those is read and compared first."""
     newest = archive.history.newest.get("segments", (0, None))[0]
-    paged = [_covered(repository, key) for key in archive.page_keys if (layout.parse_page(key) or (1, 0))[0] == 0]
+    paged = [covered(repository, key) for key in archive.page_keys if (layout.parse_page(key) or (1, 0))[0] == 0]
     own = {layout.seq_of(key): key for key in archive.small}
     for one in archive.compacted:
-        hours = [hour for hour in archive.compacted if hour.level < one.level and _holds(one, hour)]
+        hours = [hour for hour in archive.compacted if hour.level < one.level and holds(one, hour)]
         seqs = [member.seq for member in one.members]
         singles = [seq for seq in seqs if seq in own and seq != newest and _is_in(seq, paged)]
         if one.head.created_at > before or seqs[-1] < archive.over or not (singles or hours):
@@ -157,13 +157,14 @@ def _signed(repository: Repository, archive: Archive, one: Compacted) -> dict[in
     return found
 
 
-def _holds(whole: Compacted, part: Compacted) -> bool:
+def holds(whole: Compacted, part: Compacted) -> bool:
     """Whether all payloads of `part` are in `whole`."""
     members = {(one.seq, one.sha256, one.bytes) for one in whole.members}
     return all((one.seq, one.sha256, one.bytes) in members for one in part.members)
 
 
-def _covered(repository: Repository, key: str) -> tuple[int, int]:
+def covered(repository: Repository, key: str) -> tuple[int, int]:
+    """First and last segment that the page of this key stands for."""
     level, number = layout.parse_page(key) or (0, 0)
     count = repository.page_rows ** (level + 1)
     return (number - 1) * count + 1, number * count

@@ -111,7 +111,8 @@ def signing_key(settings: config.Settings) -> sign.SigningKey:
     try:
         return sign.SigningKey.parse(text.get_secret_value(), password=password.get_secret_value() if password else None)
     except errors.KpbackupError as exc:
-        raise errors.KeyProblem(f"signing.key_file {settings.signing.key_file}: {exc.message}", hint=exc.hint) from exc
+        hint = exc.hint or "bring back the file that `kpbackup init` made, or make another with `kpbackup keys signing FILE`"
+        raise errors.KeyProblem(f"signing.key_file {settings.signing.key_file}: {exc.message}", hint=hint) from exc
 
 
 def recipients(settings: config.Settings) -> tuple[encrypt.Recipient, ...]:
@@ -141,7 +142,8 @@ def _identities_in(content: bytes, *, where: str) -> tuple[encrypt.Identity, ...
     try:
         return tuple(encrypt.Identity.parse(key) for key in keys)
     except errors.KpbackupError as exc:
-        raise errors.KeyProblem(f"{where}: {exc.message}", hint=exc.hint) from exc
+        hint = exc.hint or "bring back the file that `kpbackup init` made, as it was"
+        raise errors.KeyProblem(f"{where}: {exc.message}", hint=hint) from exc
 
 
 def source_endpoint(settings: config.Settings) -> Endpoint:

@@ -57,7 +57,7 @@ def test_every_command_runs(stage: Recovered, tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(written))
     (tmp_path / "drill.yaml").write_text(yaml.safe_dump(filled(drill, real)))
     environ = {
-        **scene._environ(), "KPBACKUP_CONFIG": str(tmp_path / "settings.yaml"),
+        **scene.environment(), "KPBACKUP_CONFIG": str(tmp_path / "settings.yaml"),
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
     }
     for command in COMMANDS:

@@ -80,14 +80,14 @@ class Scene:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Starts kpbackup without a terminal, in a session of its own."""
         return subprocess.Popen(
-            self.argv(*words), env=self._environ(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            self.argv(*words), env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, start_new_session=True,
         )
 
     def run(self, *words: str) -> Ended:
         """Runs kpbackup without a terminal to its end."""
         done = subprocess.run(
-            self.argv(*words), env=self._environ(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            self.argv(*words), env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=COMMAND_TIMEOUT_S, check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
@@ -121,7 +121,8 @@ class Scene:
         for path in (self.repository / "leases").glob("*"):
             path.unlink()
 
-    def _environ(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment that kpbackup is run in."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KPBACKUP_", "AWS_"))}
         return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **self.environ}
 

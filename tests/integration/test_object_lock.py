@@ -112,6 +112,8 @@ def test_prune_renews_the_locks_of_what_is_kept_longer(
     scene.ok("init", "--keys", str(scene.keys))
     scene.ok("backup", "full")
     scene.ok("backup", "full")
+    source.execute("INSERT INTO shop.t VALUES (2)")
+    scene.ok("backup", "incremental")
     settings, policy = config.load(scene.argv()[4], {}), retention.Policy(days=1, complete_chains=1)
     repository = opening.writing_repository(settings)
     found, store = catalog.read_catalog(repository), repository.backend
@@ -127,6 +129,8 @@ def test_prune_renews_the_locks_of_what_is_kept_longer(
     done = prune.execute(pruner, catalog.read_catalog(pruner), plan, policy, later)
     own = [kept.head.key, kept.inventory.key, *(one.key for one in (*kept.objects, *kept.definitions)), "kpbackup.json"]
     own += [info.key for info in store.list(f"keys/{kept.sealing.key_id}/")]
+    own += [info.key for one in found.histories[0].segments for info in store.list(f"keys/{one.sealing.key_id}/")]
+    own += [one.head.key for one in found.histories[0].segments]
     for key in own:
         assert abs((store.locked_until(key) or later) - later - 2 * DAY) < timedelta(minutes=10), key
     assert done.renewed_locks >= len(own)
