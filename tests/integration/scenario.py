@@ -180,7 +180,8 @@ def definitions(server: Server) -> list[tuple[Any, ...]]:
 
 def is_there(server: Server, schema: str, table: str) -> bool:
     """Whether a table exists."""
-    return bool(rows(server, f"SELECT 1 FROM information_schema.tables WHERE table_schema = '{schema}' AND table_name = '{table}'"))
+    named = f"table_schema = '{schema}' AND table_name = '{table}'"
+    return bool(rows(server, f"SELECT 1 FROM information_schema.tables WHERE {named}"))
 
 
 def wipe(server: Server, *, users: Sequence[str] = ()) -> None:
