@@ -179,7 +179,8 @@ def definitions(server: Server) -> list[tuple[Any, ...]]:
 
 def is_there(server: Server, schema: str, table: str) -> bool:
     """Whether a table exists."""
-    return bool(rows(server, f"SELECT 1 FROM information_schema.tables WHERE table_schema = '{schema}' AND table_name = '{table}'"))
+    where = f"table_schema = '{schema}' AND table_name = '{table}'"
+    return bool(rows(server, f"SELECT 1 FROM information_schema.tables WHERE {where}"))
 
 
 def wipe(server: Server, *, users: Sequence[str] = ()) -> None:
