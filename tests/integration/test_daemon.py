@@ -65,7 +65,8 @@ class Running:
         return self.metric("kpbackup_last_success_timestamp_seconds", kind=kind)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        written = self.log.read_text().splitlines(keepends=True)
+        lines = [json.loads(line) for line in written if line.startswith("{") and line.endswith("\n")]  # the last may be half
         return [line for line in lines if line["event"] == name]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
