@@ -29,6 +29,23 @@ from tests.servers.s3 import S3Server, s3_server
 _server_ids = itertools.count(101)
 
 
+# the files that take a minute or more: begun first, or one of several processes would still be at one when the others have ended
+LONGEST = (
+    "integration/test_continuity.py", "crash/test_kill.py", "integration/test_selection.py", "fidelity/test_scenes.py",
+    "integration/test_five_steps.py", "integration/test_main_job.py", "integration/test_under_fire.py",
+    "integration/test_connections.py", "integration/test_load.py", "integration/test_bad_input.py", "crash/test_points.py",
+    "integration/test_continuous.py", "integration/test_daemon.py", "crash/test_kill_five_steps.py",
+    "integration/test_replay_paths.py", "integration/test_two_phases.py", "crash/test_ordering.py", "integration/test_drill.py",
+    "integration/test_verbs.py", "integration/test_notify.py", "integration/test_object_lock.py", "chart/test_rules.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the others, and the tests of each file, in the order they were found in."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of a run in several processes tells the first one which servers it started."""
     if hasattr(session.config, "workeroutput"):

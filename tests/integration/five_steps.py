@@ -127,12 +127,12 @@ def recovering(directory: Path, made: Scene, origin: Cluster, source: Server, ta
         scene.settings["recovery"] = {
             "target": scenario.login(target),
             "application": {
-                "kubeconfig": str(cluster.write_kubeconfig(directory / "kubeconfig-target")), "ready_timeout": "30s",
+                "kubeconfig": str(cluster.write_kubeconfig(directory / "kubeconfig-target")), "ready_timeout": "180s",
             },
             "prepare": {"driver": "kubernetes", "database": "kubepolaris-mysql"},
             "deploy": {"driver": "kubernetes", "files_directory": str(directory / "files")},
             "verify": {"profile": "kubepolaris", "url": inside.url, "user": USER, "password_file": str(password)},
-            "switch": {"driver": "kubernetes", "ingress": NAME, "public_url": public.url, "public_timeout": "5s"},
+            "switch": {"driver": "kubernetes", "ingress": NAME, "public_url": public.url, "public_timeout": "60s"},
         }
         yield Recovered(made, origin, source, cluster, platform, target, scene, inside, public)
 

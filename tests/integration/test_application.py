@@ -150,13 +150,17 @@ def test_the_daemon_keeps_it(made: Deployment, cluster: Cluster, tmp_path: Path)
     changed = base64.b64encode(b"KPDEMO-SECRET-again").decode()
     cluster.patch("Secret", "kubepolaris", "kubepolaris-secrets", {"data": {"jwt-secret": changed}})
     daemon = made.start("--log-format", "json", "daemon", log=tmp_path / "log")
+
+    def kept() -> list[str]:
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [line["bundle"] for line in lines if line["event"] == "job_finished" and line["kind"] == "application"]
+
     try:
         until(lambda: len(applications.all_manifests(made.open())) > before, what="a bundle")
+        until(kept, what="the end of the job that made it")  # or the signal would come before its last writes
     finally:
         daemon.terminate()
         daemon.wait(120)
-    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert [line["bundle"] for line in lines if line.get("event") == "job_finished" and line.get("kind") == "application"]
     assert MARKER not in (tmp_path / "log").read_text()
 
 

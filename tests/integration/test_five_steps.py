@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -196,7 +197,7 @@ def test_a_switch_changes_the_back_ends_and_nothing_else(beside: Recovered) -> N
         assert reverted["spec"] == before["spec"]
         assert reverted["metadata"]["annotations"] == before["metadata"]["annotations"]
         (run,) = [one["run"] for one in beside.scene.ok("recoveries")["recoveries"] if one["run"] in said]
-        recovery["switch"] |= {"public_url": public, "public_timeout": "10s"}
+        recovery["switch"] |= {"public_url": public, "public_timeout": "60s"}
         assert beside.scene.ok("restore", "--resume", run, "--yes")["recovered"]
         after = cluster.get("Ingress", NAME, NAME)
         assert without_back_ends(after) == without_back_ends(before)
@@ -212,7 +213,7 @@ def test_a_switch_changes_the_back_ends_and_nothing_else(beside: Recovered) -> N
         taken_back = cluster.get("Service", NAME, "public")
         assert (taken_back["spec"], taken_back["metadata"]["annotations"]) == (service["spec"], {"lb": "internal"})
         assert cluster.get("Ingress", NAME, NAME)["spec"] == after["spec"]
-        recovery["switch"] |= {"public_url": public, "public_timeout": "10s"}
+        recovery["switch"] |= {"public_url": public, "public_timeout": "60s"}
         assert beside.scene.ok("restore", "switch", "--resume", run)["recovered"]
         selector = cluster.get("Service", NAME, "public")["spec"]["selector"]
         assert selector == {**service["spec"]["selector"], "app.kubernetes.io/instance": "kubepolaris-new"}
@@ -227,7 +228,7 @@ def _is_taken_back_and_made_again(beside: Recovered, run: str, before: dict[str,
     put_back = beside.cluster.get("Ingress", NAME, NAME)
     assert json.dumps(put_back["spec"]) == json.dumps(before["spec"])
     assert put_back["metadata"]["annotations"] == before["metadata"]["annotations"]
-    beside.settings()["switch"]["public_timeout"] = "10s"
+    beside.settings()["switch"]["public_timeout"] = "60s"
     assert beside.scene.ok("restore", "switch", "--resume", run)["recovered"]
 
 
@@ -270,7 +271,8 @@ def test_what_refuses_to_begin(empty: Recovered, tmp_path: Path) -> None:
     said = refused(13, application={"kubeconfig": weak})
     assert MISSING in said and "step switch needs to patch ingresses" in said and "step prepare" not in said
     cluster.server.skew_s = 600.0
-    assert "is 600 s ahead of this machine's" in refused(32).replace("599 s", "600 s").replace("601 s", "600 s")
+    ahead = re.search(r"is (\d+) s ahead of this machine's", refused(32))
+    assert ahead and 540 <= int(ahead[1]) <= 660  # its stamp is of a whole second, and some time passes on the way
     cluster.server.skew_s = 0.0
     profile = yaml.safe_load((Path(five_steps.__file__).parents[2] / "kpbackup/profiles/kubepolaris.yaml").read_text())
     profile["calls"][0]["jsno"] = profile["calls"][0].pop("json")

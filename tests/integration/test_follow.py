@@ -295,7 +295,7 @@ def test_a_missing_privilege_is_named(mariadb: Server, mysql97: Server) -> None:
 def test_without_end_it_waits_with_heartbeats_and_reports_a_lost_source(mariadb: Server) -> None:
     mariadb.execute("CREATE DATABASE shop")
     at = end_of(mariadb)
-    stream = follow.follow(mariadb.endpoint, flavour="mariadb", start=at, until=None, heartbeat_s=0.2, read_timeout_s=5)
+    stream = follow.follow(mariadb.endpoint, flavour="mariadb", start=at, until=None, heartbeat_s=0.2, read_timeout_s=60)
     assert next(stream) == events.Heartbeat(at.file, at.position)
     mariadb.execute("CREATE TABLE shop.a (id INT)")
     arrived = next(item for item in stream if isinstance(item, events.StreamEvent))
@@ -310,7 +310,7 @@ def test_of_two_clients_with_one_server_id_the_older_is_told(mariadb: Server) ->
 
     def client() -> Generator[events.StreamEvent | events.Heartbeat, None, None]:
         return follow.follow(
-            mariadb.endpoint, flavour="mariadb", start=at, until=None, server_id=4711, heartbeat_s=0.2, read_timeout_s=5
+            mariadb.endpoint, flavour="mariadb", start=at, until=None, server_id=4711, heartbeat_s=0.2, read_timeout_s=60
         )
 
     older, newer = client(), client()
@@ -334,7 +334,7 @@ def test_files_go_by_the_archives_names(mariadb: Server) -> None:
 
 def test_mysql_heartbeats(mysql97: Server) -> None:
     at = end_of(mysql97)
-    stream = follow.follow(mysql97.endpoint, flavour="mysql", start=at, until=None, heartbeat_s=0.2, read_timeout_s=5)
+    stream = follow.follow(mysql97.endpoint, flavour="mysql", start=at, until=None, heartbeat_s=0.2, read_timeout_s=60)
     assert next(stream) == events.Heartbeat(at.file, at.position)
     stream.close()
 

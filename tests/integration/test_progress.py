@@ -24,7 +24,7 @@ def test_bars_and_lines(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> 
     source, target = mariadb_pair
     source.execute(*SHOP)
     scene = Scene(tmp_path / "scene", source=source, target=target)
-    scene.settings["source"]["bandwidth_limit"] = "3MiB"
+    scene.settings["source"]["bandwidth_limit"] = "6MiB"
     scene.settings["log"] = {"progress_interval": "1s"}
     scene.ok("init", "--keys", str(scene.keys))
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 import secrets
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,18 @@ def test_a_target_that_cannot_reach_us_is_found_before_loading(shop: Shop, targe
     assert scenario.databases(target) == []
 
 
+def await_at_work(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Polls while the process is at work."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def barrier(target: Server) -> list[tuple[Any, ...]]:
+    """The rows of shop.barrier, [] while it is not there."""
+    return scenario.rows(target, "SELECT n FROM shop.barrier") if scenario.is_there(target, "shop", "barrier") else []
+
+
 def replayed(target: Server) -> int:
     """Rows of shop.keyless, 0 while it is not there."""
     there = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'shop' AND table_name = 'keyless'"
@@ -236,21 +249,27 @@ def test_a_killed_direct_replay_goes_on(shop: Shop, target: Server, tmp_path: Pa
     """Killed in the middle: nothing is lost, nothing is doubled in a table without a key."""
     with maker(shop.flavour)(tmp_path / "busy", server_id=72) as source:
         scene = Scene(tmp_path / "scene", source=source, target=target)
-        source.execute("CREATE DATABASE shop", "CREATE TABLE shop.keyless (n INT, v VARCHAR(500))")
+        source.execute("CREATE DATABASE shop", "CREATE TABLE shop.keyless (n INT, v VARCHAR(500))",
+                       "CREATE TABLE shop.barrier (n INT PRIMARY KEY)", "INSERT INTO shop.barrier VALUES (0)")  # fmt: skip
         scene.ok("init", "--keys", str(scene.keys))
         scene.ok("backup", "full")
         with source.connect(database="shop") as connection:
             for number in range(1500):
                 connection.execute(f"INSERT INTO keyless VALUES ({number}, REPEAT('v', 400))")
+                if number == 750:
+                    connection.execute("UPDATE barrier SET n = 1")
         scene.ok("backup", "incremental")
         weak_login(shop, target, *(REPLICATION[shop.flavour] if manner == "grouped" else ("SHOW DATABASES",)))
         shop.scene.settings["recovery"]["replay"] = {"path": "direct"}
         scene.settings["recovery"], scene.environ = shop.scene.settings["recovery"], shop.scene.environ
         with scene.start("restore", "database", "--yes", "--to", "latest") as process:
-            while replayed(target) <= 100:
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
+            await_at_work(process, lambda: barrier(target) == [(0,)])
+            with target.connect() as holder:  # nothing gets past it: the replay cannot end before the kill
+                holder.execute("START TRANSACTION")
+                assert holder.rows("SELECT n FROM shop.barrier FOR UPDATE") == [(0,)]
+                await_at_work(process, lambda: replayed(target) > 100)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
         scene.release_leases()
         assert replayed(target) < 1500
         run = scene.ok("recoveries")["recoveries"][0]["run"]

@@ -39,8 +39,16 @@ def proxy(s3: S3Server) -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def store(proxy: FaultyProxy, s3_bucket: str) -> Iterator[S3Backend]:
-    """The real server through the proxy; a silence of one second is too long."""
-    backend = S3Backend(s3_bucket, endpoint_url=proxy.url, retry=QUICK, read_timeout_s=1.0)
+    """The real server through the proxy, which may take its time on a busy machine."""
+    backend = S3Backend(s3_bucket, endpoint_url=proxy.url, retry=QUICK, read_timeout_s=60.0)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def impatient(proxy: FaultyProxy, s3_bucket: str) -> Iterator[S3Backend]:
+    """The same; a silence of two seconds is too long."""
+    backend = S3Backend(s3_bucket, endpoint_url=proxy.url, retry=QUICK, read_timeout_s=2.0)
     yield backend
     backend.close()
 
@@ -147,7 +155,7 @@ def test_the_default_retries_end_soon_enough() -> None:
     store = open_backend("s3://bucket", endpoint_url=f"http://127.0.0.1:{ports.free_port()}")
     begun = time.monotonic()
     caught(lambda: store.head("o"))
-    assert 2 < time.monotonic() - begun < 20
+    assert 2 < time.monotonic() - begun < 60
 
 
 def test_no_credentials(s3: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,25 +312,27 @@ def test_a_conflict_of_two_conditional_writes_is_tried_again(store: S3Backend, p
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-def test_a_broken_body_is_resumed(store: S3Backend, proxy: FaultyProxy, stalls: bool) -> None:
+def test_a_broken_body_is_resumed(store: S3Backend, impatient: S3Backend, proxy: FaultyProxy, stalls: bool) -> None:
     content = os.urandom(10 * MIB)
     store.put("o", [content])
     cuts = [0, 100, 3 * MIB] if stalls else [0, 100, 3 * MIB, 2 * MIB, 2 * MIB]  # progress makes the count start again
     proxy.plan([Fault(b"GET", after_bytes=cut, stalls=stalls) for cut in cuts])
-    assert store.read("o") == content
+    assert (impatient if stalls else store).read("o") == content
     assert proxy.pending() == []
     proxy.plan([Fault(b"GET", after_bytes=MIB)])
     assert b"".join(store.get("o", offset=5, length=4 * MIB)) == content[5 : 5 + 4 * MIB]
 
 
 @pytest.mark.parametrize(("stalls", "cause"), [(False, "connection broke off"), (True, "stopped answering")])
-def test_a_body_that_stays_broken_is_an_error(store: S3Backend, proxy: FaultyProxy, stalls: bool, cause: str) -> None:
+def test_a_body_that_stays_broken_is_an_error(
+    store: S3Backend, impatient: S3Backend, proxy: FaultyProxy, stalls: bool, cause: str
+) -> None:
     store.put("o", [os.urandom(10 * MIB)])
     proxy.plan([Fault(b"GET", after_bytes=200_000, stalls=stalls)] * 20)
     begun = time.monotonic()
-    error = caught(lambda: store.read("o"))
+    error = caught(lambda: (impatient if stalls else store).read("o"))
     assert cause in error.message and "/o" in error.message
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert 20 - QUICK.attempts >= len(proxy.pending()) > 10
 
 

@@ -177,12 +177,15 @@ def test_a_killed_one_goes_on(mariadb: Server, tmp_path: Path) -> None:
         return int(scenario.rows(live, "SELECT COUNT(*) FROM shadow.keyless")[0][0]) if there else 0
 
     words = ("restore", "--yes", "--to", "latest", "--only", "platform.keyless", "--into", "shadow")
+    slow = "SET GLOBAL binlog_commit_wait_count = {}, binlog_commit_wait_usec = 200000"
+    live.execute(slow.format(100))  # the replay cannot end before the kill
     with scene.start(*words) as process:
         while replayed() <= 20:
             assert process.poll() is None, process.communicate()
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     scene.release_leases()
+    live.execute(slow.format(0))
     assert replayed() < 500
     run = scene.ok("recoveries")["recoveries"][0]["run"]
     scene.refused(10, "restore", "--resume", run, "--into", "shadow")

@@ -118,7 +118,7 @@ def check_rung(at: Server, rung: Rung, *, facts_change: dict[str, object] | None
         workers = [stack.enter_context(login(at)) for _ in range(3)]
         facts, privileges, tables = facts_and_tables(coordinator)
         facts = dataclasses.replace(facts, **(facts_change or {}))  # type: ignore[arg-type]
-        writer = stack.enter_context(Writer(at, pause_s=0.02 if rung is Rung.LOCK_FREE else 0.0))
+        writer = stack.enter_context(Writer(at, pause_s=0.1 if rung is Rung.LOCK_FREE else 0.0))
         stood_still = []
 
         def open_snapshots() -> None:
@@ -130,7 +130,7 @@ def check_rung(at: Server, rung: Rung, *, facts_change: dict[str, object] | None
                     stood_still.append(writer.done - before <= 1)  # the one whose COMMIT had been answered but not counted
 
         before = clock(coordinator)
-        with snapshot.hold_consistent_point(coordinator, facts, privileges, tables, max_wait_s=30) as point:
+        with snapshot.hold_consistent_point(coordinator, facts, privileges, tables, max_wait_s=120) as point:
             assert point.rung is rung and not point.has_non_transactional
             point.settle(open_snapshots)
             taken = point.release()

@@ -39,7 +39,7 @@ def test_events_of_every_size(size: int) -> None:
         ours, _ = listener.accept()
     persona = Persona("mariadb", "10.11.19-MariaDB", 5, "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "OFF")
     with ours, theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(120)
         session = ReplicaSession(ours, persona, Account())
         event = bytes(range(1, 251)) * (size // 250) + b"x" * (size % 250)
         sender = threading.Thread(target=session.send_events, args=([event],))

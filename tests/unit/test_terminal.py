@@ -65,9 +65,9 @@ def test_completion_is_installed_for_the_shell_that_asks(tmp_path: Path) -> None
     assert bash
     environ = environment(HOME=str(tmp_path), PATH=f"{Path(PROGRAM).parent}:{os.environ['PATH']}")
     installed = subprocess.run(
-        [bash, "-c", "kpbackup --install-completion && true"],
-        env=environ, capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
+        [bash, "-c", "kpbackup --install-completion && true"], env=environ, capture_output=True, text=True, timeout=300,
+        check=True,
+    )
     assert "completion for bash is in " in installed.stdout
     asked = 'COMP_WORDS=(kpbackup keys re); COMP_CWORD=2; _kpbackup_completion kpbackup; echo "${COMPREPLY[@]}"'
     script = f"source {tmp_path}/.bashrc; complete -p kpbackup; {asked}"

@@ -33,9 +33,10 @@ def large_packets(payload: bytes) -> bytes:
 
 @contextmanager
 def wire_socket(
-    sent: bytes, *, buffer_bytes: int = 1000, closes: bool = True, largest_bytes: int = wire.LARGEST_BYTES
+    sent: bytes, *, buffer_bytes: int = 1000, closes: bool = True, timeout_s: float = 60.0,
+    largest_bytes: int = wire.LARGEST_BYTES,
 ) -> Iterator[wire.WireSocket]:
-    """A WireSocket whose server says `sent` and, unless told otherwise, hangs up."""
+    """A WireSocket whose server says `sent` and, unless told otherwise, hangs up; its thread may get its turn late."""
     ours, theirs = socket.socketpair()
 
     def talk() -> None:
@@ -48,10 +49,10 @@ def wire_socket(
 
     thread = threading.Thread(target=talk)
     with ours, theirs:
-        ours.settimeout(10)
+        ours.settimeout(120)
         connection = server.Connection(server.Endpoint(host="test"), SimpleNamespace(client_flag=0, _sock=ours))
         thread.start()
-        yield wire.WireSocket(connection, buffer_bytes=buffer_bytes, timeout_s=0.2, largest_bytes=largest_bytes)
+        yield wire.WireSocket(connection, buffer_bytes=buffer_bytes, timeout_s=timeout_s, largest_bytes=largest_bytes)
         ours.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -208,7 +209,10 @@ def test_a_connection_that_ends_early(cut: int) -> None:
 
 
 def test_a_server_that_says_nothing_more() -> None:
-    with wire_socket(packets(ROW_START), closes=False) as link, pytest.raises(errors.ServerUnreachable, match="no answer for"):
+    with (
+        wire_socket(packets(ROW_START), closes=False, timeout_s=0.2) as link,
+        pytest.raises(errors.ServerUnreachable, match="no answer for"),
+    ):
         collect(link)
 
 
