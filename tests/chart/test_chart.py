@@ -349,6 +349,8 @@ def test_the_notes_say_the_next_three_commands(mode: str) -> None:
     notes = rendering.files(base(MODES[mode]))["kpbackup/templates/NOTES.txt"]
     assert len(re.findall(r"^  [123]\. .+? (?:kubectl|helm) ", notes, re.MULTILINE)) == 3
     assert "Nothing is ever deleted yet" in notes and "No drill is scheduled" in notes
+    assert "is ever checked" not in notes
+    assert "is ever checked" in rendering.files(base(MODES[mode], {"check": {"enabled": False}}))["kpbackup/templates/NOTES.txt"]
     quiet = rendering.files(base(MODES[mode], PRUNE, DRILL, RULES, {"secrets": {"signing": {"name": "own"}}}))
     assert quiet["kpbackup/templates/NOTES.txt"].count("\n\n") <= 3
 

@@ -58,7 +58,9 @@ def test_with_the_origin_gone_everything_is_restored_from_the_copy(scene: Scene,
     shown = status(scene)
     (of_copy,) = shown["copies"]
     assert of_copy.pop("copied_at") > shown["recovery_point"]
-    assert of_copy == {"copy": "offsite", "recovery_point": shown["recovery_point"], "problem": ""}
+    assert of_copy == {
+        "copy": "offsite", "recovery_point": shown["recovery_point"], "max_age_seconds": 86400.0, "problem": "",
+    }  # fmt: skip
     shutil.rmtree(scene.repository)
     restorer = scene.for_restore()
     assert restorer.ok("--copy", "offsite", "check", "--all")["intact"] is True
