@@ -30,7 +30,7 @@ from bench.measure import Used
 from bench.published import publish
 from bench.verdicts import BUSY_SHARE
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import binlog_file, coordinates, direct, facts, gtid_state, load, replay
+from kpbackup.mysql import binlog_file, coordinates, direct, facts, grouping, gtid_state, load, replay
 from kpbackup.mysql.events import StreamEvent
 from tests.servers import mariadb, mysql97
 from tests.servers.database import Server
@@ -41,7 +41,8 @@ SLOW = ("mysql", "programs")
 
 # goals: how many times faster than the flavour's own programs
 GOALS = {
-    ("mariadb", "direct, grouped"): 6.0, ("mariadb", "served"): 6.0, ("mariadb", "direct, GTIDs kept"): 3.5,
+    ("mariadb", "direct, grouped"): 6.0, ("mariadb", "served"): 6.0, ("mariadb", "served, grouped"): 6.0,
+    ("mariadb", "direct, GTIDs kept"): 3.5,
     ("mysql", "direct, GTIDs kept"): 4.5, ("mysql", "served"): 4.5,
 }
 
@@ -100,7 +101,7 @@ def _by_programs(source: Source, target: Server) -> None:
         raise RuntimeError(f"{name} ended with {reader.returncode}")
 
 
-def _direct(keeps_gtids: bool) -> Callable[[Source, Server], None]:
+def _direct(keeps_gtids: bool, *, joined: bool = False) -> Callable[[Source, Server], None]:
     def run(source: Source, target: Server) -> None:
         with target.connect() as connection:
             found = facts.read_facts(connection)
@@ -108,22 +109,28 @@ def _direct(keeps_gtids: bool) -> Callable[[Source, Server], None]:
                 connection.execute(f"CREATE DATABASE {load.SCRATCH_SCHEMA}")
         with direct.opened(target.endpoint, found, direct.Manner(keeps_gtids)) as applier:
             applier.begin(source.start)
-            applier.run(source.read_from(source.start.file, source.start.position))
+            read_from = grouping.Grouped(source.read_from) if joined else source.read_from
+            applier.run(read_from(source.start.file, source.start.position))
 
     return run
 
 
-def _served(source: Source, target: Server) -> None:
-    with target.connect() as connection:
-        replay.replay(
-            connection, facts.read_facts(connection), read_from=source.read_from, start=source.start, set_gtid_state=False,
-            listening=replay.Listening(tls=True),
-        )
+def _served(grouped: bool) -> Callable[[Source, Server], None]:
+    def run(source: Source, target: Server) -> None:
+        with target.connect() as connection:
+            replay.replay(
+                connection, facts.read_facts(connection), read_from=source.read_from, start=source.start, set_gtid_state=False,
+                listening=replay.Listening(tls=True), grouped=grouped,
+            )
+
+    return run
 
 
 VARIANTS: dict[str, Callable[[Source, Server], None]] = {
-    "programs": _by_programs, "direct, grouped": _direct(False), "direct, GTIDs kept": _direct(True), "served": _served,
+    "programs": _by_programs, "direct, grouped": _direct(False), "direct, GTIDs kept": _direct(True),
+    "served": _served(False), "direct, GTIDs joined": _direct(True, joined=True), "served, grouped": _served(True),
 }
+ONLY = {"served, grouped": "mariadb", "direct, GTIDs joined": "mariadb"}  # variants that one flavour alone has
 
 
 def _run(source: Source, name: str, directory: Path) -> dict[str, Any]:
@@ -151,9 +158,10 @@ def measure(flavours: tuple[str, ...], count: int, rounds: int, slow_rounds: int
     with tempfile.TemporaryDirectory(prefix="kpb-replay-") as top:
         for flavour in flavours:
             source = _make(flavour, Path(top), count)
-            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+            variants = [name for name in VARIANTS if ONLY.get(name, flavour) == flavour]
+            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
             for number in range(rounds):
-                names, shift = list(VARIANTS), number % len(VARIANTS)
+                names, shift = variants, number % len(variants)
                 for place, name in enumerate(names[shift:] + names[:shift]):
                     if (flavour, name) == SLOW and number >= slow_rounds:
                         continue

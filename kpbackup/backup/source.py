@@ -16,11 +16,16 @@ from kpbackup.model.catalog import History
 from kpbackup.model.coordinates import Coordinates, after_takeovers, archive_name, order, takeovers
 from kpbackup.mysql import continuation, coordinates, follow, preflight, server
 from kpbackup.mysql import facts as server_facts
-from kpbackup.mysql.facts import ServerFacts
+from kpbackup.mysql.facts import GALERA, ServerFacts
 from kpbackup.mysql.privileges import Privileges
 from kpbackup.plan import takeover
 from kpbackup.repository import layout
 from kpbackup.repository.binding import Repository
+
+_ONE_SERVER_ID = (
+    "or another node of the Galera cluster is found at its address: nodes that share one server_id cannot be told from the same"
+    " one put back from an older copy"
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ def judge(endpoint: server.Endpoint, seen: Seen, history: History, head: Archive
     reason = broken(endpoint, seen.facts, history, head, binlogs=binlogs)
     is_another = seen.facts.server_id != head.file.server_id and seen.facts.flavour == history.timeline.flavour
     if reason in ("", "damaged") or not is_another:
-        return Verdict(reason, number)
+        is_doubtful = reason in ("reset", "purged") and seen.facts.cluster == GALERA
+        return Verdict(reason, number, why=_ONE_SERVER_ID if is_doubtful else "")
     known = takeover.archived(history, head.at)
     if known is None:
         return Verdict("forked", why="not every archived transaction has a GTID")

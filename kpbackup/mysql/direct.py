@@ -138,13 +138,16 @@ class Applier:
     def run(
         self, stream: Iterable[binlog_events.StreamEvent], on_progress: OnProgress | None = None, *,
         steps: Callable[[Iterable[binlog_events.StreamEvent]], Iterator[direct_steps.Step]] = direct_steps.steps,
+        weigh: Callable[[str, int], int] = lambda file, end: 1,
     ) -> Progress:
-        """Executes whole transactions to the end of the stream; what was executed in all. `steps` may be a filter's.
+        """Executes whole transactions to the end of the stream; what was executed in all. `steps` may be a filter's. `weigh`
+        says how many of the source's transactions the one that ends at (file, position) stands for.
 
         Raises:
             StepFailed: the server refused something, told with its words; or something cannot be done by this path.
             Also what the stream raises, ServerUnreachable.
         """
+        self._weigh = weigh
         self._session.prepare()
         self._packets = Packets(
             self._connection, compound=self._mariadb, timeout_s=direct_session.TIMEOUT_S, on_end=self._note,
@@ -237,14 +240,15 @@ class Applier:
             self._open()
         self._last = step
         self._in_group += 1
-        self._total += 1
+        transactions = self._weigh(step.file, step.position)
+        self._total += transactions
         if self._is_alone:
             self._end_alone(step)
             return
         if self._manner.keeps_gtids:
             self._flush_rows()
             self._packets.add(b"COMMIT")
-            self._packets.mark(step, 1)
+            self._packets.mark(step, transactions)
         if self._in_group >= self._manner.group or self._group_bytes > GROUP_BYTES:
             self._commit()
 

@@ -37,6 +37,8 @@ CHECKSUM_NONE, CHECKSUM_CRC32 = 0, 1
 CRC_RESIDUE = 0x2144DF1C  # the CRC32 of anything followed by its own CRC32
 
 _U32 = struct.Struct("<I")
+_GTID_TRANSACTIONAL = 0x04
+_GTID_KINDS = 0x04 | 0x01 | 0x20 | 0x40 | 0x80  # beside it standalone, DDL, XA prepared and XA completed
 _U64 = struct.Struct("<Q")
 _INTERVAL = struct.Struct("<QQ")  # of a GTID set: first number, the one behind the last
 _MARIADB_GTID_ENTRY = struct.Struct("<IIQ")  # domain, server id, number
@@ -88,11 +90,13 @@ class Header(NamedTuple):
 
 
 class MariadbGtidEvent(NamedTuple):
-    """`standalone`: the transaction is the one statement that follows; otherwise this event is its BEGIN."""
+    """`standalone`: the transaction is the one statement that follows; otherwise this event is its BEGIN. `may_be_joined`: it
+    touches transactional tables alone, and is neither a definition nor XA."""
 
     gtid: str
     standalone: bool
     ddl: bool
+    may_be_joined: bool = False
 
 
 class MysqlGtidEvent(NamedTuple):
@@ -243,7 +247,17 @@ def mariadb_gtid(data: bytes) -> MariadbGtidEvent:
     except struct.error as exc:
         raise errors.IntegrityError("MariaDB GTID event is cut") from exc
     server_id = _U32.unpack_from(data, 5)[0]
-    return MariadbGtidEvent(f"{domain}-{server_id}-{seq}", standalone=bool(flags & 0x01), ddl=bool(flags & 0x20))
+    return MariadbGtidEvent(
+        f"{domain}-{server_id}-{seq}", standalone=bool(flags & 0x01), ddl=bool(flags & 0x20),
+        may_be_joined=flags & _GTID_KINDS == _GTID_TRANSACTIONAL,
+    )
+
+
+def at_place_of(data: bytes, other: bytes) -> bytes:
+    """An event with the time and the position of another one."""
+    crc = has_valid_crc(data)
+    body = data[: len(data) - CRC_BYTES] if crc else data
+    return seal_event(other[:4] + body[4:13] + other[13:17] + body[17:], crc=crc)
 
 
 def mysql_gtid(data: bytes) -> MysqlGtidEvent:

@@ -16,6 +16,9 @@ from kpbackup.mysql.server import Connection
 
 DAY_S = 86_400
 REPLICA_STATUS_SINCE = (8, 0, 22)  # MySQL; before it SHOW SLAVE STATUS
+GALERA = "Galera"
+_FILTERS = ("do_db", "ignore_db", "do_table", "ignore_table", "wild_do_table", "wild_ignore_table")
+_FIRST_FILTER = 12  # the column of the first of them in MySQL's SHOW REPLICA STATUS
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class ServerFacts:
     `flavour` is 'mariadb' or 'mysql'; `version` like (10, 11, 19). `server_uuid` and `gtid_mode` ('ON', 'OFF',
     'ON_PERMISSIVE', ...) are '' on MariaDB. `binlog_expire_s` is 0 when the server never purges by itself.
     `is_replica` is also False when the account may not know. `cluster` is 'Galera', 'Group Replication' or ''.
+    `replica_filters` says what of its source a replica leaves out, as far as the account may know ('' is nothing).
     """
 
     flavour: str
@@ -52,6 +56,7 @@ class ServerFacts:
     system_time_zone: str = "UTC"
     innodb_page_size: int = 16384
     cluster: str = ""
+    replica_filters: str = ""
 
     @property
     def mariadb(self) -> bool:
@@ -67,10 +72,16 @@ def read_facts(connection: Connection) -> ServerFacts:
     variables = {str(name).lower(): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
     flavour = "mariadb" if "gtid_domain_id" in variables else "mysql"
     version = version_tuple(variables["version"])
-    return facts_of(variables, flavour=flavour, is_replica=_is_replica(connection, flavour, version))
+    is_replica, filters = _replica(connection, flavour, version)
+    if flavour == "mariadb":
+        filters = {name: variables.get(f"replicate_{name}", "") for name in _FILTERS}
+    told = "; ".join(f"replicate_{name}={value}" for name, value in filters.items() if value)
+    return facts_of(variables, flavour=flavour, is_replica=is_replica, replica_filters=told)
 
 
-def facts_of(variables: Mapping[str, str], *, flavour: str, is_replica: bool) -> ServerFacts:
+def facts_of(
+    variables: Mapping[str, str], *, flavour: str, is_replica: bool, replica_filters: str = ""
+) -> ServerFacts:
     """The facts in a server's global variables (names in lower case)."""
 
     def on(*names: str) -> bool:
@@ -102,13 +113,14 @@ def facts_of(variables: Mapping[str, str], *, flavour: str, is_replica: bool) ->
         system_time_zone=variables.get("system_time_zone", "UTC"),
         innodb_page_size=int(variables.get("innodb_page_size", "16384")),
         cluster=_cluster(variables),
+        replica_filters=replica_filters,
     )
 
 
 def _cluster(variables: Mapping[str, str]) -> str:
     """By what a node is set to, not by whether it has joined just now."""
     if variables.get("wsrep_on", "OFF").upper() in ("ON", "1") and variables.get("wsrep_provider", "none").lower() != "none":
-        return "Galera"
+        return GALERA
     return "Group Replication" if variables.get("group_replication_group_name") else ""
 
 
@@ -142,13 +154,17 @@ def _binlog_expire_s(variables: Mapping[str, str]) -> int:
     return seconds or int(float(variables.get("expire_logs_days", "0")) * DAY_S)
 
 
-def _is_replica(connection: Connection, flavour: str, version: tuple[int, ...]) -> bool:
+def _replica(connection: Connection, flavour: str, version: tuple[int, ...]) -> tuple[bool, dict[str, str]]:
+    """Whether it is a replica, and of MySQL the filters of its channels."""
     if flavour == "mariadb":
         sql = "SHOW ALL SLAVES STATUS"
     else:
         sql = "SHOW REPLICA STATUS" if version >= REPLICA_STATUS_SINCE else "SHOW SLAVE STATUS"
     try:
-        return bool(connection.rows(sql))
+        rows = connection.rows(sql)
     except errors.PrivilegeMissing:
         running = connection.row("SHOW GLOBAL STATUS LIKE 'Slaves_running'")  # MariaDB; needs no privilege
-        return running is not None and running[1] != "0"
+        return running is not None and running[1] != "0", {}
+    columns = [str(value or "") for row in rows for value in row[_FIRST_FILTER : _FIRST_FILTER + len(_FILTERS)]]
+    found = {name: ",".join(filter(None, columns[place :: len(_FILTERS)])) for place, name in enumerate(_FILTERS)}
+    return bool(rows), found

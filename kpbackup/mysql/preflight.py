@@ -91,6 +91,15 @@ def _position(facts: ServerFacts) -> list[Finding]:
                 "set log_slave_updates=ON (MySQL 8.0.26 on: log_replica_updates) and restart, or back up the source",
             )
         )
+    if facts.replica_filters:
+        found.append(
+            Finding(
+                "warning",
+                f"a replica that filters ({facts.replica_filters})",
+                "it does not hold what its filters leave out, so no backup of it does",
+                "remove the replicate_* settings and make the replica anew, or back up its source",
+            )
+        )
     if facts.gtid_mode not in ("", "ON"):
         found.append(
             Finding(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import certificate, event_states, events, gtid_state, replica_channel, server
+from kpbackup.mysql import certificate, event_states, events, grouping, gtid_state, replica_channel, server
 from kpbackup.mysql.event_states import EventName
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.privileges import read_privileges
@@ -62,9 +62,11 @@ def replay(
     target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int = 4,
     set_gtid_state: bool = True, keep_channel: bool = False, watch: event_states.EventWatch | None = None,
     on_progress: OnProgress | None = None, stall_timeout_s: float = STALL_TIMEOUT_S, listening: Listening = Listening(),
-    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S, grouped: bool = False,
 ) -> ReplayResult:
     """Everything `read_from(start.file, start.position)` gives, executed on the target; `start.gtid` is the state before.
+
+    `grouped` (MariaDB): small transactions commit several at a time (`grouping`), one after the other.
 
     `keep_channel`: the channel is only stopped at the end, so that it can be asked how far it came; also after an error.
     `watch` knows the scheduled events of a replay that goes on after an interruption; None makes one.
@@ -89,14 +91,20 @@ def replay(
         gtid_state.set_state(target, facts, start.gtid)
     if first is None:  # also when an interrupted replay had executed everything
         return ReplayResult(0, 0, start, watch.settle(target))
+    watched = _watched(read_from, watch)
+    groups = grouping.Grouped(watched) if grouped and facts.mariadb else None
     done = _run(
-        target, facts, read_from=_watched(read_from, watch), start=start,
-        workers=workers, gtid_mode=gtid_mode, keep_channel=keep_channel, listening=listening,
+        target, facts, read_from=groups or watched, weigh=groups.transactions if groups else _as_one, start=start,
+        workers=0 if groups else workers, gtid_mode=gtid_mode, keep_channel=keep_channel, listening=listening,
         waiting=_Waiting(on_progress, stall_timeout_s, connect_timeout_s),
     )
     enabled = watch.settle(target)
     end = Coordinates(done.file or start.file, done.position or start.position, gtid_state.read_state(target, facts))
     return ReplayResult(done.transactions, done.sent_bytes, end, enabled)
+
+
+def _as_one(file: str, end: int) -> int:
+    return 1
 
 
 def _watched(read_from: ReadFrom, watch: event_states.EventWatch) -> ReadFrom:
@@ -133,8 +141,8 @@ class _Waiting:
 
 
 def _run(
-    target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, start: Coordinates, workers: int, gtid_mode: str,
-    keep_channel: bool, waiting: _Waiting, listening: Listening,
+    target: server.Connection, facts: ServerFacts, *, read_from: ReadFrom, weigh: Callable[[str, int], int],
+    start: Coordinates, workers: int, gtid_mode: str, keep_channel: bool, waiting: _Waiting, listening: Listening,
 ) -> Progress:
     """The replay proper, between settings changed and put back."""
     persona = Persona(
@@ -149,7 +157,7 @@ def _run(
         source = undo.enter_context(
             ReplicationSource(
                 host="" if listening.host else address, family=own.family, persona=persona, read_from=read_from,
-                port=listening.port, tls=certificate.server_context() if listening.tls else None,
+                port=listening.port, tls=certificate.server_context() if listening.tls else None, weigh=weigh,
             )
         )
         if not keep_channel:

@@ -75,11 +75,13 @@ class ReplicationSource:
 
     def __init__(
         self, *, host: str, family: socket.AddressFamily, persona: Persona, read_from: ReadFrom, port: int = 0,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None = None, weigh: Callable[[str, int], int] = lambda file, end: 1,
     ) -> None:
-        """`host` and `port` are listened on ('' every address, 0 any free port); `tls` makes it TLS and nothing else."""
+        """`host` and `port` are listened on ('' every address, 0 any free port); `tls` makes it TLS and nothing else. `weigh`
+        says how many of the source's transactions the one that ends at (file, position) stands for."""
         self.account = Account()
         self._tls = tls
+        self._weigh = weigh
         self._port = port
         self._persona = persona
         self._read_from = read_from
@@ -229,7 +231,7 @@ class ReplicationSource:
             sender.send(event)
             if walker.feed(event) is not None:
                 with self._lock:
-                    self._tally.count(event)
+                    self._tally.count(event, self._weigh(event.file, event.end))
         sender.flush()
         with self._lock:
             self._tally.complete()
@@ -244,13 +246,14 @@ class _Tally:
         self.progress = Progress()
         self._files: dict[str, int] = {}
 
-    def count(self, last: StreamEvent) -> None:
+    def count(self, last: StreamEvent, transactions: int) -> None:
         order = self._files.setdefault(last.file, len(self._files))
         now = self.progress
         if (order, last.end) > (self._files.get(now.file, -1), now.position):
             more = last.end - (now.position if now.file == last.file else 0)
             self.progress = replace(
-                now, file=last.file, position=last.end, transactions=now.transactions + 1, sent_bytes=now.sent_bytes + more
+                now, file=last.file, position=last.end, transactions=now.transactions + transactions,
+                sent_bytes=now.sent_bytes + more,
             )
 
     def complete(self) -> None:

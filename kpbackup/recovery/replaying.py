@@ -15,7 +15,7 @@ from dataclasses import replace
 from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import accounts, direct, event_states, gtid_state, load, quoting, replay, replica_channel, server
+from kpbackup.mysql import accounts, direct, event_states, grouping, gtid_state, load, quoting, replay, replica_channel, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.account_statements import AccountRule
 from kpbackup.mysql.events import StreamEvent
@@ -62,6 +62,7 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: s
         done = replay.replay(
             target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(plan, request),
             set_gtid_state=False, keep_channel=True, watch=watch, listening=request.replaying.listening,
+            grouped=request.replaying.grouped and not _keeps_history(target),
         )
     return _figures(plan, stream, path, done.transactions, done.sent_bytes, done.end)
 
@@ -70,6 +71,11 @@ def chosen(journal: Journal) -> Path:
     """The path that step 1 proved; `served` when there was nothing to try it with."""
     prepared = journal.last("step_finished", step=Step.PREPARE)
     return Path.parse(prepared.fields.get("replay_path", paths.SERVED)) if prepared is not None else Path(paths.SERVED)
+
+
+def _keeps_history(target: server.Connection) -> bool:
+    """Whether a table is system-versioned: its history may count transactions."""
+    return bool(target.value("SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SYSTEM VERSIONED'"))
 
 
 def _figures(
@@ -101,7 +107,11 @@ def _direct(
             start = _executed_by_gtid(plan, request, state, facts) if path.keeps_gtids else applier.reached()
             journal.write("replay_resumed", {"file": start.file, "position": start.position})
         report = _report(plan, request)
-        done = applier.run(stream.from_transaction(start), report)
+        if path.keeps_gtids and facts.mariadb and request.replaying.grouped and not _keeps_history(target):
+            groups = grouping.Grouped(lambda file, position: stream.from_transaction(Coordinates(file, position)))
+            done = applier.run(groups(start.file, start.position), report, weigh=groups.transactions)
+        else:
+            done = applier.run(stream.from_transaction(start), report)
     if path.keeps_gtids:
         direct.settle_gtids(target, facts, plan.cut.last_included.gtid if plan.cut.last_included else "")
     gtid_now = gtid_state.read_state(target, facts) if path.keeps_gtids else ""

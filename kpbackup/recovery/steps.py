@@ -88,10 +88,12 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Replaying:
-    """By which path transactions come into the target: `auto`, `served` or `direct`; and where it reaches us for `served`."""
+    """By which path transactions come into the target: `auto`, `served` or `direct`; where it reaches us for `served`, and
+    whether small ones come into MariaDB in groups."""
 
     path: str = "auto"
     listening: replay.Listening = replay.Listening(tls=True)
+    grouped: bool = True
 
 
 class Drilled(Protocol):

@@ -347,6 +347,38 @@ def test_an_event_larger_than_a_packet_of_the_target(shop: Shop, target: Server)
         shop.source.execute("DROP DATABASE wide")
 
 
+@pytest.mark.parametrize("shop", ["mariadb"], indirect=True)
+def test_small_transactions_are_joined_unless_a_table_keeps_its_history(shop: Shop, target: Server, tmp_path: Path) -> None:
+    """The same rows and GTID state; how many commits it took stands in the target's binlog."""
+    scene = Scene(tmp_path / "scene", source=shop.source, target=target)
+    scene.ok("init", "--keys", str(scene.keys))
+    shop.source.execute("CREATE DATABASE many", "CREATE TABLE many.t (i INT PRIMARY KEY)")
+    scene.ok("backup", "full")
+    shop.source.execute(*(f"INSERT INTO many.t VALUES ({number})" for number in range(50)))
+    shop.source.execute("CREATE TABLE many.kept (i INT PRIMARY KEY) WITH SYSTEM VERSIONING")
+    shop.source.execute(*(f"INSERT INTO many.kept VALUES ({number})" for number in range(50)))
+    scene.ok("backup", "incremental")
+    scene.settings["recovery"]["replay"] = {"path": "direct"}
+    done = scene.restore("--to", "latest")
+    assert done["details"]["transactions"] == "101"
+    assert scenario.truth(target)["many.t"] == scenario.truth(shop.source)["many.t"]
+    assert state_of(target) == state_of(shop.source)
+    assert 51 < gtids_in_binlog(target) < 60  # three commits for the first fifty, then one for each
+    scenario.wipe(target, users=("late@'%'",))
+    scene.ok("backup", "full")
+    shop.source.execute(*(f"INSERT INTO many.t VALUES ({number})" for number in range(50, 80)))
+    scene.ok("backup", "incremental")
+    scene.settings["recovery"]["replay"] = {"path": "served"}
+    scene.restore("--to", "latest")  # the table is in the set
+    assert gtids_in_binlog(target) >= 30
+    shop.source.execute("DROP DATABASE many")
+
+
+def gtids_in_binlog(server: Server) -> int:
+    files = [str(row[0]) for row in scenario.rows(server, "SHOW BINARY LOGS")]
+    return sum(row[2] == "Gtid" for file in files for row in scenario.rows(server, f"SHOW BINLOG EVENTS IN '{file}'"))
+
+
 def test_an_event_of_forty_mebibytes(shop: Shop, target: Server, tmp_path: Path) -> None:
     """Two packets and a half of the protocol, through the archive and into the target: not a byte is cut."""
     scene = Scene(tmp_path / "scene", source=shop.source, target=target)

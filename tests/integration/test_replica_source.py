@@ -114,7 +114,7 @@ def test_a_replica_that_does_not_log_what_it_applies_is_refused(
     primary: Server = request.getfixturevalue(flavour)
     start = {"mariadb": mariadb_server, "mysql97": mysql97_server}[flavour]
     off = {"mariadb": "--skip-log-slave-updates", "mysql97": "--log-replica-updates=OFF"}[flavour]
-    with start(tmp_path / "replica", server_id=77, options=(off,)) as replica:
+    with start(tmp_path / "replica", server_id=77, options=(off, "--replicate-ignore-db=hidden")) as replica:
         follow(replica, primary, start=False)
         scene = Scene(tmp_path / "scene", source=replica)
         scene.ok("init", "--keys", str(scene.keys))
@@ -122,3 +122,6 @@ def test_a_replica_that_does_not_log_what_it_applies_is_refused(
         assert "a replica without log_replica_updates: changes that come from elsewhere are not in its binlog" in said
         assert "restart, or back up the source" in said
         assert not [key for key in scene.manifests() if "/sets/" in key]
+        findings = scene.run("--json", "doctor").document["findings"]
+        (filtering,) = [one for one in findings if "replicate_ignore_db=hidden" in one["what"]]
+        assert filtering["severity"] == "warning" and "no backup of it does" in filtering["why"]

@@ -89,6 +89,16 @@ def _strangers_signature(vector: Vector) -> None:
     path.write_bytes(objects.assemble(value, sign.SigningKey.generate()))
 
 
+def _resigned_segment(vector: Vector, *, repository: str | None = None) -> None:
+    """The newest segment's manifest signed anew: by a stranger, or by our own key for another repository. Its payload stays."""
+    path = _segments(vector)[-1]
+    payload = path.read_bytes().split(b"\n", 5)[5]  # behind four lines of signature and one of JSON
+    value, _ = vector.repository().read(vector.key_of(path), manifest.BinlogSegment)
+    head = replace(value.head, repository=repository or value.head.repository)
+    key = vector.signing_key if repository else sign.SigningKey.generate()
+    path.write_bytes(objects.assemble(replace(value, head=head), key) + payload)
+
+
 def _wrong_recipient(vector: Vector) -> None:
     """The data key of the first set, sealed to somebody else."""
     repository = vector.repository()
@@ -115,6 +125,11 @@ DAMAGES = {
     "removed key object": Damage(lambda v: v.files("keys/")[0].unlink(), "keys/", ""),
     "foreign set": Damage(_foreign_set, "timelines/0001/sets/", "only this manifest"),
     "changed signature": Damage(_strangers_signature, "timelines/0001/sets/", "only this manifest"),
+    "segment of another source": Damage(
+        lambda v: _resigned_segment(v, repository="0" * 8 + "-0000-0000-0000-" + "0" * 12), "timelines/0001/segments/",
+        "only this manifest",
+    ),
+    "segment signed by another key": Damage(_resigned_segment, "timelines/0001/segments/", "only this manifest"),
     "wrong recipient": Damage(_wrong_recipient, "keys/", "set 0001-1", without_identity=False),
 }
 

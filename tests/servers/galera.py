@@ -54,13 +54,16 @@ def _state_of(first: database.Server, directory: Path) -> str:
     return f"{uuid}:{position}"
 
 
+def is_synced(node: database.Server) -> bool:
+    """Whether the node takes part in a cluster and is up to date."""
+    with node.connect() as connection:
+        found = connection.row("SHOW STATUS LIKE 'wsrep_local_state_comment'")
+    return found is not None and found[1] == "Synced"
+
+
 def _wait_until_synced(node: database.Server) -> None:
     deadline = time.monotonic() + JOIN_TIMEOUT_S
-    while True:
-        with node.connect() as connection:
-            found = connection.row("SHOW STATUS LIKE 'wsrep_local_state_comment'")
-        if found is not None and found[1] == "Synced":
-            return
+    while not is_synced(node):
         if time.monotonic() > deadline:
-            raise ServerFailed(f"the Galera node on port {node.port} is {found[1] if found else 'nothing'}")
+            raise ServerFailed(f"the Galera node on port {node.port} is not synced after {JOIN_TIMEOUT_S:g} s")
         time.sleep(0.05)
