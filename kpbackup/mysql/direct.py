@@ -8,9 +8,9 @@ For targets that may not replicate or cannot reach us. Same result as the target
 
 No round trip is waited for, and still nothing is ever committed behind a failure (`direct_packets`).
 
-A statement that commits by itself (DDL) is waited for. Grouped, its place is written down before: a run that was killed
-between the two cannot know whether it was executed, and refuses to go on. A lock of the session keeps a run away from a
-target on which the server is still busy with what a killed one had sent.
+A statement that commits by itself (DDL) is waited for. Grouped, its place is written down before, with what it is about: a run
+that was killed between the two finds out whether it was executed, or refuses to go on (`direct_intent`). A lock of the session
+keeps a run away from a target on which the server is still busy with what a killed one had sent.
 
 Limits: one connection; an event must fit into the target's max_allowed_packet as base64; see `direct_steps` for what is
 refused.
@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import direct_rows, direct_session, direct_steps, load, server
+from kpbackup.mysql import direct_intent, direct_rows, direct_session, direct_steps, load, server
 from kpbackup.mysql import events as binlog_events
 from kpbackup.mysql.direct_packets import PACKET_BYTES, Packets
 from kpbackup.mysql.direct_steps import Begin, Description, End, Passed, Rows, Statement
@@ -98,6 +98,7 @@ class Applier:
         self._in_group = self._group_bytes = 0
         self._last: End | None = None
         self._is_alone = False
+        self._executed = ""  # digest of a statement that a killed run had executed already
         self._progress = Progress()
         self._total = 0  # transactions sent, those of an interrupted replay included
 
@@ -107,7 +108,7 @@ class Applier:
             return
         self._connection.execute(
             f"CREATE TABLE IF NOT EXISTS {PROGRESS_TABLE} (id TINYINT PRIMARY KEY, file VARBINARY(512) NOT NULL,"
-            " position BIGINT UNSIGNED NOT NULL, transactions BIGINT UNSIGNED NOT NULL, intent VARBINARY(600) NOT NULL)"
+            " position BIGINT UNSIGNED NOT NULL, transactions BIGINT UNSIGNED NOT NULL, intent LONGBLOB NOT NULL)"
             " ENGINE=InnoDB"
         )
         self._connection.execute(
@@ -127,13 +128,27 @@ class Applier:
             raise errors.StepFailed("the progress of the replay is gone from the target", hint="restore again")
         file, position, transactions, intent = found
         if intent:
-            raise errors.StepFailed(
-                f"the replay was interrupted at the statement at {intent}: whether it was executed cannot be known",
-                hint="restore again, with --overwrite for the databases that are there",
-            )
+            self._find_out(str(intent))
         self._total = int(transactions)
         self._progress = Progress(str(file), int(position), self._total, 0)
         return Coordinates(str(file), int(position))
+
+    def _find_out(self, text: str) -> None:
+        intent = direct_intent.decode(text)
+        if intent is not None:
+            with server.connect(self._connection.endpoint) as looking:
+                now = direct_intent.marks(looking, intent, direct_intent.names_of(intent.before))
+            decision = direct_intent.decide(intent, now)
+            if decision is direct_intent.Decision.AGAIN:
+                return
+            if decision is direct_intent.Decision.DONE:
+                self._executed = intent.digest
+                return
+        what = f"the {intent.verb or 'statement'} behind {intent.place}" if intent is not None else "a statement"
+        raise errors.StepFailed(
+            f"the replay was interrupted in {what}: whether it was executed cannot be known",
+            hint="restore again, with --overwrite for the databases that are there",
+        )
 
     def run(
         self, stream: Iterable[binlog_events.StreamEvent], on_progress: OnProgress | None = None, *,
@@ -218,9 +233,10 @@ class Applier:
         self._packets.drain()
         self._be_alone(True)
         do = self._packets.do
+        if self._was_executed(step):
+            return
         if not self._manner.keeps_gtids:
-            where = self._last or End(self._progress.file, self._progress.position, "")
-            do(f"UPDATE {PROGRESS_TABLE} SET intent={_hex(f'{where.file}:{where.position}')}".encode(), b"COMMIT")
+            do(f"UPDATE {PROGRESS_TABLE} SET intent={_hex(self._intent(step).encode())}".encode(), b"COMMIT")
         identity = self._session.identity(begin) if self._manner.keeps_gtids and begin else ()
         context = self._session.context(step)
         if not step.in_block:
@@ -229,6 +245,20 @@ class Applier:
             do(*context, b"SET sql_log_bin=0", step.query.text, b"SET sql_log_bin=1", *identity)
         else:
             do(*context, *identity, step.query.text)
+
+    def _was_executed(self, step: Statement) -> bool:
+        """Whether a killed run had executed it: of the first statement alone, which must be the one that it wrote down."""
+        wanted, self._executed = self._executed, ""
+        if wanted and wanted != direct_intent.digest(step.query):
+            raise errors.InternalError("the statement that was interrupted is not the next one of the archive")
+        return bool(wanted)
+
+    def _intent(self, step: Statement) -> direct_intent.Intent:
+        where = self._last or End(self._progress.file, self._progress.position, "")
+        place = f"{where.file}:{where.position}"
+        intent, names = direct_intent.read(step.query, place=place, has_rows=step.in_block)
+        with server.connect(self._connection.endpoint) as looking:  # this one's session is the statement's
+            return replace(intent, before=direct_intent.marks(looking, intent, names))
 
     def _be_alone(self, is_alone: bool) -> None:
         """The session is a statement's own: its SQL mode may have another grammar, and MySQL takes nothing but row events

@@ -15,10 +15,10 @@ from kpbackup import errors
 from kpbackup.backup.application import run_application
 from kpbackup.kubernetes import helm, release
 from kpbackup.kubernetes.client import Access
-from kpbackup.plan import retention
+from kpbackup.plan import retention, schedule
 from kpbackup.repository import applications
 from kpbackup.repository import catalog as catalogs
-from kpbackup.service import opening
+from kpbackup.service import opening, reading
 from tests.integration.deployment import Deployment, deploy, until
 from tests.servers.kubernetes import validation
 from tests.servers.kubernetes.access import rule
@@ -133,6 +133,27 @@ def test_only_changes_are_kept_in_between(made: Deployment, cluster: Cluster) ->
     assert kept is not None
     assert bundle(made).find("Secret", "kubepolaris-secrets")["data"] == {"jwt-secret": changed}
     assert run_application(made.open(), request, unless_unchanged=True) is None
+    cluster.patch("ConfigMap", "kubepolaris", "kubepolaris-frontend-nginx", {"data": {"more.conf": "return 200;"}})
+    assert run_application(made.open(), request, unless_unchanged=True) is not None
+    assert bundle(made).find("ConfigMap", "kubepolaris-frontend-nginx")["data"]["more.conf"] == "return 200;"
+    access = Access("kubepolaris", str(made.settings["application"]["kubeconfig"]))
+    values = {**VALUES, "backend": {"image": {"tag": "v1.0.6"}}}
+    helm.Library().install(access, helm.Installation("kubepolaris", "kubepolaris", packed_chart(), values, 60))
+    assert run_application(made.open(), request, unless_unchanged=True) is not None
+    assert bundle(made).images["Deployment/kubepolaris-backend/backend"].endswith(":v1.0.6")
+    assert run_application(made.open(), request, unless_unchanged=True) is None
+
+
+def test_the_daemon_looks_every_five_minutes_at_the_latest(made: Deployment) -> None:
+    """Between two looks lies what is kept within five minutes; after a failure it looks again no later than that."""
+    timing, now = reading.timings(made.load())["application"], datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+    def looks(ago: timedelta, failures: int = 0) -> bool:
+        tried = schedule.Attempts(last_started=now - ago, last_ended=now - ago, failures=failures)
+        return schedule.due_now("application", timing, tried, now=now, last_success=None) is not None
+
+    assert looks(timedelta(minutes=5)) and not looks(timedelta(minutes=1))
+    assert all(looks(timedelta(minutes=5), failures) for failures in (1, 2, 9))
 
 
 def test_the_bundle_in_force(made: Deployment) -> None:

@@ -139,6 +139,31 @@ def test_the_essential_tier_serves_before_the_logs_are_back(empty: Recovered) ->
 
 
 @pytest.mark.slow
+def test_each_step_alone_and_again(empty: Recovered) -> None:
+    """By the Kubernetes drivers: every step by a command of its own, then every one once more. Nothing is there twice."""
+    scene, cluster = empty.scene, empty.cluster
+    run = scene.ok("restore", "prepare", "--to", "latest", "--yes")["run"]
+    assert cluster.list("Deployment", NAME) == [] and scenario.databases(empty.target) == []
+    for step in STEPS[1:]:
+        done = scene.ok("restore", step, "--resume", run)
+        assert done["recovered"] is (step == "switch")
+    entries = scene.ok("recoveries", run)["entries"]
+    assert [one["fields"]["step"] for one in entries if one["event"] == "step_finished"] == STEPS
+    logins = f"SELECT COUNT(*) FROM {NAME}.operation_logs WHERE NOT (username = '{USER}' AND action = 'login')"
+    before = scenario.rows(empty.target, logins)
+    for step in STEPS:
+        done = scene.ok("restore", step, "--resume", run)
+    assert done["recovered"] and scenario.rows(empty.target, logins) == before == scenario.rows(empty.source, logins)
+    truth, there = scenario.truth(empty.source), scenario.truth(empty.target)
+    assert there[f"{NAME}.clusters"] == truth[f"{NAME}.clusters"]
+    (record,) = [one for one in cluster.list("Secret", NAME) if one.get("type") == release.SECRET_TYPE]
+    assert release.read(record).status == "deployed"
+    for name in ("kubepolaris-backend", "kubepolaris-frontend"):
+        assert cluster.get("Deployment", NAME, name)["status"]["readyReplicas"] >= 1
+    assert log_in(empty.ingress.url)["token"]
+
+
+@pytest.mark.slow
 def test_in_place_and_by_plain_objects(empty: Recovered) -> None:
     """First without Helm into an empty namespace; then with it over what runs there: held while its database is replaced."""
     recovery, cluster = empty.settings(), empty.cluster
