@@ -48,7 +48,9 @@ from kpbackup.repository import check
 from kpbackup.repository.binding import Repository
 from kpbackup.service import opening
 from soak import forks, pages
-from soak.rounds import REQUESTS, Round, answers, rounds
+from soak.clock import Clock, library
+from soak.line import Kind, Line
+from soak.rounds import BYTES, REQUESTS, Round, answers, rounds
 from tests.integration import bank, scenario
 from tests.integration.scenario import Ended, Scene
 from tests.servers.database import Server
@@ -65,6 +67,7 @@ CLEAR = frozenset({0, 12, 15, 17, 19, 24, 25, 26, 28, 30})  # ends that say what
 PATIENCE_S = 300
 DELAY_S = 1.0
 RESTART_S = 0.3
+LINE: dict[str, Kind] = {"line drops": "drop", "line stalls": "stall", "line is slow": "delay"}
 
 
 class Striking(FaultyProxy):
@@ -88,6 +91,14 @@ class Striking(FaultyProxy):
 
 def _nothing() -> None:
     pass
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """That of the jobs, and that of the source."""
+
+    ours: Clock
+    of_source: Clock
 
 
 @dataclass
@@ -124,13 +135,16 @@ class Found:
 class Soak:
     """The stage of all rounds: a bank on fire, a repository behind a proxy, an empty target."""
 
-    def __init__(self, directory: Path, source: Server, target: Server, store: S3Server, proxy: Striking) -> None:
-        self.source, self.target, self.proxy, self.found = source, target, proxy, Found()
+    def __init__(
+        self, directory: Path, source: Server, target: Server, store: S3Server, proxy: Striking, line: Line, *, clocks: Clocks
+    ) -> None:
+        self.source, self.target, self.proxy, self.line, self.clocks = source, target, proxy, line, clocks
+        self.found = Found()
         self.scene = Scene(
             directory, url=f"s3://{BUCKET}/repository", source=source, target=target, endpoint_url=proxy.url,
             environ=store.environ(),
         )
-        self.scene.settings["source"] |= {"databases": ["bank"], "max_connections": 3}
+        self.scene.settings["source"] |= {"databases": ["bank"], "max_connections": 3, "port": line.port}
         self._repository: Repository
         self._identities: tuple[encrypt.Identity, ...]
         self.scene.settings["retention"] = {"days": 1, "complete_chains": 2, "grace_period": "0s"}
@@ -148,8 +162,9 @@ class Soak:
         self._repository, self._identities = opening.reading_repository(settings), opening.identities(settings)
 
     def environ(self) -> dict[str, str]:
+        """Of the jobs, whose clock may jump."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KPBACKUP_", "AWS_"))}
-        return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **self.scene.environ}
+        return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **self.scene.environ, **self.clocks.ours.environ()}
 
     def play(self, one: Round, at: forks.Forks) -> None:
         """One round: the job, its fault, and what is found after it."""
@@ -187,15 +202,24 @@ class Soak:
     def _struck(self, one: Round, kill: Callable[[], None]) -> Iterator[None]:
         """The fault of a round, while its job runs; afterwards the store and the source are well again."""
         crash = threading.Thread(target=self._crash)
-        strikes = {"kill": kill, "source crash": crash.start, "delay": lambda: time.sleep(DELAY_S)}
-        planned = answers(one)
+        strikes = {
+            "kill": kill, "source crash": crash.start, "delay": lambda: time.sleep(DELAY_S),
+            "our clock jumps": lambda: self.clocks.ours.jump(one.jump_s),
+            "source's clock jumps": lambda: self.clocks.of_source.jump(one.jump_s),
+        }
+        planned, on_line = answers(one), LINE.get(one.fault)
         self.proxy.set(planned, at=one.at, strike=strikes.get(one.fault, _nothing))
+        if on_line is not None:
+            self.line.set(on_line, after_bytes=one.at * BYTES[one.job])
         try:
             yield
         finally:
             is_hit = len(self.proxy.pending()) < len(planned) - one.at + 1 if planned else self.proxy.has_struck
-            self.found.hit += is_hit and one.fault != "none"
+            self.found.hit += self.line.has_struck if on_line is not None else is_hit and one.fault != "none"
             self.proxy.set([], at=0, strike=_nothing)
+            self.line.set("")
+            self.clocks.ours.jump(0)
+            self.clocks.of_source.jump(0)
             if crash.ident is not None:
                 crash.join()
 
@@ -275,15 +299,18 @@ def run(*, seconds: float, most_rounds: int, seed: int) -> dict[str, Any]:
     """Rounds until there were enough or the time is over; the document for the evidence."""
     directory = Path(tempfile.mkdtemp(prefix="kpbackup-soak-"))
     try:
+        made = library(directory)
+        clocks = Clocks(Clock(directory / "clock", made), Clock(directory / "clock-of-source", made))
         with (
-            mariadb_server(directory / "source", server_id=91) as source,
+            mariadb_server(directory / "source", server_id=91, environ={**os.environ, **clocks.of_source.environ()}) as source,
             mariadb_server(directory / "target", server_id=92) as target,
             s3_server(directory / "s3") as store, contextlib.closing(Striking(store.port)) as proxy,
+            contextlib.closing(Line(source)) as line,
         ):
             os.environ.update(store.environ())
             store.create_bucket(BUCKET)
             bank.create(source, ballast_rows=300)
-            soak = Soak(directory / "scene", source, target, store, proxy)
+            soak = Soak(directory / "scene", source, target, store, proxy, line, clocks=clocks)
             soak.begin()
             with forks.Forks(soak.scene.directory, soak.environ()) as at:
                 return _play(soak, at, deadline=time.monotonic() + seconds, most_rounds=most_rounds, seed=seed)

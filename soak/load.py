@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import machine, measure
 from bench.published import publish
 from tests.integration import scenario
 from tests.integration.deployment import Deployment, deploy, until
@@ -38,6 +38,7 @@ P99_LIMIT_S, IDLE_LIMIT_PERCENT, MEMORY_LIMIT_BYTES = 0.100, 1.0, 150 << 20
 HOURS_S = 4 * 3600
 ROW_BYTES = 1000
 SAMPLE = 200
+LOOK_S = 0.25  # between two looks at the memory of a job
 WHOLE = {"databases": 200, "tables": 10_000, "megabytes": 5_000}
 
 
@@ -66,6 +67,7 @@ def run(*, databases: int, tables: int, megabytes: int, scrapes: int, idle_s: fl
         _for_restore(made, target)
         found["restore"] = _timed(made, "restore", "database", "--to", "latest", "--yes")
         found["differs"] = differences(source, target)
+        found["inventory_bytes"] = sum(path.stat().st_size for path in made.store.rglob("data/*/*/inventory"))
         found |= _daemon(made, directory, scrapes=scrapes, idle_s=idle_s)
     return found
 
@@ -88,14 +90,28 @@ def fill(source: Server, *, databases: int, tables: int, megabytes: int) -> None
 
 
 def _timed(made: Deployment, *words: str) -> dict[str, Any]:
-    """Wall and processor time of a command with its workers."""
+    """Wall and processor time of a command with its workers, and the memory they had at most together (proportional)."""
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = made.run(*words, timeout_s=HOURS_S)
-    if ended.returncode:
-        raise RuntimeError(f"{words} ended with {ended.returncode}: {ended.stderr[-2000:]}")
+    log, peak = made.directory / f"{words[0]}.log", 0
+    process = made.start(*words, log=log)
+    while process.poll() is None:
+        if time.monotonic() - began > HOURS_S:
+            process.kill()
+        peak = max(peak, sum(map(_pss_bytes, measure.tree([process.pid]))))
+        time.sleep(LOOK_S)
+    if process.returncode:
+        raise RuntimeError(f"{words} ended with {process.returncode}: {log.read_text()[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1)}
+    return {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1), "peak_pss_bytes": peak}
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0  # it has ended
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def _for_restore(made: Deployment, target: Server) -> None:
@@ -203,11 +219,12 @@ def table(found: dict[str, Any]) -> str:
         f"Made at {found['made_at']} of commit `{found['commit'][:12]}`{changed}; {where['cpu']}, {where['cores']} cores, load"
         f" {where['load_1min']} before. {found['databases']:,} databases, {found['tables']:,} tables, {found['megabytes']:,} MB;"
         f" {len(found['differs'])} tables differ after the restore.",
-        "", "| | wall | processor |", "|---|---:|---:|",
+        "", "| | wall | processor | memory of all its processes |", "|---|---:|---:|---:|",
     ]
     for name in ("backup", "restore"):
         one = found[name]
-        lines.append(f"| full {name} | {one['seconds']:,} s | {one['cpu_seconds']:,} s |")
+        lines.append(f"| full {name} | {one['seconds']:,} s | {one['cpu_seconds']:,} s | {_mib(one['peak_pss_bytes'])} |")
+    lines += ["", f"The inventory of the set, sealed: {found['inventory_bytes']:,} bytes."]
     lines += ["", "| goal | measured | met |", "|---|---:|---|"]
     lines += [f"| {goal} | {measured} | {'yes' if met else 'no'} |" for goal, measured, met in goals(found)]
     return "\n".join(lines)

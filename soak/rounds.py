@@ -18,9 +18,13 @@ FAULTS = {
     "delay": 6,  # an answer comes a second late
     "stall": 0.3,  # an answer never ends: a job waits a minute for it
     "source crash": 12,  # kill -9 of the server, which is started again
+    "line drops": 8, "line stalls": 3, "line is slow": 4,  # the network between kpbackup and the source
+    "our clock jumps": 6, "source's clock jumps": 6,  # seconds to minutes, forwards or back, and back again after the round
     "none": 5,
 }
 WITHOUT_SOURCE = ("prune", "check")  # these never ask it
+_OF_SOURCE = ("source crash", "line drops", "line stalls", "line is slow", "source's clock jumps")
+BYTES = {"full": 12_000, "incremental": 800}  # what about comes from the source for one request to the store
 REQUESTS = {"full": 26, "incremental": 18, "prune": 45, "check": 45, "restore": 60}  # about how many a job sends
 _PASSES = Fault(b"", after_bytes=1 << 40)
 _CONFIRMED = b'HTTP/1.1 200 OK\r\nETag: "00000000000000000000000000000000"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
@@ -33,6 +37,7 @@ class Round:
     fault: str
     at: int  # the request that is hit
     times: int = 1  # so many requests in a row
+    jump_s: int = 0  # of a clock
 
 
 def rounds(seed: int) -> Iterator[Round]:
@@ -42,9 +47,11 @@ def rounds(seed: int) -> Iterator[Round]:
     while True:
         number += 1
         (job,) = place.choices(tuple(JOBS), tuple(JOBS.values()))
-        possible = {name: weight for name, weight in FAULTS.items() if name != "source crash" or job not in WITHOUT_SOURCE}
+        possible = {name: weight for name, weight in FAULTS.items() if name not in _OF_SOURCE or job not in WITHOUT_SOURCE}
         (fault,) = place.choices(tuple(possible), tuple(possible.values()))
-        yield Round(number, job, fault, place.randint(1, REQUESTS[job]), place.randint(1, 4))
+        at, times = place.randint(1, REQUESTS[job]), place.randint(1, 4)
+        jump_s = place.choice((-1, 1)) * place.choice((2, 60, 600))  # stores refuse requests of a clock that is 15 minutes off
+        yield Round(number, job, fault, at, times, jump_s if fault.endswith("clock jumps") else 0)
 
 
 def answers(one: Round) -> list[Fault]:

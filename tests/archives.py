@@ -42,14 +42,17 @@ class Growing:
     totals: Callable[[int], m.Totals] = lambda seq: m.Totals(1, 1, 1, 1, 1)  # noqa: E731 - of set number so and so
     took: timedelta = timedelta()  # by each set
     made: list[m.BinlogSegment] = field(default_factory=list)
+    keys: list[m.Sealing] = field(default_factory=list)  # all that were used
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._directory = Path(self.repository.backend.name.removeprefix("file://"))
         self._signer = self.repository.need_signing_key()
+        self._takeovers = 0
         self._file = 1
         self._position = 4_000
         self._gtid = 0
+        self._written_by = SERVER  # the last transaction
         self._month_of = self._set_month_of = self.now = self.start
         self._link = chain.first_link(self.repository.id, self.timeline)
         self._write(m.Timeline(
@@ -69,7 +72,7 @@ class Growing:
             self.repository.head("set", key=key, created_at=self.now, timeline=self.timeline, seq=self.sets),
             self.now - self.took, self.now,
             self._here(), self._identity(), m.Source("mariadb", "10.11.19", SERVER), m.Snapshot("backup_stage", 1),
-            self._sealing(), inventory, (), (), self.totals(self.sets),
+            self._sealing(f"{self.sets:08x}"), inventory, (), (), self.totals(self.sets),
         )
         self._write(made)
         return made
@@ -83,6 +86,10 @@ class Growing:
             if sets_every is not None and (before - self.start) // sets_every != (self.now - self.start) // sets_every:
                 self.back_up()
 
+    def take_over(self) -> None:
+        """From here on the archive goes on in the files of another server that holds exactly what is archived."""
+        self._takeovers, self._file, self._position = self._takeovers + 1, 7, 4_000
+
     def observe(self, seq: int) -> None:
         key = layout.log_entry(self.timeline, "observations", month_of=self.start if seq == 1 else self.now, seq=seq)
         head = self.repository.head("observation", key=key, created_at=self.now, timeline=self.timeline, seq=seq)
@@ -91,14 +98,21 @@ class Growing:
     # -- inside
 
     def _here(self) -> Coordinates:
-        return Coordinates(f"binlog.{self._file:06d}", self._position, f"1-{SERVER}-{self._gtid}" if self._gtid else "")
+        number = f"{self._takeovers}/" if self._takeovers else ""
+        gtid = f"1-{self._written_by}-{self._gtid}" if self._gtid else ""
+        return Coordinates(f"{number}binlog.{self._file:06d}", self._position, gtid)
 
     def _identity(self) -> m.FileIdentity:
-        return m.FileIdentity(SERVER, self.start, hashlib.sha256(b"%d" % self._file).hexdigest())
+        told = b"%d %d" % (self._takeovers, self._file)
+        return m.FileIdentity(SERVER + self._takeovers, self.start, hashlib.sha256(told).hexdigest())
 
-    def _sealing(self) -> m.Sealing:
+    def _sealing(self, of_set: str = "0" * 8) -> m.Sealing:
+        """A data key for each set, and one a day for the segments of this timeline."""
         day = (self.now - self.start) // DAY
-        return m.Sealing(f"{day:032x}", f"age1day{day}")
+        sealing = m.Sealing(f"{self.timeline:0>8}{of_set}{day:016x}", f"age1day{day}")
+        if sealing not in self.keys:
+            self.keys.append(sealing)
+        return sealing
 
     def _segment(self) -> None:
         self.segments += 1
@@ -107,6 +121,7 @@ class Growing:
         if self._position == 0:
             before = replace(before, position=0)
         self._gtid += 10
+        self._written_by = SERVER + self._takeovers
         self._position += 1_000
         end = self._here()
         sealed = self._random.randbytes(self.payload_bytes)

@@ -19,7 +19,7 @@ from typing import IO
 
 from kpbackup import errors
 from kpbackup.mysql.segmenter import SegmentFacts
-from kpbackup.pipeline import compress, encrypt
+from kpbackup.pipeline import age_texts, compress, encrypt
 from kpbackup.repository.keys import FreshKey
 
 MEMORY_BYTES = 4 << 20  # of the segment that is sealed now and the one that is stored now; those between lie on disk
@@ -40,7 +40,7 @@ class Spool:
         self._backlog = backlog
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115 - closed by close()
         self._compressor = compress.Compressor()
-        self._encryptor = encrypt.Encryptor((encrypt.Recipient.parse(key.sealing.recipient),))
+        self._encryptor = encrypt.Encryptor((age_texts.parse_recipient(key.sealing.recipient),))
 
     def write(self, data: bytes) -> None:
         """Waits while too much waits to be stored. Raises LocalIOError, Abandoned."""

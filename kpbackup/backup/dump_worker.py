@@ -27,6 +27,7 @@ from kpbackup.model import codec
 from kpbackup.model.inventory import Bound, ChunkBounds, Table
 from kpbackup.model.selection import leaving_out
 from kpbackup.mysql import cutting, rows, server, wire
+from kpbackup.pipeline import age_texts
 from kpbackup.pipeline.compress import Compressor
 from kpbackup.pipeline.encrypt import Encryptor, Recipient
 from kpbackup.pipeline.pace import Pace
@@ -127,7 +128,7 @@ class DumpWorker:
 
     def _start(self, message: Message) -> None:
         endpoint = codec.decode(server.Endpoint, message["endpoint"], what="endpoint for a dump worker")
-        self._recipients = [Recipient.parse(text) for text in message["recipients"]]
+        self._recipients = [age_texts.parse_recipient(text) for text in message["recipients"]]
         self._level = int(message.get("level", 1))
         limit = message.get("pace")
         self._pace = Pace(limit["path"], bytes_per_second=limit["bytes_per_second"]) if limit else None

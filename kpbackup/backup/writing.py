@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kpbackup.model.manifest import Sealing, StoredObject
-from kpbackup.pipeline import encrypt, stream
+from kpbackup.pipeline import age_texts, encrypt, stream
 from kpbackup.repository import layout
 from kpbackup.repository.binding import Repository
 
@@ -33,7 +33,7 @@ class Attempt:
 
     @property
     def recipients(self) -> Sequence[encrypt.AnyRecipient]:
-        return (encrypt.Recipient.parse(self.sealing.recipient),)
+        return (age_texts.parse_recipient(self.sealing.recipient),)
 
 
 def new_attempt(repository: Repository, timeline: str, sealing: Sealing, now: datetime) -> Attempt:

@@ -18,7 +18,7 @@ import typer
 
 from kpbackup import errors
 from kpbackup.cli import context, render
-from kpbackup.pipeline import encrypt, sign
+from kpbackup.pipeline import age_texts, encrypt, sign
 from kpbackup.service import founding, opening
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _new_signing_key(directory: Path) -> sign.SigningKey:
 
 
 def _new_recipient(directory: Path) -> str:
-    identity = encrypt.Identity.parse(_key_line(_kept(directory / IDENTITY, _new_identity, private=True)))
+    identity = age_texts.parse_identity(_key_line(_kept(directory / IDENTITY, _new_identity, private=True)))
     recipient = str(identity.recipient)
     _kept(directory / RECIPIENTS, lambda: f"{recipient}\n", private=False)
     return recipient

@@ -16,7 +16,7 @@ import typer
 
 from kpbackup import errors
 from kpbackup.cli import context, render
-from kpbackup.pipeline import encrypt, sign
+from kpbackup.pipeline import age_texts, encrypt, sign
 
 if TYPE_CHECKING:
     from kpbackup.config import Settings
@@ -43,10 +43,11 @@ def add(
     if hybrid and new_identity is None:
         raise errors.UsageError("--hybrid goes with --new-identity", hint="kpbackup keys add --new-identity FILE --hybrid")
     path, present = _file(room.settings), _present(room.settings)
-    added = str(encrypt.Recipient.parse(recipient)) if recipient is not None else _make_identity(str(new_identity), hybrid=hybrid)
+    given = str(age_texts.parse_recipient(recipient)) if recipient is not None else ""
+    added = given or _make_identity(str(new_identity), hybrid=hybrid)
     if added in present:
         raise errors.UsageError(f"{added} is a recipient already", hint="`kpbackup keys list` shows all")
-    encrypt.Encryptor([encrypt.Recipient.parse(text) for text in (*present, added)])  # refuses kinds that do not mix
+    encrypt.Encryptor([age_texts.parse_recipient(text) for text in (*present, added)])  # refuses kinds that do not mix
     _rewrite(path, lambda lines: [*lines, added])
     _show(room, (*present, added), added=added, identity=new_identity)
 

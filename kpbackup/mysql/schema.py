@@ -95,7 +95,7 @@ def read_inventory(
 
 
 def read_tables(connection: Connection, facts: ServerFacts, *, databases: tuple[str, ...] = ()) -> tuple[Table, ...]:
-    """The base tables alone: what is needed to detect changes of definitions."""
+    """The base tables alone, of all databases unless some are named."""
     with reading_session(connection, facts):
         return tuple(_tables(connection, facts, database_names(connection, databases)))
 

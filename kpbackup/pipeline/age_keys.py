@@ -4,11 +4,10 @@ Source: the age specification (c2sp.org/age), "The X25519 recipient type" and "T
 recipient type". A recipient (`age1...`) is public and only seals; an identity
 (`AGE-SECRET-KEY-1...`) is secret and only opens. The texts are those of `age-keygen`.
 
-Hybrid (post-quantum) keys are read here too and are the matter of `age_hybrid`.
+Hybrid (post-quantum) keys are the matter of `age_hybrid`; texts of either kind are read by `age_texts`.
 
-Limits: plugin keys are recognised and refused. A passphrase stands alone:
-the specification forbids mixing it with other recipients. Work factors above `WORK_FACTOR_LIMIT`
-are refused, because the file chooses how much memory (2^factor KiB) and time we spend.
+Limits: a passphrase stands alone: the specification forbids mixing it with other recipients. Work factors above
+`WORK_FACTOR_LIMIT` are refused, because the file chooses how much memory (2^factor KiB) and time we spend.
 Secrets appear in no `repr` and no error. Nothing is written anywhere: a crash leaves nothing behind.
 """
 
@@ -31,7 +30,7 @@ from kpbackup.pipeline import age_header, bech32
 FILE_KEY_BYTES = 16
 WORK_FACTOR_LIMIT = 22  # 4 GiB and about 15 seconds: the most `age` itself accepts
 
-_KEY_BYTES = 32
+KEY_BYTES = 32
 _BODY_BYTES = FILE_KEY_BYTES + 16
 _SALT_BYTES = 16
 _ZERO_NONCE = bytes(12)
@@ -45,26 +44,6 @@ class Recipient:
     """A public key: X25519 here, hybrid in a subclass. `str()` is its `age1...` text."""
 
     public: bytes
-
-    @classmethod
-    def parse(cls, text: str) -> Recipient:
-        """The recipient written as `age1...`, of either kind; raises KeyProblem."""
-        word = text.strip()
-        if word.lower().startswith("age1pq1"):
-            from kpbackup.pipeline import age_hybrid  # seldom met, and its library is not cheap to load
-
-            return age_hybrid.parse_recipient(word)
-        try:
-            prefix, public = bech32.decode(word)
-        except ValueError as exc:
-            raise errors.KeyProblem(f"cannot read an age recipient: {exc}", hint="a recipient looks like age1...") from exc
-        if prefix != "age" and prefix.lower().startswith("age1"):
-            raise _unsupported("recipient", "a plugin key")
-        if prefix != "age" or len(public) != _KEY_BYTES:
-            raise errors.KeyProblem("cannot read an age recipient: it is no X25519 key", hint="a recipient looks like age1...")
-        recipient = cls(public)
-        recipient.wrap(bytes(FILE_KEY_BYTES))  # finds a low-order point now, not in the middle of a backup
-        return recipient
 
     def __str__(self) -> str:
         return bech32.encode("age", self.public)
@@ -95,27 +74,7 @@ class Identity:
     @classmethod
     def generate(cls) -> Identity:
         """A fresh identity from the system's random source."""
-        return cls(os.urandom(_KEY_BYTES))
-
-    @classmethod
-    def parse(cls, text: str) -> Identity:
-        """The one identity in `text`: bare `AGE-SECRET-KEY-1...` or a file of `age-keygen` (`#` comments). Raises KeyProblem."""
-        words = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        if len(words) != 1:
-            raise errors.KeyProblem(f"cannot read an age identity: {len(words)} keys found where one is expected")
-        if words[0].upper().startswith("AGE-SECRET-KEY-PQ-1"):
-            from kpbackup.pipeline import age_hybrid
-
-            return age_hybrid.parse_identity(words[0])
-        if words[0].upper().startswith("AGE-PLUGIN-"):
-            raise _unsupported("identity", "a plugin key")
-        try:
-            prefix, secret = bech32.decode(words[0])
-        except ValueError as exc:
-            raise errors.KeyProblem(f"cannot read an age identity: {exc}", hint="it looks like AGE-SECRET-KEY-1...") from exc
-        if prefix != "AGE-SECRET-KEY-" or len(secret) != _KEY_BYTES:
-            raise errors.KeyProblem("cannot read an age identity: it is no X25519 key", hint="it looks like AGE-SECRET-KEY-1...")
-        return cls(secret)
+        return cls(os.urandom(KEY_BYTES))
 
     @property
     def recipient(self) -> Recipient:
@@ -135,7 +94,7 @@ class Identity:
                 continue
             if len(stanza.arguments) != 2:
                 raise bad_stanza("X25519", "it must have two arguments")
-            share = decode_argument(stanza, size=_KEY_BYTES)
+            share = decode_argument(stanza, size=KEY_BYTES)
             check_body(stanza)
             try:
                 secret = private.exchange(X25519PublicKey.from_public_bytes(share))
@@ -227,7 +186,7 @@ def _parse_work_factor(text: str) -> int:
 
 
 def _stretch(passphrase: str, *, salt: bytes, work_factor: int) -> bytes:
-    scrypt = Scrypt(salt=_SCRYPT_LABEL + salt, length=_KEY_BYTES, n=1 << work_factor, r=8, p=1)
+    scrypt = Scrypt(salt=_SCRYPT_LABEL + salt, length=KEY_BYTES, n=1 << work_factor, r=8, p=1)
     return scrypt.derive(passphrase.encode("utf-8"))
 
 
@@ -259,10 +218,3 @@ def _open(key: bytes, body: bytes) -> bytes | None:
 def bad_stanza(kind: str, cause: str) -> errors.IntegrityError:
     """The error for a stanza that the specification does not allow."""
     return errors.IntegrityError(f"cannot decrypt: bad age header: malformed {kind} stanza: {cause}")
-
-
-def _unsupported(what: str, kind: str) -> errors.KeyProblem:
-    return errors.KeyProblem(
-        f"cannot use an age {what}: it is {kind}, which kpbackup does not support",
-        hint="use a key pair as made by `age-keygen` or `age-keygen -pq`",
-    )

@@ -135,6 +135,8 @@ def _is_released(history: History, backup_set: BackupSet, unbroken: Sequence[Seq
     if history.anchor is None or not unbroken:
         return False
     first = unbroken[0][0]
+    if _takes_over(backup_set.coordinates, first.start):
+        return False
     return first.first_seq == history.anchor.first_seq and order(backup_set.coordinates) < order(first.start)
 
 

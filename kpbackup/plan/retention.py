@@ -5,6 +5,8 @@ their age; all segments after such a set stay. *Alone*: the sets asked for by we
 their own moment, and the segments after them go. A set or segment that was released is marked first and deleted after the grace
 period. The newest entry of a log is never deleted: the next entry's key is built from it.
 
+Sets that claim to be of the future are kept and take nobody's place: else a stolen signing key could push out all others.
+
 Limits: the horizon is this machine's clock, sets carry the source's; a skew shifts the horizon by as much. Segments are kept from
 one place on, so segments between two kept chains stay too.
 """
@@ -16,9 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from kpbackup.model.catalog import Catalog, History
+from kpbackup.model.coordinates import order
 from kpbackup.model.manifest import ApplicationManifest, BackupSet
+from kpbackup.model.stretch import Unit
 from kpbackup.plan import chain as chains
 from kpbackup.plan.reach import reaches
+
+AHEAD = timedelta(days=1)  # a source's clock may be wrong by that much
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ class _Link:
 def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
     """The decisions for every set and segment at the moment `now`."""
     links = {h.id: [_Link(chain, point) for chain, point in reaches(h)] for h in catalog.histories}
-    chained = _kept_with_chains(catalog, links, policy, now - timedelta(days=policy.days))
-    kept = {**_kept_alone(catalog, policy), **chained}
+    chained = _kept_with_chains(catalog, links, policy, now)
+    kept = {**_kept_alone(catalog, policy, now), **chained}
     decisions: list[Decision] = []
     released: list[BackupSet] = []
     releases: list[Release] = []
@@ -131,14 +137,16 @@ def plan_prune(catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:
 
 
 def _kept_with_chains(
-    catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, horizon: datetime
+    catalog: Catalog, links: dict[str, list[_Link]], policy: Policy, now: datetime
 ) -> dict[str, str]:
     """Name -> reason of each set to keep with its segments; the first reason that applies."""
+    horizon = now - timedelta(days=policy.days)
     kept: dict[str, str] = {}
     complete: list[BackupSet] = []
     for history in catalog.histories:
         own = links[history.id]
-        complete += [link.backup_set for link in own if link.chain.gap is None and not link.chain.released]
+        whole = [link.backup_set for link in own if link.chain.gap is None and not link.chain.released]
+        complete += [one for one in whole if one.clock <= now + AHEAD]
         for link in own:
             if link.backup_set.clock >= horizon:
                 kept[link.backup_set.name] = f"newer than {policy.days} days"
@@ -147,15 +155,16 @@ def _kept_with_chains(
     # 'complete' by unbroken chain; the newest are the last ones, as timelines and sets are in order
     for backup_set in complete[len(complete) - policy.complete_chains :] if policy.complete_chains < len(complete) else complete:
         kept.setdefault(backup_set.name, f"one of the {policy.complete_chains} newest complete chains")
-    with_sets = [history for history in catalog.histories if history.sets]
-    if with_sets:
-        kept.setdefault(with_sets[-1].sets[-1].name, "the newest set")
+    in_order = [one for history in catalog.histories for one in history.sets]
+    for newest in (in_order[-1:], [one for one in in_order if one.clock <= now + AHEAD][-1:]):
+        kept.update({one.name: "the newest set" for one in newest if one.name not in kept})
     return kept
 
 
-def _kept_alone(catalog: Catalog, policy: Policy) -> dict[str, str]:
+def _kept_alone(catalog: Catalog, policy: Policy, now: datetime) -> dict[str, str]:
     """Name -> reason of each set to keep for its own moment."""
-    every = sorted((s for history in catalog.histories for s in history.sets), key=lambda s: s.clock)
+    sets = (s for history in catalog.histories for s in history.sets if s.clock <= now + AHEAD)
+    every = sorted(sets, key=lambda s: s.clock)
     kept: dict[str, str] = {}
     periods: tuple[tuple[str, int, Callable[[datetime], object]], ...] = (
         ("year", policy.yearly, lambda at: at.year),
@@ -192,10 +201,20 @@ def _segments(history: History, kept: Sequence[chains.Chain]) -> Release | None:
     units = history.units
     if not units:
         return None
-    needed = [chain.units[0] for chain in kept if chain.units]
+    needed = [_first_needed(units, chain) for chain in kept if chain.units]
     first = min(needed, key=lambda unit: unit.first_seq, default=units[-1])
     count = sum(unit.last_seq - unit.first_seq + 1 for unit in units if unit.first_seq < first.first_seq)
     return Release(history.id, first.first_seq, first.link_before, count) if count else None
+
+
+def _first_needed(units: Sequence[Unit], chain: chains.Chain) -> Unit:
+    """The first unit of a chain; the one before it where it begins behind the set: another server took over right there, and what
+    ends at the set tells that nothing lies between."""
+    first = chain.units[0]
+    if order(first.start) <= order(chain.backup_set.coordinates):
+        return first
+    place = next(number for number, unit in enumerate(units) if unit.first_seq == first.first_seq)
+    return units[max(0, place - 1)]
 
 
 def _segment_decisions(history: History, release: Release | None) -> list[Decision]:

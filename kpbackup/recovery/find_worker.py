@@ -16,7 +16,7 @@ from typing import Any
 from kpbackup import errors
 from kpbackup.model import codec
 from kpbackup.mysql import binlog_file
-from kpbackup.pipeline import age_keys, process, stream
+from kpbackup.pipeline import age_texts, process, stream
 from kpbackup.recovery.search import Criteria, search
 
 
@@ -30,7 +30,7 @@ class FindWorker:
 
     def handle(self, message: dict[str, Any]) -> None:
         job = message["segment"]
-        plain = stream.unseal(self._sealed_bytes(), [age_keys.Identity.parse(job["identity"])])
+        plain = stream.unseal(self._sealed_bytes(), [age_texts.parse_identity(job["identity"])])
         events = binlog_file.read_file(
             plain, file=job["file"], start_position=job["start"], prefix_bytes=job["prefix_bytes"]
         )

@@ -23,7 +23,7 @@ from kpbackup import errors
 from kpbackup.model import codec
 from kpbackup.model.inventory import ChunkRecord, Table
 from kpbackup.mysql import frame, indexes, load, quoting, ranges, rows, schema_tables, server, wire
-from kpbackup.pipeline import age_keys, process, stream
+from kpbackup.pipeline import age_texts, process, stream
 from kpbackup.recovery import way_out
 
 STATEMENT_TIMEOUT_S = 7 * 86_400  # building the indexes of a huge table takes days at most; keepalive finds a dead server
@@ -36,7 +36,7 @@ class LoadWorker:
     def __init__(self, channel: process.WorkerChannel, start: dict[str, Any]) -> None:
         self._channel = channel
         self._endpoint = codec.decode(server.Endpoint, start["endpoint"], what="the worker's endpoint")
-        self._identities = [age_keys.Identity.parse(start["identity"])] if start["identity"] else []
+        self._identities = [age_texts.parse_identity(start["identity"])] if start["identity"] else []
         self._connection = server.connect(self._endpoint, read_timeout_s=STATEMENT_TIMEOUT_S)
         self._loader = load.ChunkLoader(self._connection, write_binlog=start.get("session", {}).get("write_binlog", True))
         self._reader: _Reader | None = None

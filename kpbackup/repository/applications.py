@@ -16,7 +16,7 @@ from typing import Any
 from kpbackup import errors
 from kpbackup.model import codec, manifest
 from kpbackup.model.application import Bundle
-from kpbackup.pipeline import encrypt, stream
+from kpbackup.pipeline import age_texts, encrypt, stream
 from kpbackup.repository import keys, layout
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import locks
@@ -47,7 +47,7 @@ def store(
     """
     sealing = keys.new_data_key(repository, recipients)
     plain = json.dumps(codec.encode(bundle), sort_keys=True).encode()
-    sealed = b"".join(stream.seal((plain,), (encrypt.Recipient.parse(sealing.recipient),)))
+    sealed = b"".join(stream.seal((plain,), (age_texts.parse_recipient(sealing.recipient),)))
     payload = manifest.Payload(len(sealed), hashlib.sha256(sealed).hexdigest())
     for _ in range(FENCE_TRIES):
         listed = _keys(repository)

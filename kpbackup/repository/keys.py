@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kpbackup import errors
 from kpbackup.model import manifest
-from kpbackup.pipeline import encrypt
+from kpbackup.pipeline import age_texts, encrypt
 from kpbackup.repository import layout
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import Backend
@@ -153,7 +153,7 @@ def open_key_object(
         raise errors.IntegrityError(f"key object {key} is damaged: {exc}") from exc
     try:
         lines = text.decode()
-        identity = encrypt.Identity.parse(lines)
+        identity = age_texts.parse_identity(lines)
     except (errors.KeyProblem, UnicodeDecodeError) as exc:
         raise errors.IntegrityError(f"key object {key} holds no data key: {exc}") from exc
     if layout.key_objects(id_of(str(identity.recipient))) != key.rpartition("/")[0] + "/":

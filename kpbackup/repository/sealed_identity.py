@@ -10,7 +10,7 @@ They are written create-only before the repository is made; a crash leaves at mo
 from __future__ import annotations
 
 from kpbackup import errors
-from kpbackup.pipeline import age_header, encrypt
+from kpbackup.pipeline import age_header, age_texts, encrypt
 from kpbackup.repository import keys, layout
 from kpbackup.storage import backend as storage
 
@@ -48,7 +48,7 @@ def unseal(data: bytes, passphrase: str, *, what: str) -> encrypt.Identity:
     decryptor = encrypt.Decryptor((encrypt.PassphraseIdentity(passphrase),))
     try:
         text = decryptor.decrypt(data) + decryptor.finish()
-        return encrypt.Identity.parse(text.decode(errors="replace"))
+        return age_texts.parse_identity(text.decode(errors="replace"))
     except (errors.KeyProblem, errors.IntegrityError) as exc:
         raise type(exc)(f"{what}: {exc.message}", hint="check the passphrase (encryption.passphrase_file)") from exc
 

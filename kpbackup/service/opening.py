@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kpbackup import config, errors
-from kpbackup.pipeline import encrypt, sign
+from kpbackup.pipeline import age_texts, encrypt, sign
 
 if TYPE_CHECKING:
     from kpbackup.backup.application import ApplicationRequest
@@ -116,7 +116,7 @@ def signing_key(settings: config.Settings) -> sign.SigningKey:
 
 
 def recipients(settings: config.Settings) -> tuple[encrypt.Recipient, ...]:
-    return tuple(encrypt.Recipient.parse(text) for text in settings.need_recipients())
+    return tuple(age_texts.parse_recipient(text) for text in settings.need_recipients())
 
 
 def identities(settings: config.Settings) -> tuple[encrypt.Identity, ...]:
@@ -140,7 +140,7 @@ def _identities_in(content: bytes, *, where: str) -> tuple[encrypt.Identity, ...
     if not keys:
         raise errors.KeyProblem(f"{where} holds no identity", hint="it must have a line that begins with AGE-SECRET-KEY-1")
     try:
-        return tuple(encrypt.Identity.parse(key) for key in keys)
+        return tuple(age_texts.parse_identity(key) for key in keys)
     except errors.KpbackupError as exc:
         hint = exc.hint or "bring back the file that `kpbackup init` made, as it was"
         raise errors.KeyProblem(f"{where}: {exc.message}", hint=hint) from exc

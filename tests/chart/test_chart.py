@@ -44,6 +44,15 @@ def test_older_kubernetes_takes_the_main_ones(name: str, version: str) -> None:
         rendering.validate(item, version)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_image_is_named_by_its_digest(mode: str) -> None:
+    """Where a digest is set, nothing runs that a registry calls by the same tag."""
+    digest = "sha256:" + "0123456789abcdef" * 4
+    found = rendering.objects(base(MODES[mode], {"image": {"digest": digest, "tag": "latest"}}))
+    images = re.findall(r"image: (\S*kpbackup\S*)", yaml.safe_dump_all(found, width=1000))
+    assert images and all(image.endswith(f"@{digest}") for image in images)
+
+
 def test_a_misspelt_field_would_be_found() -> None:
     found = rendering.one(rendering.objects(base()), "Deployment")
     found["spec"]["replicsa"] = 2

@@ -7,23 +7,21 @@ The archives are real signed objects in a directory, the locks are held by a sma
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from kpbackup import errors
 from kpbackup.model.application import Bundle
 from kpbackup.pipeline import encrypt, sign
 from kpbackup.plan import retention
 from kpbackup.repository import applications, binding, catalog, compact, layout, payloads, pins, prune, sealed_identity
 from kpbackup.repository.binding import Repository
-from kpbackup.storage import ObjectInfo, locks, open_backend
+from kpbackup.storage import open_backend
 from tests.archives import Growing
-from tests.cut_off import CutOffBackend
+from tests.locking_store import LockingStore
 
 KEY = sign.SigningKey.generate()
 START = datetime(2025, 11, 20, 12, 0, tzinfo=UTC)
@@ -32,61 +30,6 @@ PERIOD = 2 * DAY
 JUST_BEFORE_NEXT = PERIOD / 2 - timedelta(seconds=1)  # the next prune is due by then
 ROWS = 8
 POLICY = retention.Policy(days=300)
-
-
-class LockingStore(CutOffBackend):
-    """Holds locks in memory; `now` is its clock. Deletes what it is told to, as a bucket without versions would."""
-
-    def __init__(self, repository: Repository, now: datetime) -> None:
-        super().__init__(repository.backend)
-        self.lock: locks.Lock | None = locks.Lock("compliance", PERIOD, (layout.LEASES,))
-        self.now = now
-        self.until: dict[str, datetime] = {}
-        self.asked = 0
-
-    def put(self, key: str, chunks: Iterable[bytes], *, size_hint: int = 0) -> ObjectInfo:
-        self.until[key] = self.now + PERIOD
-        return super().put(key, chunks, size_hint=size_hint)
-
-    def put_if_absent(self, key: str, data: bytes) -> ObjectInfo:
-        self.until[key] = self.now + PERIOD
-        return super().put_if_absent(key, data)
-
-    def locked_until(self, key: str) -> datetime | None:
-        self.asked += 1
-        self.head(key)
-        return self.until.get(key)
-
-    def lock_longer(self, key: str, *, mode: locks.Mode, until: datetime) -> None:
-        if until < self.until[key]:
-            raise errors.StorageError(f"{key} is locked until {self.until[key]}")
-        self.until[key] = until
-
-    def can_lock(self) -> bool:
-        return True
-
-    def keeps_versions(self) -> bool:
-        return False
-
-    def put_locked(self, key: str, data: bytes, *, mode: locks.Mode, until: datetime) -> str:
-        raise errors.StorageError("not in this store")
-
-    def delete_version(self, key: str, version: str, *, bypass: bool) -> None:
-        raise errors.StorageError("not in this store")
-
-    def write_dates(self) -> None:
-        """Locks what lies there by the times at which its manifests say it was written."""
-        for info in self.list(""):
-            lines = self.read(info.key).split(b"\n")
-            head = json.loads(lines[4])["head"] if len(lines) > 4 and lines[4].startswith(b'{"') else None
-            written = datetime.fromisoformat(head["created_at"]) if head else self.now
-            self.until.setdefault(info.key, written + PERIOD)
-
-    def lose_what_is_not_locked(self, at: datetime) -> list[str]:
-        """What somebody with every right can do at that moment."""
-        gone = [info.key for info in self.list("") if self.until[info.key] <= at]
-        self.delete_all(gone)
-        return gone
 
 
 @pytest.fixture
@@ -102,14 +45,14 @@ def grown(tmp_path: Path) -> Iterator[Growing]:
         )
         growing.back_up()
         growing.grow(160, sets_every=2 * DAY)
-        for day in range(6):
-            growing.repository.backend.put(layout.key_object(f"{day:032x}", 1), [b"a data key"])
+        for used in growing.keys:
+            growing.repository.backend.put(layout.key_object(used.key_id, 1), [b"a data key"])
         sealed_identity.store(growing.repository.backend, b"an identity, sealed")
         yield growing
 
 
 def locking(grown: Growing) -> tuple[Repository, LockingStore]:
-    store = LockingStore(grown.repository, grown.now)
+    store = LockingStore(grown.repository, now=grown.now, period=PERIOD)
     store.write_dates()
     return dataclasses.replace(grown.repository, backend=store, verified={}, stretches={}), store
 
@@ -148,7 +91,7 @@ def test_what_is_locked_is_enough_for_every_kept_moment(grown: Growing, stored: 
     source = payloads.Payloads(reader)
     assert all(len(b"".join(source.read(one))) == one.payload.bytes for one in segments)
     left = {info.key for info in store.list("")}
-    assert {layout.key_object(f"{day:032x}", 1) for day in range(6)} <= left
+    assert len(grown.keys) == 9 and {layout.key_object(one.key_id, 1) for one in grown.keys} <= left
     assert {one.inventory.key for one in after.sets} <= left
     assert {layout.sealed_identity(1), layout.BINDING, "reader-1.py", "reader-1.py.minisig"} <= left
 

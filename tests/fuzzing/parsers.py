@@ -35,7 +35,7 @@ from kpbackup.mysql import (
     table_text,
     wire,
 )
-from kpbackup.pipeline import age_header, compress, encrypt, sign, stream
+from kpbackup.pipeline import age_header, age_texts, compress, encrypt, sign, stream
 from kpbackup.recovery import profile
 from kpbackup.repository import keys, objects
 from kpbackup.service import guard
@@ -150,7 +150,7 @@ STORED = {
     "signing public key": Parser(lambda data: sign.PublicKey.parse(data.decode("utf-8", "replace")),
                                  ((HOME / "keys" / "signing.pub").read_bytes(),)),
     "age header": Parser(age_header.parse, (AGE_HEADER,)),
-    "age recipient": Parser(lambda data: encrypt.Recipient.parse(data.decode("utf-8", "replace")),
+    "age recipient": Parser(lambda data: age_texts.parse_recipient(data.decode("utf-8", "replace")),
                             tuple(str(one.recipient).encode() for one in VECTOR.identities)),
     "age file": Parser(_decrypt, _objects("keys/")),
     "zstd": Parser(_decompress, (b"\x28\xb5\x2f\xfd\x04\x58\x29\x00\x00kpbackup", zstandard.compress(b"kpbackup" * 50))),

@@ -19,6 +19,7 @@ from tests.servers.database import Server
 ACCOUNTS = 50
 OPENING = 1000
 DEADLOCK = 1213
+LOCK_WAIT_TIMEOUT = 1205  # a clock that jumps ends waits too
 Work = Callable[[server.Connection, random.Random], None]
 PATIENCE_S = 180.0
 BALLAST_ROWS = 4_000
@@ -85,6 +86,11 @@ class Fire:
         assert not any(thread.is_alive() for thread in self._threads), "the workload hangs"
         assert not self._failures, self._failures
 
+    @property
+    def has_failed(self) -> bool:
+        """A thread of it ended by an error, which leaving will raise."""
+        return bool(self._failures)
+
     def _run(self, work: Work, number: int) -> None:
         place = random.Random(number)
         while not self._stop.is_set():
@@ -101,12 +107,11 @@ class Fire:
                 self._failures.append(exc)
                 return
 
-    @staticmethod
-    def _once(work: Work, connection: server.Connection, place: random.Random) -> None:
+    def _once(self, work: Work, connection: server.Connection, place: random.Random) -> None:
         try:
             work(connection, place)
         except errors.DatabaseError as exc:
-            if exc.number != DEADLOCK:
+            if exc.number != DEADLOCK and not (self._survives and exc.number == LOCK_WAIT_TIMEOUT):
                 raise
             connection.execute("ROLLBACK")
 

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from kpbackup import errors
-from kpbackup.pipeline import encrypt, sign, stream
+from kpbackup.pipeline import age_texts, encrypt, sign, stream
 from tests.servers import exercised
 
 SIZES = (0, 1, 65535, 65536, 65537, 131072, 1 << 20)
@@ -85,10 +85,10 @@ def test_we_read_ages(age: str, size: int) -> None:
 
 def test_keys_are_those_of_age_keygen(age: str) -> None:
     text = run("age-keygen").decode()
-    identity = encrypt.Identity.parse(text)
+    identity = age_texts.parse_identity(text)
     assert identity.reveal() in text
     assert f"# public key: {identity.recipient}\n" in text
-    assert encrypt.Recipient.parse(str(identity.recipient)) == identity.recipient
+    assert age_texts.parse_recipient(str(identity.recipient)) == identity.recipient
     ours = encrypt.Identity.generate()
     assert run("age-keygen", "-y", given=ours.reveal().encode()).decode().strip() == str(ours.recipient)
 

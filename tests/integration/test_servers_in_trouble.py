@@ -6,6 +6,7 @@ A dump is slowed down by `source.bandwidth_limit`, so that there is a middle; a 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -218,6 +219,27 @@ def test_another_rule_for_the_case_of_names(tmp_path: Path, servers: tuple[Serve
         scene.settings["recovery"]["target"] = scenario.login(target)
         assert "lower_case_table_names is 1, on the source 0" in scene.refused(23, *RESTORE)
         assert scenario.databases(target) == []
+
+
+def test_a_collation_that_the_target_does_not_have(tmp_path: Path) -> None:
+    """One that was defined on the source's machine: refused by name before anything changes, and all else comes without it."""
+    charsets = tmp_path / "charsets"
+    shutil.copytree("/usr/share/mysql/charsets", charsets)
+    rules = "<rules><reset>a</reset><p>z</p></rules>"
+    own = f'<charset name="utf8mb4"><collation name="utf8mb4_own_ci" id="1029">{rules}</collation></charset>'
+    index = charsets / "Index.xml"
+    index.write_text(index.read_text().replace("</charsets>", f"{own}</charsets>"))
+    places = [f"--character-sets-dir={charsets}"]
+    with mariadb_server(tmp_path / "source", server_id=76, options=places) as source, target_of(tmp_path) as target:
+        wanted = "CREATE TABLE named (v VARCHAR(9) COLLATE utf8mb4_own_ci)"
+        scene = backed_up(tmp_path, source, "shop", wanted, "INSERT INTO named VALUES ('a')", "CREATE TABLE plain (i INT)")
+        scene.settings["recovery"]["target"] = scenario.login(target)
+        told = scene.refused(23, *RESTORE)
+        assert "the target has no collation utf8mb4_own_ci, which shop.named need" in told
+        assert "--exclude shop.named" in told
+        assert scenario.databases(target) == []
+        scene.ok(*RESTORE, "--exclude", "shop.named")
+        assert set(scenario.truth(target)) == {"shop.plain"}
 
 
 def test_missing_plugins(tmp_path: Path) -> None:

@@ -152,6 +152,29 @@ def test_sets_kept_alone_are_those_of_a_simple_oracle(
     assert (again.release_sets, again.release_segments) == ((), ())
 
 
+@settings(max_examples=60, deadline=None)
+@given(catalogs(), st.integers(1, 3), st.tuples(*[st.integers(0, 3)] * 3), st.integers(1, 40))
+def test_forged_sets_of_the_future_push_nothing_out(
+    made: tuple[Catalog, int], days: int, counts: tuple[int, int, int], forged: int
+) -> None:
+    """Whoever has the signing key writes sets of months to come, each a complete chain: all that was kept is kept."""
+    found, end = made
+    weekly, monthly, yearly = counts
+    policy = retention.Policy(days=days, complete_chains=2, weekly=weekly, monthly=monthly, yearly=yearly)
+    now = when(end + 24 * days)
+    before = {one.name for one in retention.plan_prune(found, policy, now).decisions if one.keep and one.name.startswith("set ")}
+    last = found.histories[-1]
+    newest = last.sets[-1]
+    sets = tuple(
+        replace(newest, head=replace(newest.head, seq=newest.head.seq + number), clock=now + timedelta(days=2 + 31 * number))
+        for number in range(1, forged + 1)
+    )
+    changed = replace(last, sets=(*last.sets, *sets), newest={**last.newest, "sets": (sets[-1].head.seq, now)})
+    plan = retention.plan_prune(replace(found, histories=(*found.histories[:-1], changed)), policy, now)
+    released = {f"set {one.name}" for one in plan.release_sets}
+    assert not released & before
+
+
 def spread(found: Catalog, factor: int) -> Catalog:
     """The same catalog with sets days and weeks apart: clocks stretched, places in the binlog as they were."""
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,11 +53,13 @@ class Server:
     `command_line(paths, port)` gives the argument vector without the options of the caller; those come last and win.
     """
 
-    def __init__(self, product: str, paths: Paths, *, command_line: CommandLine, server_id: int, options: Sequence[str]) -> None:
+    def __init__(self, product: str, paths: Paths, *, command_line: CommandLine, server_id: int, options: Sequence[str],
+                 environ: Mapping[str, str] | None = None) -> None:
         self.product = product
         self.paths = paths
         self.server_id = server_id
         self.options = tuple(options)
+        self._environ = environ
         self.host = "127.0.0.1"
         self.port = 0
         self.version = ""
@@ -144,7 +146,7 @@ class Server:
 
     def _start_on(self, port: int) -> None:
         argv = [*self._command_line(self.paths, port), *self.options]
-        self._process = ServerProcess(argv, log=self.paths.log, cwd=self.paths.directory)
+        self._process = ServerProcess(argv, log=self.paths.log, cwd=self.paths.directory, env=self._environ)
         self._process.wait_until(lambda: self._answers(port), what=f"{self.product} on port {port}")
         self.port = port
         exercised.record(self.product, self.version)
@@ -172,12 +174,13 @@ class Server:
 
 @contextmanager
 def running(
-    product: str, directory: Path, *, template: Path, command_line: CommandLine, server_id: int, options: Sequence[str]
+    product: str, directory: Path, *, template: Path, command_line: CommandLine, server_id: int, options: Sequence[str],
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server on a copy of `template`, killed at the end; what it wrote stays in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = Paths(directory)
-    database = Server(product, paths, command_line=command_line, server_id=server_id, options=options)
+    database = Server(product, paths, command_line=command_line, server_id=server_id, options=options, environ=environ)
     try:
         if not paths.data.exists():
             shutil.copytree(template, paths.data, symlinks=True)

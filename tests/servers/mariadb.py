@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -27,8 +27,10 @@ SETTINGS = (
 )
 
 
-def mariadb_server(directory: Path, *, server_id: int, options: Sequence[str] = ()) -> AbstractContextManager[database.Server]:
-    """A fresh server in `directory` (a data directory already there is used as it is).
+def mariadb_server(
+    directory: Path, *, server_id: int, options: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> AbstractContextManager[database.Server]:
+    """A fresh server in `directory` (a data directory already there is used as it is); `environ` replaces our own.
 
     Raises:
         process.ServerFailed: with the end of its log.
@@ -40,7 +42,8 @@ def mariadb_server(directory: Path, *, server_id: int, options: Sequence[str] = 
         return [program, "--no-defaults", *as_user(), *paths.options(port), f"--server-id={server_id}", *SETTINGS]
 
     return database.running(
-        "MariaDB", directory, template=_template(), command_line=command_line, server_id=server_id, options=options
+        "MariaDB", directory, template=_template(), command_line=command_line, server_id=server_id, options=options,
+        environ=environ,
     )
 
 

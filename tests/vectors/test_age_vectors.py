@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kpbackup import errors
-from kpbackup.pipeline import encrypt
+from kpbackup.pipeline import age_texts, encrypt
 
 VECTORS = sorted((Path(__file__).parent / "age").iterdir())
 SEALED_CHUNK_BYTES = 65536 + 16
@@ -55,7 +55,7 @@ class Vector:
 
     def keys(self) -> list[encrypt.AnyIdentity]:
         keys: list[encrypt.AnyIdentity] = [encrypt.PassphraseIdentity(text) for text in self.passphrases]
-        return keys + [encrypt.Identity.parse(text) for text in self.identities]
+        return keys + [age_texts.parse_identity(text) for text in self.identities]
 
 
 def decrypt(body: bytes, keys: list[encrypt.AnyIdentity], *, step: int) -> tuple[bytes, errors.KpbackupError | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpbackup.pipeline import encrypt, sign
+from kpbackup.pipeline import age_texts, encrypt, sign
 from kpbackup.repository import binding
 from kpbackup.repository.binding import Repository
 from kpbackup.storage import open_backend
@@ -38,7 +38,7 @@ class Vector:
     @property
     def identities(self) -> tuple[encrypt.Identity, ...]:
         lines = (HOME / "keys" / "identity.txt").read_text(encoding="utf-8").splitlines()
-        return tuple(encrypt.Identity.parse(line) for line in lines if line.startswith("AGE-SECRET-KEY-"))
+        return tuple(age_texts.parse_identity(line) for line in lines if line.startswith("AGE-SECRET-KEY-"))
 
     @property
     def expected(self) -> Any:
