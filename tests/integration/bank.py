@@ -57,15 +57,15 @@ class Fire:
     """The workload, in threads, from entering to leaving; a thread that failed makes leaving fail.
 
     `pause_s` lies between two transfers of one thread; `reports` makes tables come and go, `queries` keeps a long one running;
-    with `survives` a server that goes away is waited for. `rest_s`, to be changed at any time, lies between two rounds of tables
-    that come and go.
+    with `survives` a server that goes away is waited for. `rest_s` lies between two rounds of tables that come and go; it and
+    `pause_s` may be changed at any time.
     """
 
     def __init__(
         self, at: Server, *, writers: int = 3, pause_s: float = 0.005, reports: bool = True, queries: bool = True,
         survives: bool = False,
     ) -> None:
-        self._at, self._pause_s, self._survives = at, pause_s, survives
+        self._at, self.pause_s, self._survives = at, pause_s, survives
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self.transfers = 0
@@ -96,7 +96,7 @@ class Fire:
         while not self._stop.is_set():
             try:
                 with self._at.connect(database="bank") as connection:
-                    while not self._stop.wait(self._pause_s):
+                    while not self._stop.wait(self.pause_s):
                         self._once(work, connection, place)
             except errors.ServerUnreachable as exc:
                 if not self._survives:

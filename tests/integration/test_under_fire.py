@@ -41,10 +41,12 @@ LOGINS = [
 def backed_up(scene: Scene, fire: bank.Fire) -> dict[str, Any]:
     """A full backup that succeeds; until then each attempt ends with a clear SnapshotError, and nothing is stored.
 
-    Tables come and go more rarely from attempt to attempt: on a slow machine a dump takes longer than they rest in the beginning.
+    Tables come and go, and transfers are made, more rarely from attempt to attempt: on a slow machine a dump takes longer than
+    they rest in the beginning, and so does what the lock-free point needs to be without writes.
     """
+    pause_s = fire.pause_s
     for attempt in range(ATTEMPTS):
-        fire.rest_s = 1.5**attempt
+        fire.rest_s, fire.pause_s = 1.5**attempt, pause_s * 1.5**attempt
         ended = scene.run("--json", "backup", "full")
         if ended.code == 0:
             found: dict[str, Any] = ended.document
@@ -129,7 +131,7 @@ def test_every_rung_holds_under_fire(
     scene.ok("init", "--keys", str(scene.keys))
     is_calm = rung == "lock_free"  # it needs a moment without writes, or gives up
     with bank.Fire(source, writers=1 if is_calm else 2, pause_s=0.5 if is_calm else 0.02) as fire:
-        made = backed_up(scene)
+        made = backed_up(scene, fire)
         seen = fire.transfers
         while fire.transfers <= seen:  # something to replay
             assert not fire.has_failed
