@@ -32,6 +32,7 @@ from kpbackup.recovery.steps import RecoveryRequest, Step
 
 REPLAY_THREADS = 4
 _EVENT_STATES = f"{load.SCRATCH_SCHEMA}.event_states"  # as they were before the replay: a resumed one needs them
+_SETTINGS = f"{load.SCRATCH_SCHEMA}.settings"  # what the replay changes: a killed one could not put it back
 _ACCOUNT_RULE = f"{load.SCRATCH_SCHEMA}.account_rule"  # which accounts were the target's own before this restore
 
 
@@ -64,6 +65,8 @@ def run(plan: RecoveryPlan, request: RecoveryRequest, journal: Journal, facts: s
             set_gtid_state=False, keep_channel=True, watch=watch, listening=request.replaying.listening,
             grouped=request.replaying.grouped and not _keeps_history(target),
         )
+        if is_begun:
+            replay.put_back(target, json.loads(str(target.value(f"SELECT content FROM {_SETTINGS}"))))
     return _figures(plan, stream, path, done.transactions, done.sent_bytes, done.end)
 
 
@@ -149,6 +152,7 @@ def _prepare_scratch(
     rule = _account_rule(plan, request, target, facts)
     written = {
         _EVENT_STATES: event_states.states(target),
+        _SETTINGS: json.dumps(replay.settings(target, facts)),
         _ACCOUNT_RULE: json.dumps({"kept": sorted(rule.kept), "replaced": sorted(rule.replaced)}),
     }
     with server.connect(target.endpoint) as connection:

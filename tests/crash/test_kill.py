@@ -309,6 +309,9 @@ def _replay_killed(scene: Scene, source: Server, target: Server) -> None:
     _write_history(source)
     scene.ok("backup", "incremental")
     at, states = scenario.truth(source), scenario.rows(source, EVENTS)
+    threads = "slave_parallel_threads" if target.product == "MariaDB" else "replica_parallel_workers"
+    settings = f"SELECT @@GLOBAL.server_id, @@GLOBAL.{threads}"
+    own = scenario.rows(target, settings)
     place, run = random.Random(SEED), ""
     for _ in range(3):
         words = ("restore", "--resume", run) if run else ("restore", "database", "--to", "latest", "--yes")
@@ -324,6 +327,7 @@ def _replay_killed(scene: Scene, source: Server, target: Server) -> None:
     _resumed(scene, run)
     assert scenario.truth(target) == at
     assert scenario.rows(target, EVENTS) == states
+    assert scenario.rows(target, settings) == own
 
 
 @pytest.mark.slow
