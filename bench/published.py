@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ def publish(name: str, found: dict[str, Any], table: str) -> None:
     """Replaces both. Raises ValueError when the page has no place for it."""
     (ROOT / "docs" / "evidence" / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     PAGE.write_text(renewed(PAGE.read_text(), name, table))
+
+
+def kept(page: Path, new: str, *, renew: str) -> int:
+    """Writes the page that the evidence makes; with --check only says when it is another. `renew` is the command for it."""
+    if new == page.read_text(encoding="utf-8"):
+        return 0
+    if "--check" in sys.argv[1:]:
+        print(f"out of date: {page.relative_to(ROOT)}; run {renew}", file=sys.stderr)
+        return 1
+    page.write_text(new, encoding="utf-8")
+    return 0
 
 
 def renewed(page: str, name: str, body: str) -> str:

@@ -103,15 +103,8 @@ def renewed(page: str, document: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    page = PAGE.read_text(encoding="utf-8")
-    new = renewed(page, json.loads(EVIDENCE.read_text(encoding="utf-8")))
-    if new == page:
-        return 0
-    if "--check" in sys.argv[1:]:
-        print("out of date: docs/recovery.md; run python -m demo.evidence", file=sys.stderr)
-        return 1
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
+    page, document = PAGE.read_text(encoding="utf-8"), json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    return published.kept(PAGE, renewed(page, document), renew="python -m demo.evidence")
 
 
 if __name__ == "__main__":

@@ -83,13 +83,7 @@ def main() -> int:
     new = renewed(page, json.loads(EVIDENCE.read_text(encoding="utf-8")))
     new = published.renewed(new, "fuzzing", "\n".join(fuzzed(json.loads(FUZZING.read_text(encoding="utf-8")))))
     new = published.renewed(new, "kills", "\n".join(killed(json.loads(KILLS.read_text(encoding="utf-8")))))
-    if new == page:
-        return 0
-    if "--check" in sys.argv[1:]:
-        print("out of date: docs/reliability.md; run python -m soak.pages", file=sys.stderr)
-        return 1
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
+    return published.kept(PAGE, new, renew="python -m soak.pages")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ because they may be another drill's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,15 +48,7 @@ def open_namespace(cluster: client.Cluster) -> bool:
     Raises:
         PrivilegeMissing: what is missing, all of it. StepFailed: another drill is under way.
     """
-    missing = [
-        f"{verb} {kind.plural}{f'/{part}' if part else ''}" for verb, kind, part in needed()
-        if not cluster.may(verb, kind, subresource=part)
-    ]
-    if missing:
-        raise errors.PrivilegeMissing(
-            f"the account may not do what a drill needs in namespace {cluster.namespace} of {cluster.name}: {', '.join(missing)}",
-            hint="give it these rights there by a Role and a RoleBinding; nothing was changed",
-        )
+    judge_rights(cluster, needed(), what="a drill")
     is_made = _make_namespace(cluster)
     for kind in _KINDS:
         there = cluster.find(kind, NAME)
@@ -64,6 +56,19 @@ def open_namespace(cluster: client.Cluster) -> bool:
             _judge_left_over(cluster, there)
             cluster.delete(kind, NAME)
     return is_made
+
+
+def judge_rights(cluster: client.Cluster, wanted: Iterable[tuple[str, Kind, str]], *, what: str) -> None:
+    """Raises PrivilegeMissing naming all of `wanted` (verb, kind, subresource) that is missing."""
+    missing = [
+        f"{verb} {kind.plural}{f'/{part}' if part else ''}" for verb, kind, part in wanted
+        if not cluster.may(verb, kind, subresource=part)
+    ]
+    if missing:
+        raise errors.PrivilegeMissing(
+            f"the account may not do what {what} needs in namespace {cluster.namespace} of {cluster.name}: {', '.join(missing)}",
+            hint="give it these rights there by a Role and a RoleBinding; nothing was changed",
+        )
 
 
 def needed() -> Iterator[tuple[str, Kind, str]]:

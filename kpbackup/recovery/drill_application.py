@@ -40,16 +40,7 @@ class Wanted:
 def judge_rights(wanted: Wanted) -> None:
     """Raises PrivilegeMissing naming all that is missing, before anything is made."""
     with client.connect(wanted.server.access) as cluster:
-        missing = [
-            f"{verb} {kind.plural}{f'/{part}' if part else ''}" for verb, kind, part in drilled.needed()
-            if not cluster.may(verb, kind, subresource=part)
-        ]
-        if missing:
-            raise errors.PrivilegeMissing(
-                f"the account may not do what a drill with the application needs in namespace {cluster.namespace} of"
-                f" {cluster.name}: {', '.join(missing)}",
-                hint="give it these rights there by a Role and a RoleBinding, or unset drill.application; nothing was changed",
-            )
+        scratch.judge_rights(cluster, drilled.needed(), what="a drill with the application")
 
 
 @contextmanager
