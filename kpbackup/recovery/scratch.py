@@ -4,6 +4,8 @@ It listens on 127.0.0.1 alone, with a password that is drawn for it; its schedul
 in the restored data acts. A watchdog that waits on a pipe of ours kills it and removes its directory when we die, even by
 kill -9.
 
+Its port is free when it is drawn, and taken by somebody else before the server listens now and then: then all is tried again.
+
 Limits: the directory needs the space of the restored data. A path to it of more than about 90 characters is too long for a
 socket.
 """
@@ -16,8 +18,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpbackup import errors
@@ -25,18 +27,44 @@ from kpbackup.mysql import server
 from kpbackup.recovery.scratch_programs import ACCOUNT, Programs
 
 READY_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 10.0
 POLL_S = 0.05
+ATTEMPTS = 5
+_TAKEN = "another program has taken the port that was drawn for it"
 _WATCH = 'read -r _; kill -s KILL -- "-$1" 2>/dev/null; rm -rf -- "$2"'
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has at this moment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
-def started(programs: Programs, *, directory: str = "") -> Iterator[server.Endpoint]:
+def started(programs: Programs, *, directory: str = "", draw: Callable[[], int] = free_port) -> Iterator[server.Endpoint]:
     """An empty server, ended and removed when the block ends.
 
     Raises:
         StepFailed: it does not start; with the end of its log.
         LocalIOError: there is no directory for it.
     """
+    with ExitStack() as stack:
+        yield _first_that_starts(stack, programs, directory, draw)
+
+
+def _first_that_starts(stack: ExitStack, programs: Programs, directory: str, draw: Callable[[], int]) -> server.Endpoint:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return stack.enter_context(_started_once(programs, directory, draw))
+        except errors.StepFailed as exc:
+            if _TAKEN not in exc.message:
+                raise
+    return stack.enter_context(_started_once(programs, directory, draw))
+
+
+@contextmanager
+def _started_once(programs: Programs, directory: str, draw: Callable[[], int]) -> Iterator[server.Endpoint]:
     try:
         home = Path(tempfile.mkdtemp(prefix="kpbackup-drill-", dir=directory or None))
     except OSError as exc:
@@ -45,15 +73,16 @@ def started(programs: Programs, *, directory: str = "") -> Iterator[server.Endpo
             hint="check drill.directory",
         ) from exc
     try:
-        endpoint = _prepare(programs, home)
+        password = _prepare(programs, home)
+        endpoint = server.Endpoint("127.0.0.1", draw(), ACCOUNT, password)  # drawn as late as can be
         with _running(programs, home, endpoint):
             yield endpoint
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _prepare(programs: Programs, home: Path) -> server.Endpoint:
-    """Makes the data directory, and the file that gives the server its passwords when it starts."""
+def _prepare(programs: Programs, home: Path) -> str:
+    """Makes the data directory, and the file that gives the server its passwords when it starts; the password."""
     made = subprocess.run(
         programs.install_argv(home),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
@@ -66,9 +95,7 @@ def _prepare(programs: Programs, home: Path) -> server.Endpoint:
     password, start = secrets.token_urlsafe(24), home / "start.sql"
     start.touch(mode=0o600)
     start.write_text(programs.first_statements(password))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return server.Endpoint("127.0.0.1", int(free.getsockname()[1]), ACCOUNT, password)
+    return password
 
 
 @contextmanager
@@ -91,16 +118,22 @@ def _running(programs: Programs, home: Path, endpoint: server.Endpoint) -> Itera
 
 def _await(child: subprocess.Popen[bytes], home: Path, endpoint: server.Endpoint) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while True:
-        try:
-            server.connect(endpoint).close()
-            return
-        except errors.ServerUnreachable:
-            if child.poll() is not None or time.monotonic() > deadline:
-                told = _end(_log(home / "log"))
-                message = f"the scratch server of the drill does not start: {told}"
-                raise errors.StepFailed(message, hint="see drill.programs") from None
+    while not _answers(home, endpoint):
+        if child.poll() is not None or time.monotonic() > deadline:
+            log = _log(home / "log")
+            told = _TAKEN if "Address already in use" in log else _end(log)
+            raise errors.StepFailed(f"the scratch server of the drill does not start: {told}", hint="see drill.programs")
         time.sleep(POLL_S)
+
+
+def _answers(home: Path, endpoint: server.Endpoint) -> bool:
+    if not (home / "pid").exists():
+        return False  # it does not listen yet; another program on its port need not say anything, ever
+    try:
+        server.connect(endpoint, read_timeout_s=ANSWER_TIMEOUT_S).close()
+    except errors.ServerUnreachable:
+        return False
+    return True
 
 
 def _end(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from kpbackup.mysql import server as mysql
+from kpbackup.recovery import scratch, scratch_programs
 from tests.integration import scenario
 from tests.integration.deployment import Deployment, deploy, order, until
 from tests.servers.mariadb import mariadb_server
@@ -98,6 +101,18 @@ def test_a_server_that_cannot_be_started(made: Deployment, tmp_path: Path) -> No
     finally:
         made.settings = kept
         made.write()
+
+
+def test_a_port_that_is_taken_meanwhile(tmp_path: Path) -> None:
+    """It was free when it was drawn: another one is drawn, and what the first attempt left is gone."""
+    programs = scratch_programs.find_programs(scratch_programs.Like("mariadb"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = int(other.getsockname()[1])
+        drawn = iter((taken, scratch.free_port()))
+        with scratch.started(programs, directory=str(tmp_path), draw=lambda: next(drawn)) as endpoint:
+            assert endpoint.port != taken and len(list(tmp_path.iterdir())) == 1
+            mysql.connect(endpoint).close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_kill_minus_nine_leaves_no_server(made: Deployment, tmp_path: Path) -> None:
