@@ -1,9 +1,11 @@
 """`python -m bench.year`: what it costs to ask a repository with a year of minutely segments.
 
-525,600 segments and a set a day, in a directory: real signed manifests, catalogue pages, sets and anchors of everything that a
-reader reads. The segments' own objects are names of one file: whoever opened one of those would be found out at once.
+525,600 segments and a set a day, in a directory: real signed manifests, catalogue pages, compacted objects and sets, everything
+that a reader reads. The segments' own objects are names of one file: whoever opened one of those would be found out at once.
 
-Measured in processes that know nothing from before: `kpbackup status`, and planning a restore to a moment, a GTID and the end.
+Measured in processes that know nothing from before: `kpbackup status`, planning a restore to a moment, a GTID and the end; and at
+last one prune: half of the year is released and deleted, and of the other half every small object that a compacted one holds,
+after that one was read whole and compared.
 On a machine with more to do than it has cores the limits are held against processor time.
 
 Writes docs/evidence/year.json and the table in docs/benchmarks.md. DAYS (365) is for a quick look, kept only with KEEP.
@@ -11,6 +13,8 @@ Writes docs/evidence/year.json and the table in docs/benchmarks.md. DAYS (365) i
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -28,13 +32,15 @@ from bench.published import publish
 from kpbackup.model import canonical, codec, stretch
 from kpbackup.model import manifest as m
 from kpbackup.pipeline import compress, sign, stream
-from kpbackup.plan import timeline
-from kpbackup.repository import binding, choosing, layout, objects
+from kpbackup.plan import retention, timeline
+from kpbackup.repository import binding, catalog, choosing, layout, objects
+from kpbackup.repository import prune as pruning
 from kpbackup.storage import open_backend
 from tests.archives import DAY, Growing
 
 MINUTE = timedelta(minutes=1)
 PLAN_LIMIT_S, PLAN_LIMIT_MIB, STATUS_LIMIT_S = 5.0, 500, 2.0
+PRUNE_LIMIT_S = 120.0
 ROUNDS = 5
 
 
@@ -44,9 +50,10 @@ class Paged(Growing):
     _dummy: Path
     _rows: list[tuple[m.BinlogSegment, bytes]]
     _lower: dict[int, list[tuple[m.Page, bytes]]]
+    _of_day: list[tuple[m.BinlogSegment, bytes]]
 
     def __post_init__(self) -> None:
-        self._rows, self._lower = [], {}
+        self._rows, self._lower, self._of_day = [], {}, []
         super().__post_init__()
         self._dummy = self._directory / "timelines" / "0001" / "segments" / "nothing"
         self._dummy.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +67,7 @@ class Paged(Growing):
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
         os.link(self._dummy, path)
+        self._of_day.append((value, payload))
         self._rows.append((value, canonical.dumps(codec.encode(value))))
         if len(self._rows) == layout.PAGE_ROWS:
             self._page(0, value.head.seq // layout.PAGE_ROWS, self._rows)
@@ -93,11 +101,22 @@ class Paged(Growing):
             path.write_bytes(objects.assemble(value, self._signer))
         self._dummy.unlink()
 
-    def compacted(self, first: int, last: int) -> None:
-        """The name of a compacted object; its manifest is read by who reads payloads."""
-        path = self._directory / layout.compacted("0001", 2, first, last)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(self._dummy, path)
+    def compact(self) -> None:
+        """The compacted object of the day, and its manifest."""
+        found, self._of_day = self._of_day, []
+        first, last = found[0][0].head.seq, found[-1][0].head.seq
+        data = b"".join(payload for _, payload in found)
+        offsets = itertools.accumulate((len(payload) for _, payload in found), initial=0)
+        members = tuple(
+            m.Member(one.head.seq, offset, one.payload.bytes, one.payload.sha256, one.link)
+            for (one, _), offset in zip(found, offsets, strict=False)
+        )
+        super()._write(m.Compacted(
+            self.repository.head(
+                "compacted", key=layout.compacted("0001", 2, first, last), created_at=self.now, timeline="0001", seq=first
+            ),
+            2, self._data_object(data, f"day-{first}"), members,
+        ))
 
 
 def main() -> int:
@@ -108,6 +127,8 @@ def main() -> int:
         made = _make(Path(directory), days)
         results = {name: _measured(Path(directory), arguments, judged) for name, arguments in _questions(made).items()}
         results["status"] = _measured(Path(directory), None, judged)
+        pruned = ["prune", str(days // 2), made.now.isoformat()]
+        results["prune half of it"] = _measured(Path(directory), pruned, judged, rounds=1, limit=PRUNE_LIMIT_S)
     found = {
         "made_at": canonical.time_text(datetime.now(UTC)), "segments": made.segments, "sets": made.sets,
         "objects": made.segments + made.sets, "results": results, "load_1min": load,
@@ -127,14 +148,15 @@ def _make(directory: Path, days: int) -> Growing:
         open_backend((directory / "r").as_uri()), signing_key=key, source="db", flavour="mariadb", created_at=start
     )
     (directory / "public").write_text(str(key.public_key))
+    (directory / "key").write_text(key.reveal())
     (directory / "kpbackup.yaml").write_text(yaml.safe_dump({
         "repository": {"url": (directory / "r").as_uri()}, "signing": {"public_keys": [str(key.public_key)]},
     }))
     made = Paged(repository, start, MINUTE, per_file=1440, payload_bytes=200, keep=False)
     made.back_up()
-    for day in range(days):
+    for _ in range(days):
         made.grow(1440)
-        made.compacted(day * 1440 + 1, day * 1440 + 1440)
+        made.compact()
         made.back_up()
     made.finish()
     return made
@@ -149,13 +171,16 @@ def _questions(made: Growing) -> dict[str, list[str]]:
     }
 
 
-def _measured(directory: Path, question: list[str] | None, judged: str) -> dict[str, Any]:
+def _measured(
+    directory: Path, question: list[str] | None, judged: str, *, rounds: int = ROUNDS, limit: float = PLAN_LIMIT_S
+) -> dict[str, Any]:
     """The median of some runs, each a process of its own, with its peak memory."""
-    argv = [sys.executable, "-m", "bench.year", "ask", str(directory), *question] if question else [
+    what = "prune" if question and question[0] == "prune" else "ask"
+    argv = [sys.executable, "-m", "bench.year", what, str(directory), *question] if question else [
         sys.executable, "-m", "kpbackup", "--config", str(directory / "kpbackup.yaml"), "status", "--json",
     ]
     seconds, cpu, peak_kib, asked = [], [], 0, 0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         started = time.monotonic()
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
             output = child.stdout.read() if child.stdout else ""
@@ -168,7 +193,7 @@ def _measured(directory: Path, question: list[str] | None, judged: str) -> dict[
         asked = answer.get("requests", 0)
         if question is None and answer["segments"] < 1440:
             raise RuntimeError(f"status sees {answer['segments']} segments")
-    limit = PLAN_LIMIT_S if question else STATUS_LIMIT_S
+    limit = limit if question else STATUS_LIMIT_S
     medians = {"median_s": sorted(seconds)[len(seconds) // 2], "median_cpu_s": sorted(cpu)[len(cpu) // 2]}
     return {
         "seconds": [round(one, 2) for one in seconds], "limit_s": limit,
@@ -197,6 +222,27 @@ def ask(directory: str, kind: str, text: str) -> int:
     return 0
 
 
+def prune(directory: str, days: int, now: datetime) -> int:
+    """Two prunes, a grace period apart, as one: what the first releases the second deletes. Prints how many objects went."""
+    key = sign.SigningKey.parse((Path(directory) / "key").read_text(), None)
+    opened = binding.open_repository(
+        open_backend((Path(directory) / "r").as_uri()), public_keys=(key.public_key,), signing_key=key
+    )
+    done = []
+    for later in (timedelta(), timedelta(days=2)):
+        policy = retention.Policy(days=days + later.days)
+        repository = dataclasses.replace(opened, verified={}, stretches={})
+        found = catalog.read_catalog(repository)
+        done.append(pruning.execute(
+            repository, found, retention.plan_prune(found, policy, now + later), policy, now + later
+        ))
+    deleted = sum(one.deleted for one in done)
+    if not done[0].segments or deleted < done[0].segments:
+        raise RuntimeError(f"prune released {done[0].segments} segments and deleted {deleted} objects")
+    print(json.dumps({"requests": deleted, "segments": done[0].segments}))
+    return 0
+
+
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"Made at {found['made_at']}: {found['segments']:,} segments of a minute each, {found['sets']} sets, in a directory; each"
@@ -215,4 +261,6 @@ def table(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["prune"]:
+        sys.exit(prune(sys.argv[2], int(sys.argv[4]), datetime.fromisoformat(sys.argv[5])))
     sys.exit(ask(*sys.argv[2:5]) if sys.argv[1:2] == ["ask"] else main())

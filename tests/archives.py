@@ -42,7 +42,7 @@ class Growing:
     totals: Callable[[int], m.Totals] = lambda seq: m.Totals(1, 1, 1, 1, 1)  # noqa: E731 - of set number so and so
     took: timedelta = timedelta()  # by each set
     made: list[m.BinlogSegment] = field(default_factory=list)
-    keys: list[m.Sealing] = field(default_factory=list)  # all that were used
+    keys: dict[str, m.Sealing] = field(default_factory=dict)  # all that were used, by their ids
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -110,9 +110,7 @@ class Growing:
         """A data key for each set, and one a day for the segments of this timeline."""
         day = (self.now - self.start) // DAY
         sealing = m.Sealing(f"{self.timeline:0>8}{of_set}{day:016x}", f"age1day{day}")
-        if sealing not in self.keys:
-            self.keys.append(sealing)
-        return sealing
+        return self.keys.setdefault(sealing.key_id, sealing)
 
     def _segment(self) -> None:
         self.segments += 1

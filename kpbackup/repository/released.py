@@ -83,13 +83,13 @@ def _below(
     repository: Repository, history: History, small: Sequence[str], page_keys: Sequence[str], first_kept: int, over: int
 ) -> Iterator[Unit]:
     """Released units: pages where there are some, single manifests beside them."""
-    paged: list[tuple[int, int]] = []
+    paged: set[int] = set()
     lowest = [key for key in page_keys if (layout.parse_page(key) or (1, 0))[0] == 0]
     for key in lowest:
         first, last = covered(repository, key)
         if first >= first_kept:
             break
-        paged.append((first, last))
+        paged.add(_page_number(repository, first))
         page, _ = repository.read(key, Page)
         if last < over or (first >= over and last < first_kept):
             yield page.stretch
@@ -97,7 +97,7 @@ def _below(
             yield from (one for one in pages.read_segments(repository, page) if one.head.seq < first_kept)
     for key in small:
         seq = layout.seq_of(key)
-        if seq < first_kept and not any(first <= seq <= last for first, last in paged):
+        if seq < first_kept and _page_number(repository, seq) not in paged:
             yield repository.read(key, BinlogSegment)[0]
 
 
@@ -106,12 +106,12 @@ def _replaced(
 ) -> Iterator[str | Compacted]:
     """Small objects, and objects of an hour, that others hold too; each of those is read and compared first."""
     newest = archive.history.newest.get("segments", (0, None))[0]
-    paged = [covered(repository, key) for key in archive.page_keys if (layout.parse_page(key) or (1, 0))[0] == 0]
+    paged = {page[1] for key in archive.page_keys if (page := layout.parse_page(key)) is not None and page[0] == 0}
     own = {layout.seq_of(key): key for key in archive.small}
     for one in archive.compacted:
         hours = [hour for hour in archive.compacted if hour.level < one.level and holds(one, hour)]
         seqs = [member.seq for member in one.members]
-        singles = [seq for seq in seqs if seq in own and seq != newest and _is_in(seq, paged)]
+        singles = [seq for seq in seqs if seq in own and seq != newest and _page_number(repository, seq) in paged]
         if one.head.created_at > before or seqs[-1] < archive.over or not (singles or hours):
             continue
         check()
@@ -148,8 +148,7 @@ def _signed(repository: Repository, archive: Archive, one: Compacted) -> dict[in
     first, last = one.members[0].seq, one.members[-1].seq
     units: list[Unit] = [unit for unit in archive.history.units if unit.last_seq >= first and unit.first_seq <= last]
     for unit in units:
-        number = (unit.first_seq - 1) // repository.page_rows + 1
-        key = layout.page(archive.history.id, 0, number)
+        key = layout.page(archive.history.id, 0, _page_number(repository, unit.first_seq))
         segments: Iterable[BinlogSegment] = (
             pages.read_segments(repository, repository.read(key, Page)[0]) if isinstance(unit, Stretch) else (unit,)
         )
@@ -170,8 +169,9 @@ def covered(repository: Repository, key: str) -> tuple[int, int]:
     return (number - 1) * count + 1, number * count
 
 
-def _is_in(seq: int, spans: Sequence[tuple[int, int]]) -> bool:
-    return any(first <= seq <= last for first, last in spans)
+def _page_number(repository: Repository, seq: int) -> int:
+    """The page of level 0 that lists a segment, or will."""
+    return (seq - 1) // repository.page_rows + 1
 
 
 def _keys(repository: Repository, prefix: str) -> list[str]:

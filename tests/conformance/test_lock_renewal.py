@@ -45,8 +45,8 @@ def grown(tmp_path: Path) -> Iterator[Growing]:
         )
         growing.back_up()
         growing.grow(160, sets_every=2 * DAY)
-        for used in growing.keys:
-            growing.repository.backend.put(layout.key_object(used.key_id, 1), [b"a data key"])
+        for key_id in growing.keys:
+            growing.repository.backend.put(layout.key_object(key_id, 1), [b"a data key"])
         sealed_identity.store(growing.repository.backend, b"an identity, sealed")
         yield growing
 
@@ -91,7 +91,7 @@ def test_what_is_locked_is_enough_for_every_kept_moment(grown: Growing, stored: 
     source = payloads.Payloads(reader)
     assert all(len(b"".join(source.read(one))) == one.payload.bytes for one in segments)
     left = {info.key for info in store.list("")}
-    assert len(grown.keys) == 9 and {layout.key_object(one.key_id, 1) for one in grown.keys} <= left
+    assert len(grown.keys) == 9 and {layout.key_object(key_id, 1) for key_id in grown.keys} <= left
     assert {one.inventory.key for one in after.sets} <= left
     assert {layout.sealed_identity(1), layout.BINDING, "reader-1.py", "reader-1.py.minisig"} <= left
 

@@ -104,8 +104,8 @@ class World:
         elif what == "wait":
             self.now += count * DAY / 4
             line.growing.now = self.now
-        for sealing in self.lines[-1].growing.keys[self._keys :]:
-            self.repository.backend.put(layout.key_object(sealing.key_id, 1), [b"a data key"])
+        for key_id in [*self.lines[-1].growing.keys][self._keys :]:
+            self.repository.backend.put(layout.key_object(key_id, 1), [b"a data key"])
         self._keys = len(self.lines[-1].growing.keys)
         self.store.now = self.now
         self.store.write_dates()
