@@ -465,7 +465,8 @@ def large(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> tuple[Scene, S
 def test_ctrl_c(large: tuple[Scene, Server, Server]) -> None:
     scene, source, target = large
     scene.settings["source"]["bandwidth_limit"] = "64KiB"  # it cannot end before the signal
-    _interrupt(scene, lambda: any((scene.repository / "data").rglob("*")), *FULL)
+    writing = scene.repository / ".kpbackup-tmp"  # an object on its way into the store
+    _interrupt(scene, lambda: any(writing.glob("?" * 32)), *FULL)
     del scene.settings["source"]["bandwidth_limit"]
     assert not [key for key in scene.manifests() if "/sets/" in key]
     scene.ok(*FULL)  # at once: the lease was given back
