@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ LONGEST = (
     "integration/test_replay_paths.py", "integration/test_two_phases.py", "crash/test_ordering.py", "integration/test_drill.py",
     "integration/test_verbs.py", "integration/test_notify.py", "integration/test_object_lock.py", "chart/test_rules.py",
 )
+
+
+def pytest_configure() -> None:
+    """A run that a shell put into the background ignores Ctrl-C, and so would every program that a test interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from kpbackup.model.catalog import History
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.model.manifest import Observation
+from kpbackup.model.manifest import Observation, Stretch
 from kpbackup.model.stretch import Unit
 from kpbackup.plan import chain as chains
 
@@ -36,14 +36,19 @@ def newest_stamp(chain: chains.Chain) -> datetime:
 
 
 def _limit(history: History) -> datetime:
-    """How late it can have been on the source, by its own clock, when the newest object of the timeline was stored."""
-    seen = [(unit.created_at, unit.observation.clock) for unit in history.units if unit.observation is not None]
+    """How late it can have been on the source, by its own clock, when the newest object of the timeline was stored.
+
+    By the newest look at that clock of which is known when it was; in a stretch that is not, but that its clock was reached.
+    """
+    singles = [unit for unit in history.units if not isinstance(unit, Stretch)]
+    seen = [(unit.created_at, unit.observation.clock) for unit in singles if unit.observation is not None]
+    seen += [(one.started_at, one.clock) for one in history.sets]
     if history.observation is not None:
         seen.append((history.observation.head.created_at, history.observation.observation.clock))
-    seen = seen or [(one.started_at, one.clock) for one in history.sets]
     stored = [at for at, _ in seen] + [one.head.created_at for one in history.sets] + [u.created_at for u in history.units[-1:]]
+    in_stretches = [u.observation.clock for u in history.units[-1:] if isinstance(u, Stretch) and u.observation is not None]
     at, clock = max(seen)
-    return clock + (max(stored) - at) + STAMP_SLACK
+    return max([clock + (max(stored) - at), *in_stretches]) + STAMP_SLACK
 
 
 def _believed(unit: Unit, limit: datetime) -> datetime | None:
