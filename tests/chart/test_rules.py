@@ -260,7 +260,7 @@ FAULTS: list[tuple[str, dict[str, str | None]]] = [
         {series("nginx_ingress_controller_request_duration_seconds_bucket", NGINX, le="0.5"): "290"},
     ),
 ]
-BEGIN, FAULTY, AFTER = 30, 60, 60  # minutes: well, wrong, well again
+BEGIN, FAULTY, AFTER = 15, 60, 20  # minutes: well, wrong, well again
 
 
 def values(healthy: str, wrong: str | None, *, is_faulty: bool) -> str:
