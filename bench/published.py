@@ -11,6 +11,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 
+def evidence(name: str) -> dict[str, Any]:
+    """What the newest run of that name left. Raises FileNotFoundError before the first."""
+    found: dict[str, Any] = json.loads((ROOT / "docs" / "evidence" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
 def publish(name: str, found: dict[str, Any], table: str) -> None:
     """Replaces both. Raises ValueError when the page has no place for it."""
     (ROOT / "docs" / "evidence" / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")

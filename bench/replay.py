@@ -27,7 +27,7 @@ from typing import Any
 
 from bench import machine, transactions
 from bench.measure import Used
-from bench.published import publish
+from bench.published import evidence, publish
 from bench.verdicts import BUSY_SHARE
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.mysql import binlog_file, coordinates, direct, facts, grouping, gtid_state, load, replay
@@ -172,6 +172,14 @@ def measure(flavours: tuple[str, ...], count: int, rounds: int, slow_rounds: int
     return document
 
 
+def _with_others(document: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """With what was kept of a server that was not measured this time, and when that was."""
+    others = {flavour: runs for flavour, runs in before["runs"].items() if flavour not in document["runs"]}
+    made = before.get("made_before", {})
+    told = {flavour: made.get(flavour, {"made_at": before["made_at"], "commit": before["commit"]}) for flavour in others}
+    return {**document, "runs": document["runs"] | others, "made_before": told}
+
+
 def table(document: dict[str, Any]) -> str:
     """Medians, and how many times faster than the programs; CPU is client and server."""
     other = max(run["other_share"] for runs in document["runs"].values() for made in runs.values() for run in made)
@@ -196,6 +204,8 @@ def table(document: dict[str, Any]) -> str:
                 f"| {flavour} | {label} | {len(made)} | {found['wall']:.1f} ({walls[0]:.1f} to {walls[-1]:.1f})"
                 f" | {found['client']:.1f}, {found['server']:.1f} | {ratios['wall']:.1f} | {ratios['CPU']:.1f} | {verdict} |"
             )
+    for flavour, made in document.get("made_before", {}).items():
+        lines += ["", f"Those of {flavour} are older: made {made['made_at']}, commit `{made['commit'][:12]}`."]
     return "\n".join(lines)
 
 
@@ -218,6 +228,7 @@ def main() -> None:
     flavours = (arguments.only,) if arguments.only else tuple(PROGRAMS)
     document = measure(flavours, arguments.count, arguments.rounds, arguments.slow_rounds)
     if arguments.write:
+        document = _with_others(document, evidence("replay"))
         publish("replay", document, table(document))
     print(table(document))
 
