@@ -172,7 +172,7 @@ def measure(flavours: tuple[str, ...], count: int, rounds: int, slow_rounds: int
     return document
 
 
-def _with_others(document: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+def with_others(document: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """With what was kept of a server that was not measured this time, and when that was."""
     others = {flavour: runs for flavour, runs in before["runs"].items() if flavour not in document["runs"]}
     made = before.get("made_before", {})
@@ -228,7 +228,7 @@ def main() -> None:
     flavours = (arguments.only,) if arguments.only else tuple(PROGRAMS)
     document = measure(flavours, arguments.count, arguments.rounds, arguments.slow_rounds)
     if arguments.write:
-        document = _with_others(document, evidence("replay"))
+        document = with_others(document, evidence("replay"))
         publish("replay", document, table(document))
     print(table(document))
 

@@ -46,14 +46,15 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
 def fuzzed(document: Mapping[str, Any]) -> Iterator[str]:
     """The table of the fuzzers."""
     yield (
-        f"`make fuzz-inputs SEED={document['seed']}` at {document['made_at']}, commit `{document['commit'][:12]}`;"
-        f" {document['machine']['cpu']}."
+        f"`make fuzz-inputs SEED={document['seed']}`, last at {document['made_at']}; {document['machine']['cpu']}. Each parser as it"
+        " was in its commit."
     )
     yield ""
-    yield "| parser | inputs | processor time | crashes and hangs |"
-    yield "|---|---:|---:|---:|"
+    yield "| parser | inputs | processor time | crashes and hangs | commit |"
+    yield "|---|---:|---:|---:|---|"
     for name, one in document["parsers"].items():
-        yield f"| {name} | {one['inputs']:,} | {one['cpu_seconds']:,.0f} s | {int(bool(one['failure']))} |"
+        failed = int(bool(one["failure"]))
+        yield f"| {name} | {one['inputs']:,} | {one['cpu_seconds']:,.0f} s | {failed} | `{one['commit'][:12]}` |"
 
 
 def killed(document: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,12 +17,26 @@ from typing import Any
 
 from kpbackup.model import manifest as m
 from kpbackup.model.coordinates import Coordinates
+from kpbackup.pipeline import sign
 from kpbackup.plan import chain
-from kpbackup.repository import layout, objects
+from kpbackup.repository import binding, layout, objects
 from kpbackup.repository.binding import Repository
+from kpbackup.storage import open_backend
 
 SERVER = 11
 DAY = timedelta(days=1)
+
+
+@contextmanager
+def in_memory(key: sign.SigningKey, created_at: datetime, *, page_rows: int) -> Iterator[Repository]:
+    """An empty repository, in memory where there is such a file system: thousands of small objects, each forced to disk, would
+    take minutes."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        made = binding.create_repository(
+            open_backend((Path(directory) / "r").as_uri()), signing_key=key, source="db", flavour="mariadb", created_at=created_at
+        )
+        yield replace(made, page_rows=page_rows)
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 Only what stands behind one Service is started, with what it refers to: no Ingress, no autoscaler, no Job, no claim, no service
 account. Two NetworkPolicies come first and go last: nothing of the namespace gets out, but that the application's pods get to
-the drill's database and to the cluster's DNS. What could walk around a policy is refused: pods in the node's network, directories
-of the node, privileged containers.
+the drill's database and to the cluster's DNS. What could walk around a policy is refused: pods in the node's network, privileged
+containers, and volumes that a node mounts, its own directories as well as NFS and the like, which it reaches by its own network.
 
 The probe is a Job whose pod has the application's labels, and so its policies. It ends well only when it reached the database
 (so it can reach at all) and did not reach an address whose name it could look up. A tool that is missing, an image that does not
@@ -36,6 +36,8 @@ Object = dict[str, Any]
 LABEL, VALUE = "kpbackup.io/drill", "application"
 LABELS = {LABEL: VALUE}
 KINDS = (DEPLOYMENT, STATEFUL_SET, JOB, SERVICE, CONFIG_MAP, SECRET, NETWORK_POLICY)  # in the order in which they are deleted
+VOLUMES = frozenset({"configMap", "downwardAPI", "emptyDir", "projected", "secret"})  # those of the pod alone
+CLAIMED = frozenset({"persistentVolumeClaim", "ephemeral"})  # an empty directory stands for them
 PROBE_TIMEOUT_S = 120
 DNS = {"kubernetes.io/metadata.name": "kube-system"}, {"k8s-app": "kube-dns"}  # CoreDNS has this label too
 
@@ -169,7 +171,7 @@ def _referred(kept: Sequence[Object], kind: str, names: dict[str, str]) -> Itera
 def _refuse_ways_out(workload: Object) -> None:
     spec = objects.pod_spec(workload)
     found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
-    found += [f"the node's directory {one['hostPath'].get('path')}" for one in spec.get("volumes") or () if "hostPath" in one]
+    found += [f"volume {one['name']}" for one in spec.get("volumes") or () if not one.keys() <= {"name"} | VOLUMES | CLAIMED]
     for one in objects.containers(workload):
         if (one.get("securityContext") or {}).get("privileged"):
             found.append(f"privileged container {one['name']}")
@@ -215,5 +217,4 @@ def _confined(found: Object) -> Object:
 
 
 def _without_claim(volume: Object) -> Object:
-    is_claimed = "persistentVolumeClaim" in volume or "ephemeral" in volume
-    return {"name": volume["name"], "emptyDir": {}} if is_claimed else volume
+    return {"name": volume["name"], "emptyDir": {}} if volume.keys() & CLAIMED else volume

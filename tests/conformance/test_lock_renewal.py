@@ -7,19 +7,17 @@ The archives are real signed objects in a directory, the locks are held by a sma
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from kpbackup.model.application import Bundle
 from kpbackup.pipeline import encrypt, sign
 from kpbackup.plan import retention
-from kpbackup.repository import applications, binding, catalog, compact, layout, payloads, pins, prune, sealed_identity
+from kpbackup.repository import applications, catalog, compact, layout, payloads, pins, prune, sealed_identity
 from kpbackup.repository.binding import Repository
-from kpbackup.storage import open_backend
+from tests import archives
 from tests.archives import Growing
 from tests.locking_store import LockingStore
 
@@ -33,16 +31,10 @@ POLICY = retention.Policy(days=300)
 
 
 @pytest.fixture
-def grown(tmp_path: Path) -> Iterator[Growing]:
+def grown() -> Iterator[Growing]:
     """Five days of a segment every 45 minutes, a set every other day, each day with a data key; some payloads stand alone."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
-        made = binding.create_repository(
-            open_backend((Path(directory) / "r").as_uri()), signing_key=KEY, source="db", flavour="mariadb", created_at=START
-        )
-        growing = Growing(
-            dataclasses.replace(made, page_rows=ROWS), START, timedelta(minutes=45), per_file=37, with_data=True, large_every=29
-        )
+    with archives.in_memory(KEY, START, page_rows=ROWS) as made:
+        growing = Growing(made, START, timedelta(minutes=45), per_file=37, with_data=True, large_every=29)
         growing.back_up()
         growing.grow(160, sets_every=2 * DAY)
         for key_id in growing.keys:

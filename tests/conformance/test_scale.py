@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,6 @@ from kpbackup.model.heads import Heads
 from kpbackup.pipeline import sign
 from kpbackup.plan import chain, retention, timeline
 from kpbackup.repository import (
-    binding,
     catalog,
     check,
     choosing,
@@ -39,7 +37,8 @@ from kpbackup.repository import (
     trust,
 )
 from kpbackup.repository.binding import Repository
-from kpbackup.storage import ObjectInfo, open_backend
+from kpbackup.storage import ObjectInfo
+from tests import archives
 from tests.archives import Growing, payload_of
 from tests.cut_off import CutOffBackend
 
@@ -78,14 +77,9 @@ def fresh(repository: Repository) -> tuple[Repository, Counting]:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Repository]:
-    """In memory, where there is such a file system: thousands of small objects, each forced to disk, would take minutes."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
-        made = binding.create_repository(
-            open_backend((Path(directory) / "r").as_uri()), signing_key=KEY, source="db", flavour="mariadb", created_at=START
-        )
-        yield dataclasses.replace(made, page_rows=ROWS)
+def repository() -> Iterator[Repository]:
+    with archives.in_memory(KEY, START, page_rows=ROWS) as made:
+        yield made
 
 
 @pytest.fixture
@@ -119,6 +113,20 @@ def test_pages_say_what_their_segments_say(grown: Growing, repository: Repositor
     assert both[0] == both[1] and sum(len(window.sets) for window in both[0]) == 4
     again = upkeep(repository, grown)
     assert (again.pages, again.objects) == (0, 0)
+
+
+def test_a_clock_that_was_put_right_is_seen_in_pages_too(grown: Growing, repository: Repository) -> None:
+    """An hour ahead of what the last set was told: believed, for it is the source's own clock that says so."""
+    upkeep(repository, grown)
+    history = read(repository)
+    last, late = history.stretches[-1], timedelta(hours=1)
+    assert last.observation is not None and last.last_commit_at is not None and history.observation is None
+    ahead = dataclasses.replace(
+        last, last_commit_at=last.last_commit_at + late,
+        observation=dataclasses.replace(last.observation, clock=last.observation.clock + 3 * late),
+    )  # fmt: skip
+    seen = dataclasses.replace(history, stretches=(*history.stretches[:-1], ahead))
+    assert timeline.newest_recovery_point(catalog_of(repository, seen)) == last.observation.clock + 3 * late
 
 
 def catalog_of(repository: Repository, history: History) -> Catalog:

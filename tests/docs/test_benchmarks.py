@@ -84,6 +84,15 @@ def test_the_other_tables_are_made_of_their_evidence(name: str, table: Callable[
     assert published.renewed(page, name, table({**found, "made_at": "never"})) != page
 
 
+def test_a_replay_of_one_server_keeps_what_was_measured_of_the_other() -> None:
+    """And says that it is older, whichever run it was of."""
+    first = {"made_at": "t1", "commit": "a" * 40, "runs": {"mariadb": "m1", "mysql": "y1"}}
+    second = replay.with_others({"made_at": "t2", "commit": "b" * 40, "runs": {"mariadb": "m2"}}, first)
+    third = replay.with_others({"made_at": "t3", "commit": "c" * 40, "runs": {"mariadb": "m3"}}, second)
+    assert third["runs"] == {"mariadb": "m3", "mysql": "y1"}
+    assert third["made_before"] == second["made_before"] == {"mysql": {"made_at": "t1", "commit": "a" * 40}}
+
+
 def runs(*walls: float) -> list[dict[str, float]]:
     return [{"wall_s": wall, "peak_rss_bytes": wall * 10} for wall in walls]
 

@@ -84,7 +84,8 @@ def main(names: list[str]) -> int:
         return 1
     if os.environ.get("KEEP") or (inputs >= INPUTS and not names):
         kept = json.loads(pages.FUZZING.read_text(encoding="utf-8"))["parsers"] if names and pages.FUZZING.exists() else {}
-        document = {**facts, "parsers": {name: (kept | found)[name] for name in PARSERS if name in kept | found}}
+        every = kept | {name: {**one, "commit": facts["commit"]} for name, one in found.items()}
+        document = {**facts, "parsers": {name: every[name] for name in PARSERS if name in every}}
         pages.FUZZING.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         return pages.main()
     return 0

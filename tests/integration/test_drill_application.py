@@ -225,6 +225,7 @@ def test_a_pod_that_walks_around_policies_is_refused(module_stage: Stage) -> Non
     spec = backend["spec"]["template"]["spec"]
     ways: list[dict[str, Any]] = [
         {"hostNetwork": True}, {"hostPID": True}, {"volumes": [{"name": "x", "hostPath": {"path": "/run"}}]},
+        {"volumes": [{"name": "x", "nfs": {"server": "files.internal", "path": "/recordings"}}]},
         {"containers": [{**spec["containers"][0], "securityContext": {"privileged": True}}]},
     ]
     for way in ways:

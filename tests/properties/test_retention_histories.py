@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
@@ -23,9 +21,9 @@ from kpbackup import errors
 from kpbackup.model.manifest import BinlogSegment
 from kpbackup.pipeline import sign
 from kpbackup.plan import retention, timeline
-from kpbackup.repository import binding, catalog, choosing, compact, layout, payloads, pins, prune
+from kpbackup.repository import catalog, choosing, compact, layout, payloads, pins, prune
 from kpbackup.repository.binding import Repository
-from kpbackup.storage import open_backend
+from tests import archives
 from tests.archives import Growing
 from tests.locking_store import LockingStore
 
@@ -246,12 +244,7 @@ def _planned(repository: Repository, moment: datetime) -> timeline.RestorePlan |
 
 @contextmanager
 def worlds(policy: retention.Policy) -> Iterator[World]:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
-        made = binding.create_repository(
-            open_backend((Path(directory) / "r").as_uri()), signing_key=KEY, source="db", flavour="mariadb", created_at=START
-        )
-        repository = dataclasses.replace(made, page_rows=8)
+    with archives.in_memory(KEY, START, page_rows=8) as repository:
         period = timedelta(days=policy.days) + policy.grace_period
         yield World(repository, LockingStore(repository, now=START, period=period), policy)
 
