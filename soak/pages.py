@@ -46,8 +46,8 @@ def figures(document: Mapping[str, Any]) -> Iterator[str]:
 def fuzzed(document: Mapping[str, Any]) -> Iterator[str]:
     """The table of the fuzzers."""
     yield (
-        f"`make fuzz-inputs SEED={document['seed']}`, last at {document['made_at']}; {document['machine']['cpu']}. Each parser as it"
-        " was in its commit."
+        f"`make fuzz-inputs SEED={document['seed']}`, last at {document['made_at']}; {document['machine']['cpu']}. Each parser"
+        " as it was in its commit."
     )
     yield ""
     yield "| parser | inputs | processor time | crashes and hangs | commit |"
