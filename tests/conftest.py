@@ -41,6 +41,10 @@ LONGEST = (
 )
 
 
+# what runs real servers and programs: a test of these that fails is run once more
+TRIED_TWICE = ("chart", "conformance", "crash", "fidelity", "integration")
+
+
 def pytest_configure() -> None:
     """A run that a shell put into the background ignores Ctrl-C, and so would every program that a test interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,8 +52,12 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; the others, and the tests of each file, in the order they were found in."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    tests = Path(__file__).parent
+    places = {tests / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in TRIED_TWICE:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -65,7 +73,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line above pytest's own closing line."""
+    """What stands above pytest's own closing lines: each test that failed and then did not, and the servers."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.write_line(f"failed at its first try (a fault to mend, CONTRIBUTING.md): {report.nodeid}\n{report.longreprtext}")
     terminalreporter.write_line(exercised.line())
 
 
