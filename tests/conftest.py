@@ -75,7 +75,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What stands above pytest's own closing lines: each test that failed and then did not, and the servers."""
     for report in terminalreporter.stats.get("rerun", ()):
-        terminalreporter.write_line(f"failed at its first try (a fault to mend, CONTRIBUTING.md): {report.nodeid}\n{report.longreprtext}")
+        terminalreporter.write_line(f"failed at its first try (a fault to mend, CONTRIBUTING.md): {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
     terminalreporter.write_line(exercised.line())
 
 
