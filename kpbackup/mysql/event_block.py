@@ -40,7 +40,6 @@ _SPECIAL = MARKED | ALONE
 # the packet's header, the byte that says 'event'; of the event's header type, length, next position, flags
 _PACKET = struct.Struct("<IB4xB4xIIH")
 _BEFORE_EVENT_BYTES = HEADER_BYTES + 1
-_LONGEST_BYTES = MAX_PAYLOAD - 2  # of an event that is one packet
 
 
 class EventBlock(NamedTuple):
@@ -67,19 +66,20 @@ def take(view: memoryview, place: int, end: int, *, file: str, at: int, until: i
     They lie behind one another, each with `HEADER_BYTES + 1` bytes before it.
     """
     unpack, crc32, residue, special, before = _PACKET.unpack_from, zlib.crc32, events.CRC_RESIDUE, _SPECIAL, _BEFORE_EVENT_BYTES
-    longest, shortest, artificial, payload = _LONGEST_BYTES, events.HEADER_BYTES, events.FLAG_ARTIFICIAL, MAX_PAYLOAD
+    shortest, artificial, payload = events.HEADER_BYTES, events.FLAG_ARTIFICIAL, MAX_PAYLOAD
     found: list[memoryview] = []
     marks: list[Mark] = []
     add, mark = found.append, marks.append
-    first_at, last = at, end - _PACKET.size
+    first_at, end = at, min(end, place + payload)  # so that no packet of the largest size, which another continues, fits
+    last = end - _PACKET.size
     while place <= last and at < until:
         head, is_other, kind, length, next_position, flags = unpack(view, place)
         start = place + before
         following = start + length
         after = at + length
         if (
-            (next_position != after and next_position) or is_other or head & payload != length + 1 or following > end
-            or flags & artificial or not shortest <= length <= longest
+            (next_position != after and next_position) or head & payload != length + 1 or following > end or is_other
+            or flags & artificial or length < shortest
         ):
             break
         event = view[start:following]
