@@ -1,4 +1,4 @@
-"""Capturing: one thread that follows the source's binlog, cuts it into segments and seals them into the backlog.
+"""Capturing: one thread that follows the source's binlog and cuts it into segments; another one seals them into the backlog.
 
 A segment ends at a transaction boundary: when it holds `segment_bytes`, when its file ends, and, in continuous mode, when its
 first event came `interval_s` ago. While the store does not keep up (something waits already) segments are not cut by time, so
@@ -17,10 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kpbackup import errors
-from kpbackup.backup.backlog import Abandoned, Backlog, Sealed, Spool
+from kpbackup.backup.backlog import Abandoned, Backlog, Spool
+from kpbackup.backup.sealing import Sealer
 from kpbackup.model.coordinates import Coordinates
 from kpbackup.mysql import follow, segmenter, server
 from kpbackup.mysql.binlog_file import FileHead
+from kpbackup.mysql.event_block import EventBlock
 from kpbackup.mysql.events import Heartbeat, StreamEvent
 from kpbackup.pipeline import encrypt
 from kpbackup.repository import keys
@@ -62,13 +64,14 @@ class Capture:
         self, endpoint: server.Endpoint, stretch: Stretch, cutting: Cutting, backlog: Backlog, stop: threading.Event
     ) -> None:
         self._endpoint, self._stretch, self._cutting, self._backlog, self._stop = endpoint, stretch, cutting, backlog, stop
+        self._sealer = Sealer(backlog)
         self._opened: list[Spool] = []
         self._opened_at = 0.0
         self._key: keys.FreshKey | None = None
         self._key_made_at = 0.0
         self._leaving = threading.Event()
         self.heard_at = time.monotonic()  # when the source last sent anything, a heartbeat for one
-        self.is_idle = False  # whether that was a heartbeat
+        self.is_idle = False  # whether that was a heartbeat, and all that came before is sealed
         self.left_session: int | None = None  # the stream's on the source, unless it came to its end
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
@@ -83,7 +86,8 @@ class Capture:
 
     def _run(self) -> None:
         try:
-            self._capture()
+            with self._sealer:
+                self._capture()
         except Abandoned:
             pass
         except BaseException as exc:  # the task guard: raised again in the storing thread
@@ -103,7 +107,7 @@ class Capture:
             open_sink=self._open_spool,
         )
         heartbeat_s = max(min(self._cutting.interval_s / 4, LONGEST_HEARTBEAT_S), 0.25)
-        events = follow.follow(
+        events = follow.follow_blocks(
             self._endpoint, flavour=stretch.flavour, start=stretch.start, until=stretch.until,
             server_id=self._cutting.server_id, heartbeat_s=heartbeat_s if is_endless else follow.HEARTBEAT_S,
             read_timeout_s=max(SHORTEST_TIMEOUT_S, 4 * heartbeat_s) if is_endless else follow.READ_TIMEOUT_S,
@@ -120,21 +124,31 @@ class Capture:
                 raise
         self._end(cutter)
 
-    def _cut(self, events: Iterator[StreamEvent | Heartbeat], cutter: segmenter.Segmenter, *, is_endless: bool) -> None:
+    def _cut(
+        self, events: Iterator[EventBlock | StreamEvent | Heartbeat], cutter: segmenter.Segmenter, *, is_endless: bool
+    ) -> None:
         for item in events:
-            self.heard_at, self.is_idle = time.monotonic(), not isinstance(item, StreamEvent)
-            if isinstance(item, StreamEvent):
-                for found in cutter.feed(item):
-                    self._add(found)
+            self.heard_at, self.is_idle = time.monotonic(), isinstance(item, Heartbeat) and self._sealer.is_idle
             if self._leaving.is_set():
                 raise Abandoned
-            if is_endless and not cutter.is_inside_transaction:
-                if self._stop.is_set():
-                    break
-                if self._is_old_enough() and (ready := cutter.finish()):
-                    self._add(ready)
-        else:
-            self.left_session = None
+            if isinstance(item, EventBlock) and not (is_endless and self._may_cut()):
+                for found in cutter.feed_block(item):
+                    self._add(found)
+                continue
+            for event in item.singly() if isinstance(item, EventBlock) else (item,):
+                if isinstance(event, StreamEvent):
+                    for found in cutter.feed(event):
+                        self._add(found)
+                if is_endless and not cutter.is_inside_transaction:
+                    if self._stop.is_set():
+                        return
+                    if self._is_old_enough() and (ready := cutter.finish()):
+                        self._add(ready)
+        self.left_session = None
+
+    def _may_cut(self) -> bool:
+        """Whether the next place between two transactions is one to cut at: then events are looked at one by one."""
+        return self._stop.is_set() or self._is_old_enough()
 
     def _note_session(self, session: int) -> None:
         self.left_session = session
@@ -150,16 +164,24 @@ class Capture:
             return False
         return self._backlog.waiting[0] < MOST_WAITING_TO_CUT
 
-    def _open_spool(self, file: str, position: int) -> Spool:
+    def _open_spool(self, file: str, position: int) -> segmenter.Sink:
         now = time.monotonic()
         if self._key is None or now - self._key_made_at > KEY_LIFETIME_S:
             self._key, self._key_made_at = keys.make_data_key(self._cutting.recipients), now
         self._opened_at = now
         self._opened.append(Spool(self._key, self._backlog))
-        return self._opened[-1]
+        return _Sink(self._sealer, self._opened[-1])
 
     def _add(self, facts: segmenter.SegmentFacts) -> None:
-        sealed = Sealed(facts, self._opened[0])
-        sealed.spool.finish()
-        self._backlog.add(sealed)
+        self._sealer.finish(self._opened[0], facts)
         del self._opened[0]
+
+
+class _Sink:
+    """Where the segmenter writes one segment to."""
+
+    def __init__(self, sealer: Sealer, spool: Spool) -> None:
+        self._sealer, self._spool = sealer, spool
+
+    def write(self, data: bytes) -> None:
+        self._sealer.write(self._spool, data)

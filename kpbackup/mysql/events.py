@@ -28,7 +28,7 @@ FIRST_POSITION = 4  # right after the magic
 
 QUERY, STOP, ROTATE, FORMAT_DESCRIPTION, XID, INCIDENT, HEARTBEAT, PREVIOUS_GTIDS = 2, 3, 4, 15, 16, 26, 27, 35
 MYSQL_GTID, MYSQL_ANONYMOUS_GTID, MYSQL_GTID_TAGGED, XA_PREPARE, TRANSACTION_PAYLOAD, HEARTBEAT_V2 = 33, 34, 42, 38, 40, 41
-MARIADB_GTID, MARIADB_GTID_LIST, START_ENCRYPTION, QUERY_COMPRESSED = 162, 163, 164, 165
+BINLOG_CHECKPOINT, MARIADB_GTID, MARIADB_GTID_LIST, START_ENCRYPTION, QUERY_COMPRESSED = 161, 162, 163, 164, 165
 
 FLAG_IN_USE = 0x01  # in a format description: the file is not closed; servers clear it when they send
 FLAG_ARTIFICIAL = 0x20  # made up for the connection, not in the file
@@ -37,8 +37,9 @@ CHECKSUM_NONE, CHECKSUM_CRC32 = 0, 1
 CRC_RESIDUE = 0x2144DF1C  # the CRC32 of anything followed by its own CRC32
 
 _U32 = struct.Struct("<I")
+GTID_STANDALONE = 0x01
 _GTID_TRANSACTIONAL = 0x04
-_GTID_KINDS = 0x04 | 0x01 | 0x20 | 0x40 | 0x80  # beside it standalone, DDL, XA prepared and XA completed
+_GTID_KINDS = 0x04 | GTID_STANDALONE | 0x20 | 0x40 | 0x80  # beside it standalone, DDL, XA prepared and XA completed
 _U64 = struct.Struct("<Q")
 _INTERVAL = struct.Struct("<QQ")  # of a GTID set: first number, the one behind the last
 _MARIADB_GTID_ENTRY = struct.Struct("<IIQ")  # domain, server id, number
@@ -47,7 +48,7 @@ _FLAGS_OFFSET = 17
 _QUERY_HEAD = struct.Struct("<IIBHH")  # thread id, seconds, length of database name, error, length of status variables
 _FDE_CREATED = HEADER_BYTES + 2 + 50  # after the binlog version and the server version
 _MYSQL_GTID_HEAD = struct.Struct("<B16sqBqq")
-_MARIADB_GTID_HEAD = struct.Struct("<QIB")
+_MARIADB_GTID_HEAD = struct.Struct("<I10xQIB")  # from the header's server id on
 _ORIGINAL_FOLLOWS = 1 << 55
 
 
@@ -240,15 +241,20 @@ def query_database(data: bytes) -> str:
     return data[start : start + database_bytes].decode("utf-8", "surrogateescape")
 
 
-def mariadb_gtid(data: bytes) -> MariadbGtidEvent:
-    """Event 162."""
+def mariadb_gtid_head(data: bytes | memoryview) -> tuple[str, int]:
+    """(GTID, flags) of event 162."""
     try:
-        seq, domain, flags = _MARIADB_GTID_HEAD.unpack_from(data, HEADER_BYTES)
+        server_id, seq, domain, flags = _MARIADB_GTID_HEAD.unpack_from(data, 5)
     except struct.error as exc:
         raise errors.IntegrityError("MariaDB GTID event is cut") from exc
-    server_id = _U32.unpack_from(data, 5)[0]
+    return f"{domain}-{server_id}-{seq}", flags
+
+
+def mariadb_gtid(data: bytes) -> MariadbGtidEvent:
+    """Event 162."""
+    gtid, flags = mariadb_gtid_head(data)
     return MariadbGtidEvent(
-        f"{domain}-{server_id}-{seq}", standalone=bool(flags & 0x01), ddl=bool(flags & 0x20),
+        gtid, standalone=bool(flags & GTID_STANDALONE), ddl=bool(flags & 0x20),
         may_be_joined=flags & _GTID_KINDS == _GTID_TRANSACTIONAL,
     )
 

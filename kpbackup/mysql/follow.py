@@ -23,15 +23,15 @@ import secrets
 import struct
 import time
 import uuid
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 from kpbackup import errors
 from kpbackup.model.coordinates import Coordinates, archive_name, own_name, takeovers
 from kpbackup.model.manifest import FileIdentity
-from kpbackup.mysql import binlog_file, events, server, wire
+from kpbackup.mysql import binlog_file, event_block, events, server, wire
 from kpbackup.mysql.binlog_file import FileHead
+from kpbackup.mysql.event_block import EventBlock
 from kpbackup.mysql.events import Heartbeat, StreamEvent
 from kpbackup.mysql.facts import REPLICA_STATUS_SINCE, ServerFacts
 
@@ -44,7 +44,6 @@ _DUMP_BODY = struct.Struct("<IHI")  # position, flags, server id
 _NON_BLOCKING = 0x01  # the source sends EOF at the end of its binlog
 _ANNOTATE_ROWS = 0x02  # MariaDB: without it events of type 160 are left out and the copy is not the file
 _LAST_POSITION = 0xFFFFFFFF
-_SPECIAL = frozenset({events.HEARTBEAT, events.HEARTBEAT_V2, events.ROTATE, events.FORMAT_DESCRIPTION})
 _SUFFIX = re.compile(r"(.*)\.(\d+)")
 
 _ER_MASTER_FATAL_READING_BINLOG = 1236
@@ -69,6 +68,24 @@ def follow(
         ServerUnreachable: connection lost or silent for `read_timeout_s`.
         ServerUnfit: the binlog is encrypted, or another client uses the same server id.
     """
+    blocks = follow_blocks(
+        endpoint, flavour=flavour, start=start, until=until, server_id=server_id, heartbeat_s=heartbeat_s,
+        read_timeout_s=read_timeout_s, opened=opened,
+    )
+    with closing(blocks):
+        for item in blocks:
+            if isinstance(item, EventBlock):
+                yield from item.singly()
+            else:
+                yield item
+
+
+def follow_blocks(
+    endpoint: server.Endpoint, *, flavour: str, start: Coordinates, until: Coordinates | None,
+    server_id: int | None = None, heartbeat_s: float = HEARTBEAT_S, read_timeout_s: float = READ_TIMEOUT_S,
+    opened: Callable[[int], None] = lambda session: None,
+) -> Generator[EventBlock | StreamEvent | Heartbeat, None, None]:
+    """As `follow`, but events that came together are one block, valid until the next item is asked for."""
     if heartbeat_s * 2 > read_timeout_s:
         raise errors.InternalError("read_timeout_s must be at least twice heartbeat_s")
     if until is not None and _is_reached(start, until):
@@ -82,11 +99,11 @@ def follow(
         _prepare_session(connection, flavour, heartbeat_s)
         opened(int(connection.value("SELECT CONNECTION_ID()")))
         wired = wire.WireSocket(connection, timeout_s=read_timeout_s)
-        stream = _Stream(endpoint.name, start)
+        stream = Stream(endpoint.name, start)
         flags = (_NON_BLOCKING if until is not None else 0) | (_ANNOTATE_ROWS if flavour == "mariadb" else 0)
         body = _DUMP_BODY.pack(max(start.position, events.FIRST_POSITION), flags, server_id or _random_id())
         wired.send(_COM_BINLOG_DUMP, body, own_name(start.file).encode())
-        for item in stream.items(_events(wired, stream)):
+        for item in items(wired, stream, until):
             yield item
             if until is not None and stream.file == until.file and stream.position >= until.position:
                 return
@@ -174,7 +191,7 @@ def free_server_id(connection: server.Connection, facts: ServerFacts) -> int:
     return chosen
 
 
-class _Stream:
+class Stream:
     """Where the stream stands, and the check of each event against it."""
 
     def __init__(self, name: str, start: Coordinates) -> None:
@@ -184,28 +201,14 @@ class _Stream:
         self.position = max(start.position, events.FIRST_POSITION)
         self._crc = True
 
-    def items(self, received: Iterable[bytes]) -> Iterator[StreamEvent | Heartbeat]:
-        """The file's events and the heartbeats among what was received: the loop that archiving spends its time in.
-
-        An ordinary event in its place passes here; what is anything else, or wrong in anything, is for `receive`.
-        """
-        unpack, crc32, new = events.HEADER.unpack_from, zlib.crc32, tuple.__new__
-        for data in received:
-            size = len(data)
-            if size >= events.HEADER_BYTES:
-                _, kind, _, length, next_position, flags = unpack(data)
-                start = self.position
-                end = start + size
-                if (
-                    kind not in _SPECIAL and length == size and (next_position == end or not next_position)
-                    and not flags & events.FLAG_ARTIFICIAL and (not self._crc or crc32(data) == events.CRC_RESIDUE)
-                ):
-                    self.position = end
-                    yield new(StreamEvent, (self.file, start, end, kind, data))
-                    continue
-            item = self.receive(data)
-            if item is not None:
-                yield item
+    def block(self, wired: wire.WireSocket, until: Coordinates | None) -> EventBlock:
+        """The ordinary events among what has come, up to `until`; none when the next packet is anything else."""
+        view, start, end = wired.received()
+        stop = until.position if until is not None and until.file == self.file else event_block.NO_END
+        found = event_block.take(view, start, end, file=self.file, at=self.position, until=stop, crc=self._crc)
+        wired.skip(found.end - found.start + len(found.events) * (wire.HEADER_BYTES + 1))
+        self.position = found.end
+        return found
 
     def receive(self, data: bytes) -> StreamEvent | Heartbeat | None:
         """One event, checked; None when it is not the file's."""
@@ -233,19 +236,26 @@ class _Stream:
         return StreamEvent(self.file, start, end, kind, data)
 
 
-def _events(wired: wire.WireSocket, stream: _Stream) -> Iterator[bytes]:
-    """What the source sends, up to EOF."""
+def items(
+    wired: wire.WireSocket, stream: Stream, until: Coordinates | None
+) -> Iterator[EventBlock | StreamEvent | Heartbeat]:
+    """The file's events and the heartbeats among what the source sends, up to EOF."""
     while True:
-        yield from wired.received()
+        block = stream.block(wired, until)
+        if block.events:
+            yield block
+            continue
         payload = _packet(wired, stream)
         if payload is None:
             return
         if payload[:1] != b"\x00":
             raise errors.IntegrityError(f"{stream.name} sent a packet that is no binlog event ({payload[:1].hex()})")
-        yield payload[1:]
+        item = stream.receive(payload[1:])
+        if item is not None:
+            yield item
 
 
-def _packet(wired: wire.WireSocket, stream: _Stream) -> bytes | None:
+def _packet(wired: wire.WireSocket, stream: Stream) -> bytes | None:
     """The next packet, None for EOF."""
     try:
         payload = wired.packet()

@@ -2,7 +2,7 @@
 
 A segment's plaintext is itself a readable binlog file: the file's own bytes when it starts at the file's
 beginning, else the magic and the file's format description (the prefix) before file[start:end). Bytes go to a
-sink as they come, in pieces of about 256 KiB, so a transaction of any size passes in bounded memory; a segment
+sink as they come, in pieces of 128 KiB or more, so a transaction of any size passes in bounded memory; a segment
 larger than `max_bytes` is one whose last transaction is. Put together without their prefixes, the segments of a
 closed file are the file.
 
@@ -13,7 +13,6 @@ segment of no bytes; a transaction left unfinished there is kept as bytes and no
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,10 +24,11 @@ from kpbackup.model.coordinates import Coordinates
 from kpbackup.model.manifest import FileIdentity
 from kpbackup.mysql import binlog_file, events
 from kpbackup.mysql.binlog_file import FileHead
+from kpbackup.mysql.event_block import EventBlock
 from kpbackup.mysql.events import Heartbeat, StreamEvent
 from kpbackup.mysql.transactions import Transaction, TransactionWalker
 
-PIECE_BYTES = 262_144
+PIECE_BYTES = 131_072
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ OpenSink = Callable[[str, int], Sink]  # (file, start position)
 
 @dataclass(frozen=True)
 class SegmentFacts:
-    """What a finished segment is. Its plaintext has prefix_bytes + raw_bytes bytes and the hash `sha256` (hex).
+    """What a finished segment is. Its plaintext has prefix_bytes + raw_bytes bytes.
 
     Positions are byte offsets, `start_position` 0 at a file's beginning: raw_bytes == end_position - start_position.
     `gtid_set` is what it contains (MariaDB: the last GTID per domain), `gtid_after` the executed set or position after
@@ -67,7 +67,6 @@ class SegmentFacts:
     last_commit_at: datetime | None
     identity: FileIdentity
     ends_file: bool
-    sha256: str
 
     @property
     def start(self) -> Coordinates:
@@ -79,7 +78,7 @@ class SegmentFacts:
 
 
 def segments(
-    stream: Iterable[StreamEvent | Heartbeat], *, flavour: str, start: Coordinates, head: FileHead | None,
+    stream: Iterable[EventBlock | StreamEvent | Heartbeat], *, flavour: str, start: Coordinates, head: FileHead | None,
     max_bytes: int, open_sink: OpenSink,
 ) -> Iterator[SegmentFacts]:
     """The segments of a stream that ends, each given out when its last byte is in its sink. Arguments as `Segmenter`.
@@ -89,7 +88,9 @@ def segments(
     """
     cutter = Segmenter(flavour=flavour, start=start, head=head, max_bytes=max_bytes, open_sink=open_sink)
     for item in stream:
-        if isinstance(item, StreamEvent):
+        if isinstance(item, EventBlock):
+            yield from cutter.feed_block(item)
+        elif isinstance(item, StreamEvent):
             yield from cutter.feed(item)
     if cutter.is_inside_transaction:
         raise errors.IntegrityError(f"the binlog of the source ends inside a transaction, at {cutter.position}")
@@ -155,6 +156,25 @@ class Segmenter:
             finished.append(self._finish(segment))
         return finished
 
+    def feed_block(self, block: EventBlock) -> Iterator[SegmentFacts]:
+        """As `feed` of each of its events; to be exhausted. A segment is given out before the next one's sink is opened."""
+        is_next = self._open is not None and block.file == self._file and block.start == self._at
+        if not is_next or (self._head is None and len(self._first_events) < 2):
+            for event in block.singly():
+                yield from self.feed(event)
+            return
+        taken = 0
+        for done, index in self._walker.feed_block(block):
+            segment = self._segment()
+            segment.count(done)
+            if segment.raw_bytes + done.end - self._at >= self._max_bytes:
+                segment.add_all(block.events[taken : index + 1], done.end - self._at)
+                self._at, taken = done.end, index + 1
+                yield self._finish(segment)
+        if taken < len(block.events):
+            self._segment().add_all(block.events[taken:], block.end - self._at)
+            self._at = block.end
+
     def begin(self) -> SegmentFacts:
         """A segment of no bytes where the stream starts: it says that from here on another server's files follow."""
         return self._finish(self._segment())
@@ -202,7 +222,6 @@ class _OpenSegment:
         self._prefix_bytes = 0
         self._start = start
         self._sink = sink
-        self._digest = hashlib.sha256()
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
         self._gtids = _GtidCollector(flavour)
@@ -222,10 +241,21 @@ class _OpenSegment:
         if self._waiting_bytes >= PIECE_BYTES:
             self._flush()
 
+    def add_all(self, events_of: list[memoryview], size: int) -> None:
+        """Adds `size` bytes of events; keeps no reference to them."""
+        self.raw_bytes += size
+        self._pieces.append(b"".join(events_of))
+        self._waiting_bytes += size
+        if self._waiting_bytes >= PIECE_BYTES:
+            self._flush()
+
     def count(self, done: Transaction) -> None:
         self._transactions += 1
-        self._first_us = done.commit_at_us if self._first_us is None else min(self._first_us, done.commit_at_us)
-        self._last_us = done.commit_at_us if self._last_us is None else max(self._last_us, done.commit_at_us)
+        at = done.commit_at_us
+        if self._first_us is None or at < self._first_us:
+            self._first_us = at
+        if self._last_us is None or at > self._last_us:
+            self._last_us = at
         if done.gtid:
             self._gtids.add(done.gtid)
 
@@ -237,14 +267,12 @@ class _OpenSegment:
             prefix_bytes=self._prefix_bytes, raw_bytes=self.raw_bytes, transactions=self._transactions,
             first_gtid=self._gtids.first, last_gtid=self._gtids.last, gtid_set=contained, gtid_before=self._start.gtid,
             gtid_after=self._gtids.after(self._start.gtid), first_commit_at=_moment(self._first_us),
-            last_commit_at=_moment(self._last_us), identity=identity, ends_file=ends_file, sha256=self._digest.hexdigest(),
+            last_commit_at=_moment(self._last_us), identity=identity, ends_file=ends_file,
         )
 
     def _flush(self) -> None:
         if self._pieces:
-            piece = b"".join(self._pieces)
-            self._digest.update(piece)
-            self._sink.write(piece)
+            self._sink.write(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
             self._pieces.clear()
             self._waiting_bytes = 0
 

@@ -13,11 +13,13 @@ Commit time: MySQL's original_commit_timestamp (microseconds), else the header o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
 from kpbackup import errors
-from kpbackup.mysql import events
+from kpbackup.mysql import event_block, events
+from kpbackup.mysql.event_block import EventBlock
 from kpbackup.mysql.events import StreamEvent
 
 
@@ -44,15 +46,14 @@ _XA_STARTS = re.compile(rb"\s*XA\s+(?:START|BEGIN)\b", re.IGNORECASE)
 
 _MYSQL_GTIDS = frozenset({events.MYSQL_GTID, events.MYSQL_ANONYMOUS_GTID, events.MYSQL_GTID_TAGGED})
 _QUERIES = frozenset({events.QUERY, events.QUERY_COMPRESSED})
-_DECODED = _MYSQL_GTIDS | _QUERIES | {
-    events.MARIADB_GTID, events.XID, events.XA_PREPARE, events.TRANSACTION_PAYLOAD, events.FORMAT_DESCRIPTION,
-    events.INCIDENT, events.START_ENCRYPTION,
-}
+_ROW_ENDS = frozenset({events.XID, events.TRANSACTION_PAYLOAD})
+_REFUSED = frozenset({events.INCIDENT, events.START_ENCRYPTION})
 # What a transaction without a GTID event may start with before its first statement: variables for statement format.
 _OUTSIDE = frozenset({
-    events.STOP, events.ROTATE, events.PREVIOUS_GTIDS, events.MARIADB_GTID_LIST, events.HEARTBEAT, events.HEARTBEAT_V2, 161,
+    events.STOP, events.ROTATE, events.PREVIOUS_GTIDS, events.MARIADB_GTID_LIST, events.HEARTBEAT, events.HEARTBEAT_V2,
+    events.BINLOG_CHECKPOINT,
 })
-_CANNOT_ADD = _DECODED | _OUTSIDE
+_CANNOT_ADD = event_block.MARKED | event_block.ALONE
 
 
 class TransactionWalker:
@@ -82,53 +83,64 @@ class TransactionWalker:
             IntegrityError: a decoded event is malformed.
         """
         kind = event.type
-        if kind in _DECODED:
-            return self._decoded(event)
-        if self._start is None and kind not in _OUTSIDE:
+        if kind in event_block.MARKED:
+            return self._marked(kind, event.file, event.start, event.end, event.data)
+        if kind == events.FORMAT_DESCRIPTION:
+            if not event.is_repeated_description:
+                self._start = None
+        elif kind in _REFUSED:
+            self._refuse(event)
+        elif self._start is None and kind not in _OUTSIDE:
             self._start = event.start
         return None
 
-    def _decoded(self, event: StreamEvent) -> Transaction | None:
-        kind = event.type
-        if kind in _MYSQL_GTIDS:
-            found = events.mysql_gtid(event.data)
-            self._open(event, gtid=found.gtid, commit_at_us=found.commit_at_us, in_block=False)
-        elif kind == events.MARIADB_GTID:
-            gtid = events.mariadb_gtid(event.data)
-            self._open(event, gtid=gtid.gtid, commit_at_us=None, in_block=not gtid.standalone)
+    def feed_block(self, block: EventBlock) -> Iterator[tuple[Transaction, int]]:
+        """The transactions that the block's events complete, each with the number of its last event. Raises as `feed`."""
+        place, following = block.start, 0  # of the event behind the last mark
+        for index, kind, end, data in block.marks:
+            if self._start is None and index > following:
+                self._start = place
+            done = self._marked(kind, block.file, end - len(data), end, data)
+            if done is not None:
+                yield done, index
+            place, following = end, index + 1
+        if self._start is None and following < len(block.events):
+            self._start = place
+
+    def _marked(self, kind: int, file: str, start: int, end: int, data: bytes | memoryview) -> Transaction | None:
+        """Takes an event that a transaction can begin or end with."""
+        if kind == events.MARIADB_GTID:
+            gtid, flags = events.mariadb_gtid_head(data)
+            self._open(start, gtid, None, not flags & events.GTID_STANDALONE)
+        elif kind in _ROW_ENDS:
+            return self._close(file, start, end, data, Kind.ROWS)
+        elif kind in _MYSQL_GTIDS:
+            found = events.mysql_gtid(bytes(data))
+            self._open(start, found.gtid, found.commit_at_us, False)
         elif kind in _QUERIES:
-            return self._query(event)
-        elif kind == events.XA_PREPARE:
-            return self._close(event, Kind.XA_PREPARE)
-        elif kind in (events.XID, events.TRANSACTION_PAYLOAD):
-            return self._close(event, Kind.ROWS)
-        elif kind == events.FORMAT_DESCRIPTION:
-            if not event.is_repeated_description:
-                self._start = None
+            return self._query(file, start, end, bytes(data))
         else:
-            self._refuse(event)
+            return self._close(file, start, end, data, Kind.XA_PREPARE)
         return None
 
-    def _query(self, event: StreamEvent) -> Transaction | None:
-        text = events.query_text(event.data)
+    def _query(self, file: str, start: int, end: int, data: bytes) -> Transaction | None:
+        text = events.query_text(data)
         if self._in_block and self._start is not None:
-            return self._close(event, Kind.ROWS) if _ENDS.match(text) else None
+            return self._close(file, start, end, data, Kind.ROWS) if _ENDS.match(text) else None
         if self._start is None:
-            self._open(event, gtid="", commit_at_us=None, in_block=False)
+            self._open(start, "", None, False)
         if _BEGINS.match(text) or _XA_STARTS.match(text):
             self._in_block = True
             return None
-        return self._close(event, Kind.STATEMENT)
+        return self._close(file, start, end, data, Kind.STATEMENT)
 
-    def _open(self, event: StreamEvent, *, gtid: str, commit_at_us: int | None, in_block: bool) -> None:
-        self._start, self._gtid, self._commit_at_us, self._in_block = event.start, gtid, commit_at_us, in_block
+    def _open(self, start: int, gtid: str, commit_at_us: int | None, in_block: bool) -> None:
+        self._start, self._gtid, self._commit_at_us, self._in_block = start, gtid, commit_at_us, in_block
 
-    def _close(self, event: StreamEvent, kind: Kind) -> Transaction:
-        start = event.start if self._start is None else self._start
-        stamp = self._commit_at_us
-        if not stamp:
-            stamp = int.from_bytes(event.data[:4], "little") * 1_000_000
-        found = Transaction(event.file, start, event.end, self._gtid, stamp, kind)
+    def _close(self, file: str, start: int, end: int, data: bytes | memoryview, kind: Kind) -> Transaction:
+        begun = start if self._start is None else self._start
+        stamp = self._commit_at_us or int.from_bytes(data[:4], "little") * 1_000_000
+        found = Transaction(file, begun, end, self._gtid, stamp, kind)
         self._start, self._gtid, self._commit_at_us, self._in_block = None, "", None, False
         return found
 

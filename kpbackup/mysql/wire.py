@@ -17,7 +17,7 @@ Protocol source: "MySQL Client/Server Protocol", sections COM_STMT_PREPARE, COM_
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -171,21 +171,24 @@ class WireSocket:
                 raise self._unexpected(f"a packet of more than {self._largest} bytes")
         return b"".join(pieces)
 
-    def received(self) -> Iterator[bytes]:
-        """What has come already, without waiting: of each whole packet that starts with 00, what lies behind that byte.
+    def received(self) -> tuple[memoryview, int, int]:
+        """(buffer, start, end) of what has come and was not taken yet, after waiting for one whole packet; `skip` takes of it.
 
-        Ends before anything else (an EOF or ERR packet, one that is split or not all there): `packet` is for that.
+        The buffer's bytes may change with the next call of anything here.
+
+        Raises:
+            ServerUnreachable: connection lost or timed out.
         """
-        view, unpack = self._view, _HEADER_AND_FIRST.unpack_from
-        limit = self._end - HEADER_BYTES - 1
-        while self._start <= limit:
-            head, first = unpack(view, self._start)
-            length = head & MAX_PAYLOAD
-            begin, following = self._start + HEADER_BYTES + 1, self._start + HEADER_BYTES + length
-            if first or following > self._end or length == MAX_PAYLOAD:
-                return
-            self._start = following
-            yield bytes(view[begin:following])
+        if len(self._buffer) > self._size and self._start == self._end:
+            self._resize(self._size)  # a large packet made it grow
+        self._fill(HEADER_BYTES)
+        length = _HEADER.unpack_from(self._buffer, self._start)[0] & MAX_PAYLOAD
+        self._fill(HEADER_BYTES + length)
+        return self._view, self._start, self._end
+
+    def skip(self, size: int) -> None:
+        """Takes the first `size` bytes of what was received: whole packets."""
+        self._start += size
 
     def read_ok(self) -> OkPacket:
         """The reply to a statement without rows. Raises as `packet`."""
