@@ -8,7 +8,7 @@ The sum of CRC-32 over a row's exact values does not depend on the order of rows
 somebody who forges rows. One pass over each table; the server does the work, in several sessions: sums of a table's parts add up.
 
 The expression is the cheapest that sees every byte: what is joined is binary because its separator is, so no text is cast or
-converted, and a NULL is a random text that no value holds instead of a number beside each value (together half the server's time).
+converted, and a NULL is a random text that no value holds instead of a number beside each value (together half of the time).
 """
 
 from __future__ import annotations
