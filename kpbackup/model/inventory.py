@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kpbackup.model.codec import LATER
 from kpbackup.model.selection import Selection
 
 
@@ -35,6 +36,7 @@ class Table:
     they are not dumped.
     `json_types` names the columns whose rows carry the list of their typed JSON values (MySQL).
     `history` names the start and end column of a system-versioned table whose past rows are kept (MariaDB).
+    `keys_disabled`: the keys that are not unique are told to leave alone (ALTER TABLE ... DISABLE KEYS).
     """
 
     schema: str
@@ -49,6 +51,7 @@ class Table:
     holds_rows: bool = True
     json_types: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
+    keys_disabled: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
