@@ -212,7 +212,7 @@ def _encoded(connection: server.Connection, statement: str, charset: str) -> byt
 
 
 def _converted(connection: server.Connection, statement: str, charset: str) -> bytes | None:
-    """As `_encoded`, by the server. In SWE7, say, the signs of ASCII's punctuation are letters, and SHOW CREATE prints them so."""
+    """As `_encoded`, by the server. In SWE7, say, the bytes of ASCII's punctuation are letters, and SHOW CREATE prints those."""
     text = f"CONVERT(_utf8mb4 x'{statement.encode().hex()}' USING {charset})"
     data, again = connection.rows(f"SELECT HEX({text}), HEX(CONVERT({text} USING utf8mb4))")[0]
     return bytes.fromhex(str(data)) if bytes.fromhex(str(again)) == statement.encode() else None
@@ -249,7 +249,8 @@ def _differences(source: dict[str, object], target: dict[str, object]) -> Iterat
 def _comparable(inventory: Inventory) -> dict[str, object]:
     found: dict[str, object] = {}
     for table in inventory.tables:
-        found[f"table {table.schema}.{table.name}"] = (comparable(table.create_sql), table.columns, table.key, table.keys_disabled)
+        columns = () if table.computed else table.columns
+        found[f"table {table.schema}.{table.name}"] = (comparable(table.create_sql), columns, table.key, table.keys_disabled)
     for sequence in inventory.sequences:
         found[f"sequence {_name(sequence)}"] = sequence.statements[:1]
     for one in (*inventory.databases, *inventory.after_rows, *inventory.accounts):

@@ -23,7 +23,9 @@ BASE_TYPES = ("BASE TABLE", versioned.VERSIONED)
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
 _COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression,
-  is_nullable = 'YES' AND column_default IS NULL AND extra NOT LIKE '%%auto_increment%%'
+  is_nullable = 'YES' AND column_default IS NULL AND extra NOT LIKE '%%auto_increment%%',
+  extra NOT LIKE '%%VIRTUAL%%' OR column_key <> '',
+  data_type IN ('enum', 'set') AND character_maximum_length = 0 AND column_type NOT IN ("enum('')", "set('')")
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 _KEYS = """SELECT table_name, column_name, index_name = 'PRIMARY' FROM information_schema.statistics
   WHERE table_schema = %s AND (index_name = 'PRIMARY' OR comment = 'disabled') ORDER BY table_name, seq_in_index"""
@@ -34,9 +36,15 @@ _DEFAULTLESS = (  # MariaDB
     "table {table}: the columns {columns} may be NULL and have no default, as CREATE ... SELECT from an"
     " outer join or from the server's own tables makes them; they come back with DEFAULT NULL"
 )
+_UNMEASURED = (
+    "table {table}: the columns {columns} show a length of 0 in information_schema, as CREATE ... SELECT may leave ENUM and SET;"
+    " they come back with that of their members"
+)
+_CONSTANT = re.compile(r"[\d +*()-]+")  # surely, in every session
 _FOUR_BYTES = ("utf8mb4", "utf16", "utf16le", "utf32")
 _SEQUENCE = (
-    "SELECT next_not_cached_value, minimum_value, maximum_value, start_value, increment, cache_size, cycle_option, cycle_count FROM "
+    "SELECT next_not_cached_value, minimum_value, maximum_value, start_value, increment, cache_size, cycle_option, cycle_count"
+    " FROM "
 )
 _ROW_FORMAT = re.compile(r" ROW_FORMAT=\w+")
 
@@ -69,7 +77,7 @@ def read_tables_of(
         period = versioned.period_columns(known.periods[table]) if text(kind) == versioned.VERSIONED else ()
         transactional = text(engine).upper() in transactional_engines
         key, ends = tuple(known.keys[table]), tuple(column.name for column in period)
-        columns = known.columns[table]
+        columns = known.columns[table] or known.witness(table, flavour)
         found.append(
             Table(
                 schema=schema,
@@ -85,6 +93,7 @@ def read_tables_of(
                 json_types=tuple(column.name for column in columns if column.data_type == "json"),
                 history=ends,
                 keys_disabled=table in known.disabled,
+                computed=bool(columns) and not known.columns[table],
             )
         )
     return found
@@ -98,24 +107,38 @@ class _Listed:
         self.periods: dict[str, list[tuple[str, str]]] = defaultdict(list)  # (name, data type) of declared row starts and ends
         self.keys: dict[str, list[str]] = defaultdict(list)
         self._defaultless: dict[str, list[str]] = defaultdict(list)
+        self._unmeasured: dict[str, list[str]] = defaultdict(list)
+        self._constant: dict[str, Column] = {}
         self.disabled: set[str] = set()
-        for table, name, data_type, column_type, charset, collation, expression, bare in connection.rows(_COLUMNS, (schema,)):
+        for row in connection.rows(_COLUMNS, (schema,)):
+            table, name, data_type, column_type, charset, collation, expression, bare, fixed, unmeasured = row
             if not text(expression):  # neither generated, nor the row start or end of system versioning
                 self.columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
                 if bare and flavour == "mariadb":
                     self._defaultless[text(table)].append(text(name))
+                if unmeasured:
+                    self._unmeasured[text(table)].append(text(name))
             elif text(expression) in ("ROW START", "ROW END"):
                 self.periods[text(table)].append((text(name), text(data_type).lower()))
+            elif fixed or _CONSTANT.fullmatch(text(expression)):
+                self._constant.setdefault(text(table), _column(name, data_type, column_type, charset, collation))
         for table, name, is_primary in connection.rows(_KEYS, (schema,)):
             if is_primary:
                 self.keys[text(table)].append(text(name))
             else:
                 self.disabled.add(text(table))
 
+    def witness(self, table: str, flavour: str) -> list[Column]:
+        """One column of a table that has only generated ones: it says how many rows there are. MariaDB takes rows that name it
+        and computes it all the same; MySQL does not. None whose value another session may compute otherwise."""
+        return [self._constant[table]] if flavour == "mariadb" and table in self._constant else []
+
     def notes(self, place: str, table: str) -> Iterator[str]:
         """What no statement can make again."""
         if self._defaultless[table]:
             yield _DEFAULTLESS.format(table=place, columns=", ".join(self._defaultless[table]))
+        if self._unmeasured[table]:
+            yield _UNMEASURED.format(table=place, columns=", ".join(self._unmeasured[table]))
 
 
 @contextmanager
