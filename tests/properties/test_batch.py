@@ -151,7 +151,7 @@ def test_long_values_are_taken_out_of_a_row() -> None:
     assert b"".join(rest) == struct.pack("<i", -5) + b"\x03abc"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(null_grids())
 def test_rows_taken_apart_and_sent_one_by_one_are_the_batch(grid: list[list[bool]]) -> None:
     columns = len(grid[0])
