@@ -94,6 +94,9 @@ def _secondary(kind: Kind) -> list[str]:
             "(4,ST_GeomFromText('POINT(5 6)'),'',ST_GeomFromText('POINT(9 9)'),ST_GeomFromText('POINT(8 8)'))",
             "ALTER TABLE late_geometry ADD d point NOT NULL AFTER id",
             "INSERT INTO late_geometry (id, d, a, b) VALUES (5,ST_GeomFromText('POINT(5 5)'),ST_GeomFromText('POINT(5 6)'),ST_GeomFromText('POINT(9 9)'))",
+            # foreign keys to a column that their parent does not have, because it was made after them
+            "CREATE TABLE zz_child (id int PRIMARY KEY, p int, s int, KEY (p), KEY (s), CONSTRAINT gone FOREIGN KEY (p) REFERENCES columnless (`no such`))",
+            "INSERT INTO zz_child VALUES (1,5,6)", "CREATE TABLE columnless (id int PRIMARY KEY)", "INSERT INTO columnless VALUES (1)",
             "CREATE TABLE null_counter (f tinyint AUTO_INCREMENT NULL COMMENT 'it''s AUTO_INCREMENT', s int, KEY (f))",
             "INSERT INTO null_counter VALUES (NULL,1),(127,2),(NULL,3),(0,4)",
             "CREATE TABLE null_counters (s int, `f AUTO_INCREMENT` bigint(20) unsigned zerofill AUTO_INCREMENT NULL INVISIBLE, UNIQUE KEY (`f AUTO_INCREMENT`)) ENGINE=MyISAM",
