@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kpbackup.model.codec import LATER
 from kpbackup.model.selection import Selection
 
 
@@ -31,10 +32,12 @@ class Table:
 
     `key` names the columns of the primary key in order, () for a keyless table.
     `estimated_rows` and `estimated_bytes` are the server's guesses; nothing depends on their truth.
-    `holds_rows` is False where the rows are other tables' or another server's (MERGE, FEDERATED), or all columns are generated:
-    they are not dumped.
+    `holds_rows` is False where the rows are other tables' or another server's (MERGE, FEDERATED), or all columns are generated
+    and cannot be written: they are not dumped.
     `json_types` names the columns whose rows carry the list of their typed JSON values (MySQL).
     `history` names the start and end column of a system-versioned table whose past rows are kept (MariaDB).
+    `keys_disabled`: the keys that are not unique are told to leave alone (ALTER TABLE ... DISABLE KEYS).
+    `computed`: all columns are generated; `columns` names one of them, whose rows are there to be counted (MariaDB).
     """
 
     schema: str
@@ -49,6 +52,8 @@ class Table:
     holds_rows: bool = True
     json_types: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
+    keys_disabled: bool = field(default=False, metadata=LATER)
+    computed: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)

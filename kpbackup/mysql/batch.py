@@ -233,6 +233,37 @@ def split_long_values(batch: Batch, types: bytes, *, from_bytes: int) -> tuple[l
     return long, rest
 
 
+def take_apart(batch: Batch, types: bytes) -> Iterator[list[memoryview | None]]:
+    """The encoded values of each row of a batch, None for NULL; `types` are those of one row.
+
+    Raises:
+        IntegrityError: the values do not fill a row as the types say.
+    """
+    kinds = [kind & 0xFF for (kind,) in struct.iter_unpack("<H", types)]
+    nulls = int.from_bytes(batch.nulls, "little")
+    for nth, value in enumerate(batch.values):
+        row, position = memoryview(value), 0
+        found: list[memoryview | None] = []
+        try:
+            for place, kind in enumerate(kinds):
+                is_null = nulls >> nth * len(kinds) + place & 1
+                end = position if is_null else value_bounds(row, position, kind)[1]
+                found.append(None if is_null else row[position:end])
+                position = end
+        except (ValueError, IndexError) as exc:
+            raise errors.IntegrityError(f"a row of a chunk is malformed: {exc}") from exc
+        if position != len(row):
+            raise errors.IntegrityError(f"a row of a chunk is malformed: {len(row)} bytes of values, {position} expected")
+        yield found
+
+
+def of_one_row(values: Sequence[memoryview | None]) -> Batch:
+    """The batch of one row with these encoded values."""
+    nulls = sum(1 << place for place, value in enumerate(values) if value is None)
+    kept = [value for value in values if value is not None]
+    return Batch(1, nulls.to_bytes((len(values) + 7) // 8, "little"), [b"".join(kept)], sum(map(len, kept)))
+
+
 def value_bounds(row: memoryview, position: int, kind: int) -> tuple[int, int]:
     """(where the value itself begins, where it ends) for the value whose encoding starts at `position`."""
     if kind in _FIXED_SIZES:

@@ -48,7 +48,9 @@ def definition_of(table: Table, create_sql: str = "", *, has_rows: bool = False)
         # it takes no row below its counter, and counts by itself
         before, _, after = split_auto_increment(text)
         text = before + after
-    statements = (table_text.keeping_order(text), *table_text.after_creation(text))
+    # before the rows: servers keep such keys as they are while rows come in
+    disabling = (f"ALTER TABLE {identifier(table.name)} DISABLE KEYS",) if table.keys_disabled else ()
+    statements = (table_text.keeping_order(text), *table_text.after_creation(text), *disabling)
     return Definition("table", table.schema, table.name, statements)
 
 
@@ -99,14 +101,14 @@ def _create_one(connection: server.Connection, definition: Definition) -> list[s
     try:
         if definition.schema and definition.kind != "database":
             connection.execute(f"USE {identifier(definition.schema)}")
-        with _object_session(connection, definition) as encoding:
+        with _object_session(connection, definition) as charset:
             try:
-                warnings = _send(connection, definition, encoding)
+                warnings = _send(connection, definition, charset)
             except errors.DatabaseError as exc:
                 if exc.number != NOT_IN_THIS_MODE or definition.kind != "table":
                     raise
                 connection.execute(f"SET SESSION sql_mode = {literal(f'{BASE_SQL_MODE},{DEPENDED_ON}')}")
-                warnings = _send(connection, definition, encoding)
+                warnings = _send(connection, definition, charset)
                 connection.execute(f"SET SESSION sql_mode = {literal(BASE_SQL_MODE)}")
         return warnings
     except errors.PrivilegeMissing as exc:
@@ -116,12 +118,11 @@ def _create_one(connection: server.Connection, definition: Definition) -> list[s
         raise errors.DatabaseError(f"{what}: {exc.message}", hint=hint, number=exc.number) from exc
 
 
-def _send(connection: server.Connection, definition: Definition, encoding: str) -> list[str]:
+def _send(connection: server.Connection, definition: Definition, charset: str) -> list[str]:
     found = []
     for statement in definition.statements:
-        try:
-            data = statement.encode(encoding)
-        except UnicodeEncodeError:
+        data = _encoded(connection, statement, charset)
+        if data is None:
             connection.execute("SET SESSION character_set_client = utf8mb4")
             data = statement.encode("utf-8")
             found.append(f"text of {definition.kind} {_name(definition)} does not fit its character_set_client, sent as utf8mb4")
@@ -168,7 +169,7 @@ def _base_session(connection: server.Connection) -> Iterator[None]:
 
 @contextmanager
 def _object_session(connection: server.Connection, definition: Definition) -> Iterator[str]:
-    """Yields the Python encoding of the session's character_set_client."""
+    """Yields the session's character_set_client."""
     session = {} if definition.kind == "database" else dict(definition.session)
     own = session.pop("collation_database", "")
     usual = str(connection.value("SELECT @@collation_database") or "") if own else ""
@@ -178,7 +179,7 @@ def _object_session(connection: server.Connection, definition: Definition) -> It
     if session:
         connection.execute("SET SESSION " + _assignments(session))
     try:
-        yield _encoding(charset)
+        yield charset
     finally:
         if connection.raw.open:
             if session:
@@ -197,14 +198,24 @@ def _assignments(session: dict[str, str]) -> str:
     return ", ".join(f"{name} = {value if name in bare else literal(value)}" for name, value in session.items())
 
 
-def _encoding(charset: str) -> str:
+def _encoded(connection: server.Connection, statement: str, charset: str) -> bytes | None:
+    """The statement as a client of that character set sends it; None: it has not all its signs."""
     if charset in (*UTF8, "binary"):  # of the last one servers convert nothing
-        return "utf-8"
+        return statement.encode("utf-8")
     known: Any = charset_by_name(charset)  # None where it knows none
     try:
-        return codecs.lookup(known.encoding).name if known else "ascii"
+        return statement.encode(codecs.lookup(known.encoding).name if known else "")
+    except UnicodeEncodeError:
+        return None
     except LookupError:  # Python does not have every character set of the servers
-        return "ascii"
+        return _converted(connection, statement, charset)
+
+
+def _converted(connection: server.Connection, statement: str, charset: str) -> bytes | None:
+    """As `_encoded`, by the server. In SWE7, say, the bytes of ASCII's punctuation are letters, and SHOW CREATE prints those."""
+    text = f"CONVERT(_utf8mb4 x'{statement.encode().hex()}' USING {charset})"
+    data, again = connection.rows(f"SELECT HEX({text}), HEX(CONVERT({text} USING utf8mb4))")[0]
+    return bytes.fromhex(str(data)) if bytes.fromhex(str(again)) == statement.encode() else None
 
 
 def _name(definition: Definition) -> str:
@@ -238,7 +249,8 @@ def _differences(source: dict[str, object], target: dict[str, object]) -> Iterat
 def _comparable(inventory: Inventory) -> dict[str, object]:
     found: dict[str, object] = {}
     for table in inventory.tables:
-        found[f"table {table.schema}.{table.name}"] = (comparable(table.create_sql), table.columns, table.key)
+        columns = () if table.computed else table.columns
+        found[f"table {table.schema}.{table.name}"] = (comparable(table.create_sql), columns, table.key, table.keys_disabled)
     for sequence in inventory.sequences:
         found[f"sequence {_name(sequence)}"] = sequence.statements[:1]
     for one in (*inventory.databases, *inventory.after_rows, *inventory.accounts):

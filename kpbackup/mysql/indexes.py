@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kpbackup import errors
@@ -32,7 +32,7 @@ _KEY = re.compile(
 _KEY_LINE = re.compile(r"(?:[A-Z]+ )?KEY ")
 _PRIMARY = re.compile(rf"PRIMARY KEY \((?P<parts>{_PART}(?:,{_PART})*)\)")
 _AUTO_INCREMENT_COLUMN = re.compile(rf"(?P<name>{_NAME}) .* AUTO_INCREMENT\b")
-_FOREIGN = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY \(.*?\) REFERENCES (?P<target>(?:{_NAME}\.)?{_NAME}) ")
+_FOREIGN = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY \(.*?\) REFERENCES (?P<target>(?:{_NAME}\.)?{_NAME}) \((?P<named>.*?)\)")
 _CREATE = re.compile(rf"CREATE TABLE (?P<name>{_NAME}) \(")
 
 
@@ -89,6 +89,25 @@ def referenced_tables(database: str, create_sql: str) -> set[tuple[str, str]]:
             names = [_plain(name) for name in re.findall(_NAME, match["target"])]
             found.add((names[0], names[1]) if len(names) == 2 else (database, names[0]))
     return found
+
+
+def to_missing_columns(definitions: Mapping[tuple[str, str], str]) -> set[tuple[str, str]]:
+    """(schema, table) of those with a foreign key to columns that their parent does not have: the server takes such a key only
+    while the parent is not there. `definitions` has the text of every table."""
+    found = set()
+    for (schema_name, table), create_sql in definitions.items():
+        for line in create_sql.splitlines():
+            match = _FOREIGN.match(line.strip())
+            for parent in referenced_tables(schema_name, line) if match else ():
+                own = _column_names(definitions[parent]) if parent in definitions else None
+                named = {_plain(name).lower() for name in re.findall(_NAME, match["named"])} if match else set()
+                if own is not None and named - own:
+                    found.add((schema_name, table))
+    return found
+
+
+def _column_names(create_sql: str) -> set[str]:
+    return {_plain(match[0]).lower() for line in _take_apart(create_sql)[1] if (match := re.match(_NAME, line))}
 
 
 def without_foreign_keys(

@@ -10,6 +10,7 @@ Transactions are the caller's: nothing here begins or ends one.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from kpbackup import errors
@@ -23,6 +24,13 @@ LONG_DATA_PIECE_BYTES = 1 << 18  # half of the smallest packet limit accepted
 # 1265 "Data truncated": index 0 of an ENUM (what non-strict mode once stored for a wrong value) goes in as ''.
 HARMLESS_WARNINGS = {1265: "enum"}
 
+# An empty value in a geometry column NOT NULL, as ALTER TABLE ... ADD leaves it in rows that were there (MariaDB): no value
+# says it, but a row that does not name the column has it.
+REFUSED_GEOMETRY = 1416
+NO_DEFAULT = 1364
+_GEOMETRY = 255  # the type of a result column
+_NOT_NULL_FLAG = 1
+
 _COM_STMT_SEND_LONG_DATA = b"\x18"
 _HINT = "a value could not be stored as it was: compare the target's version and the table's definition with the source's"
 
@@ -32,26 +40,29 @@ class Inserts:
 
     def __init__(
         self, connection: server.Connection, socket: wire.WireSocket, session: load_session.Session, *,
-        table: inventory.Table, head: frame.Frame, shape: typed_rows.Shape | None = None,
+        table: inventory.Table, head: frame.Frame, shape: typed_rows.Shape | None = None, without: frozenset[str] = frozenset(),
     ) -> None:
+        """`without`: columns that the rows do not name."""
         self._connection = connection
         self._wire = socket
         self._session = session
-        self._table = table
-        self._columns = head.columns
-        self._types = shape.types if shape else batch.encode_types(head.columns)
-        names = ",".join(quoting.identifier(column.name) for column in head.columns)
+        self._table, self._head, self._without = table, head, without
+        self._columns = tuple(column for column in head.columns if column.name not in without)
+        self._types = shape.types if shape else batch.encode_types(self._columns)
+        names = ",".join(quoting.identifier(column.name) for column in self._columns)
         self._prefix = f"INSERT INTO {quoting.qualified(table.schema, table.name)} ({names}) VALUES "
-        self._row = shape.row if shape else "(" + ",".join(_placeholders(connection, table)) + ")"
+        self._row = shape.row if shape else "(" + ",".join(_placeholders(connection, table, without)) + ")"
         self._statements: dict[int, tuple[wire.Statement, bool]] = {}
-        self._pending = 0
+        self._pending: deque[batch.Batch | None] = deque()  # None: a large row, whose memory is not to be held
+        self._may_be_empty = set() if shape else _may_be_empty(self._columns)
+        self._apart: dict[frozenset[str], Inserts] = {}
         harmless = set(HARMLESS_WARNINGS.values())
-        self._pipelined = not any(column.data_type in harmless for column in head.columns)
+        self._pipelined = not any(column.data_type in harmless for column in self._columns)
         # no more values in one batch: bitmap and types, at most 140 KB, come on top
         self.limit_bytes = session.max_allowed_packet // 2
 
     def serves(self, table: inventory.Table, head: frame.Frame) -> bool:
-        return (table.schema, table.name) == (self._table.schema, self._table.name) and head.columns == self._columns
+        return (table.schema, table.name) == (self._table.schema, self._table.name) and head.columns == self._head.columns
 
     def send(self, full: batch.Batch) -> None:
         """Executes the batch; its answer is read when the next one is sent, or by `finish`."""
@@ -65,9 +76,9 @@ class Inserts:
         if not self._pipelined:
             self.finish()
         self._wire.send(head, *values)
-        self._pending += 1
+        self._pending.append(None if isinstance(full.values[0], memoryview) else full)
         self._statements[full.rows] = (statement, True)
-        while self._pending > 1:
+        while len(self._pending) > 1:
             self._read_answer()
 
     def finish(self) -> None:
@@ -78,7 +89,7 @@ class Inserts:
     def drain(self) -> None:
         """Reads the answers under way and forgets what they say."""
         while self._pending:
-            self._pending -= 1
+            self._pending.popleft()
             try:
                 self._wire.read_ok()
             except errors.ServerUnreachable:
@@ -87,6 +98,8 @@ class Inserts:
                 continue  # the first error is the one that is reported
 
     def close(self) -> None:
+        for inserts in self._apart.values():
+            inserts.close()
         for statement, _ in self._statements.values():
             self._wire.close_statement(statement)
         self._statements.clear()
@@ -119,10 +132,36 @@ class Inserts:
         return rest
 
     def _read_answer(self) -> None:
-        self._pending -= 1
-        answer = self._wire.read_ok()
+        full = self._pending.popleft()
+        try:
+            answer = self._wire.read_ok()
+        except errors.DatabaseError as exc:
+            if exc.number != REFUSED_GEOMETRY or full is None or not self._may_be_empty or not self._table.transactional:
+                raise
+            self.finish()
+            self._send_apart(full, exc)  # the server has taken none of it
+            return
         if answer.warnings:
             self._judge_warnings(answer.warnings)
+
+    def _send_apart(self, full: batch.Batch, refused: errors.DatabaseError) -> None:
+        """The rows of a batch one by one, without the columns in which they are empty."""
+        for row in batch.take_apart(full, self._types):
+            empty = {place for place in self._may_be_empty if (value := row[place]) is not None and len(value) == 1}
+            if not empty and full.rows == 1:
+                raise refused
+            inserts = self._inserts_without(frozenset(self._columns[place].name for place in empty))
+            inserts.send(batch.of_one_row([value for place, value in enumerate(row) if place not in empty]))
+            inserts.finish()
+
+    def _inserts_without(self, names: frozenset[str]) -> Inserts:
+        if not names:
+            return self
+        if names not in self._apart:
+            self._apart[names] = Inserts(
+                self._connection, self._wire, self._session, table=self._table, head=self._head, without=self._without | names
+            )
+        return self._apart[names]
 
     def _judge_warnings(self, count: int) -> None:
         """Passes warnings that are all on the list; see HARMLESS_WARNINGS.
@@ -146,6 +185,8 @@ class Inserts:
             )
 
     def _is_harmless(self, number: int, text: str) -> bool:
+        if number == NO_DEFAULT:
+            return any(f"'{name}'" in text for name in self._without)
         kind = HARMLESS_WARNINGS.get(number)
         return any(column.data_type == kind and f"'{column.name}'" in text for column in self._columns)
 
@@ -155,8 +196,14 @@ class Inserts:
         return f", such as {found[1]}: {found[2]}" if found else ""
 
 
-def _placeholders(connection: server.Connection, table: inventory.Table) -> Iterator[str]:
+def _may_be_empty(columns: Sequence[frame.FrameColumn]) -> set[int]:
+    """The places of geometry columns that are NOT NULL."""
+    found = ((place, column.definition) for place, column in enumerate(columns))
+    return {place for place, definition in found if definition.type == _GEOMETRY and definition.flags & _NOT_NULL_FLAG}
+
+
+def _placeholders(connection: server.Connection, table: inventory.Table, without: frozenset[str]) -> Iterator[str]:
     """What stands for each column in VALUES."""
     forever = versioned.forever(connection) if table.history else ""
-    for column in table.columns:
+    for column in (one for one in table.columns if one.name not in without):
         yield versioned.end_parameter(forever) if column.name in table.history[1:] else "?"

@@ -30,6 +30,7 @@ _NAMED_END = re.compile(r"\bEND(?P<name>\s+(?:\w+|`[^`]+`?))\s*$", re.IGNORECASE
 # the first column is for _of(): the comparison of names in information_schema may ignore case
 _VIEWS = """SELECT table_schema, table_name FROM information_schema.tables
   WHERE table_schema = %s AND table_type = 'VIEW' ORDER BY table_name"""
+_COLLATION_OF_VIEW = "SELECT collation_connection FROM information_schema.views WHERE table_schema = %s AND table_name = %s"
 _ROUTINES = """SELECT routine_schema, routine_name, routine_type, routine_comment FROM information_schema.routines
   WHERE routine_schema = %s ORDER BY routine_name"""
 _BODY = """SELECT routine_definition FROM information_schema.routines
@@ -48,8 +49,7 @@ def read_views_of(connection: Connection, schema: str, selection: Selection = EV
     found = []
     for (name,) in _of(connection, _VIEWS, schema):
         try:
-            row = connection.rows(f"SHOW CREATE VIEW {identifier(text(name))}")[0]
-            broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
+            row, broken = _view(connection, schema, text(name))
         except errors.DatabaseError as exc:
             if exc.number != INVALID_VIEW:
                 if not selection.takes(schema, text(name)):
@@ -61,6 +61,32 @@ def read_views_of(connection: Connection, schema: str, selection: Selection = EV
         statements = (text(row[1]),) if text(row[1]) else ()
         found.append(Definition("view", schema, text(name), statements, session, optional=broken))
     return found
+
+
+def _view(connection: Connection, schema: str, name: str) -> tuple[tuple[Any, ...], bool]:
+    """(what SHOW CREATE VIEW says, whether the view is broken).
+
+    Expressions of a view may not agree with the collation of this session: it is read once more in the one it was made in. Where
+    that does not help either, the first error says why.
+    """
+    try:
+        return _shown_view(connection, name)
+    except errors.DatabaseError as exc:
+        own = connection.value(_COLLATION_OF_VIEW, (schema, name))
+        if exc.number == INVALID_VIEW or not own:
+            raise
+        connection.execute(f"SET SESSION collation_connection = {text(own)}")
+        try:
+            return _shown_view(connection, name)
+        except errors.DatabaseError:
+            raise exc from None
+        finally:
+            connection.execute("SET NAMES utf8mb4")
+
+
+def _shown_view(connection: Connection, name: str) -> tuple[tuple[Any, ...], bool]:
+    row = connection.rows(f"SHOW CREATE VIEW {identifier(name)}")[0]
+    return row, any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
 
 
 def in_dependency_order(views: Iterable[Definition]) -> list[Definition]:

@@ -23,7 +23,9 @@ BASE_TYPES = ("BASE TABLE", versioned.VERSIONED)
 ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH"}
 
 _COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression,
-  is_nullable = 'YES' AND column_default IS NULL AND extra NOT LIKE '%%auto_increment%%'
+  is_nullable = 'YES' AND column_default IS NULL AND extra NOT LIKE '%%auto_increment%%',
+  extra NOT LIKE '%%VIRTUAL%%' OR column_key <> '',
+  data_type IN ('enum', 'set') AND character_maximum_length = 0 AND column_type NOT IN ("enum('')", "set('')")
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 _KEYS = """SELECT table_name, column_name, index_name = 'PRIMARY' FROM information_schema.statistics
   WHERE table_schema = %s AND (index_name = 'PRIMARY' OR comment = 'disabled') ORDER BY table_name, seq_in_index"""
@@ -34,8 +36,17 @@ _DEFAULTLESS = (  # MariaDB
     "table {table}: the columns {columns} may be NULL and have no default, as CREATE ... SELECT from an"
     " outer join or from the server's own tables makes them; they come back with DEFAULT NULL"
 )
+_UNMEASURED = (
+    "table {table}: the columns {columns} show a length of 0 in information_schema, as CREATE ... SELECT may leave ENUM and SET;"
+    " they come back with that of their members"
+)
+_CONSTANT = re.compile(r"[\d +*()-]+")  # surely, in every session
 _FOUR_BYTES = ("utf8mb4", "utf16", "utf16le", "utf32")
-_SEQUENCE = "SELECT next_not_cached_value, minimum_value, maximum_value, increment, cycle_count FROM "
+_SEQUENCE = (
+    "SELECT next_not_cached_value, minimum_value, maximum_value, start_value, increment, cache_size, cycle_option, cycle_count"
+    " FROM "
+)
+_ROW_FORMAT = re.compile(r" ROW_FORMAT=\w+")
 
 
 def read_tables_of(
@@ -66,7 +77,7 @@ def read_tables_of(
         period = versioned.period_columns(known.periods[table]) if text(kind) == versioned.VERSIONED else ()
         transactional = text(engine).upper() in transactional_engines
         key, ends = tuple(known.keys[table]), tuple(column.name for column in period)
-        columns = known.columns[table]
+        columns = known.columns[table] or known.witness(table, flavour)
         found.append(
             Table(
                 schema=schema,
@@ -81,6 +92,8 @@ def read_tables_of(
                 holds_rows=text(engine).upper() not in ROWS_ELSEWHERE and bool(columns),
                 json_types=tuple(column.name for column in columns if column.data_type == "json"),
                 history=ends,
+                keys_disabled=table in known.disabled,
+                computed=bool(columns) and not known.columns[table],
             )
         )
     return found
@@ -94,26 +107,38 @@ class _Listed:
         self.periods: dict[str, list[tuple[str, str]]] = defaultdict(list)  # (name, data type) of declared row starts and ends
         self.keys: dict[str, list[str]] = defaultdict(list)
         self._defaultless: dict[str, list[str]] = defaultdict(list)
-        self._disabled: set[str] = set()
-        for table, name, data_type, column_type, charset, collation, expression, bare in connection.rows(_COLUMNS, (schema,)):
+        self._unmeasured: dict[str, list[str]] = defaultdict(list)
+        self._constant: dict[str, Column] = {}
+        self.disabled: set[str] = set()
+        for row in connection.rows(_COLUMNS, (schema,)):
+            table, name, data_type, column_type, charset, collation, expression, bare, fixed, unmeasured = row
             if not text(expression):  # neither generated, nor the row start or end of system versioning
                 self.columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
                 if bare and flavour == "mariadb":
                     self._defaultless[text(table)].append(text(name))
+                if unmeasured:
+                    self._unmeasured[text(table)].append(text(name))
             elif text(expression) in ("ROW START", "ROW END"):
                 self.periods[text(table)].append((text(name), text(data_type).lower()))
+            elif fixed or _CONSTANT.fullmatch(text(expression)):
+                self._constant.setdefault(text(table), _column(name, data_type, column_type, charset, collation))
         for table, name, is_primary in connection.rows(_KEYS, (schema,)):
             if is_primary:
                 self.keys[text(table)].append(text(name))
             else:
-                self._disabled.add(text(table))
+                self.disabled.add(text(table))
+
+    def witness(self, table: str, flavour: str) -> list[Column]:
+        """One column of a table that has only generated ones: it says how many rows there are. MariaDB takes rows that name it
+        and computes it all the same; MySQL does not. None whose value another session may compute otherwise."""
+        return [self._constant[table]] if flavour == "mariadb" and table in self._constant else []
 
     def notes(self, place: str, table: str) -> Iterator[str]:
         """What no statement can make again."""
         if self._defaultless[table]:
             yield _DEFAULTLESS.format(table=place, columns=", ".join(self._defaultless[table]))
-        if table in self._disabled:
-            yield f"table {place}: its keys are disabled (ALTER TABLE ... DISABLE KEYS); they come back enabled"
+        if self._unmeasured[table]:
+            yield _UNMEASURED.format(table=place, columns=", ".join(self._unmeasured[table]))
 
 
 @contextmanager
@@ -159,20 +184,34 @@ def read_sequences_of(connection: Connection, schema: str) -> list[Definition]:
     found = []
     for name in names:
         with reading("sequence", schema, name):
-            create = text(connection.rows(f"SHOW CREATE SEQUENCE {qualified(schema, name)}")[0][1])
+            create = _sequence_definition(connection, schema, name)
             state = connection.rows(_SEQUENCE + qualified(schema, name))[0]
         found.append(Definition("sequence", schema, name, (create, *_set_next(name, state))))
     return found
 
 
+def _sequence_definition(connection: Connection, schema: str, name: str) -> str:
+    """SHOW CREATE SEQUENCE, which leaves two things out: ROW_FORMAT, and that the columns are without the usual comments where
+    the sequence was made by CREATE TABLE."""
+    as_table = text(connection.rows(f"SHOW CREATE TABLE {qualified(schema, name)}")[0][1])
+    if " COMMENT '" not in as_table.partition("\n) ")[0]:
+        return as_table
+    create = text(connection.rows(f"SHOW CREATE SEQUENCE {qualified(schema, name)}")[0][1])
+    row_format = _ROW_FORMAT.search(as_table.rpartition("\n) ")[2].split("'")[0])
+    return create + row_format[0] if row_format else create
+
+
 def _set_next(name: str, state: tuple[Any, ...]) -> Iterator[str]:
-    following, least, greatest, increment, cycle = (int(value) for value in state)
+    following, least, greatest, _, increment, *_ = values = tuple(int(value) for value in state)
+    last = greatest if increment >= 0 else least
     if least <= following <= greatest:
         yield f"ALTER SEQUENCE {identifier(name)} RESTART WITH {following}"
-        if cycle:
-            yield f"DO SETVAL({identifier(name)}, {following}, 0, {cycle})"
-    else:  # used up: the last value counts as taken
-        yield f"DO SETVAL({identifier(name)}, {greatest if increment >= 0 else least}, 1, {cycle})"
+        if values[-1]:
+            yield f"DO SETVAL({identifier(name)}, {following}, 0, {values[-1]})"
+    elif following == last + (1 if increment >= 0 else -1):  # used up: the last value counts as taken
+        yield f"DO SETVAL({identifier(name)}, {last}, 1, {values[-1]})"
+    else:  # used up, and values beyond the last were reserved
+        yield f"INSERT INTO {identifier(name)} VALUES ({', '.join(map(str, values))})"
 
 
 def table_warnings(table: Table) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 Pure. Known cases: MariaDB prints defaults and members of binary columns as raw bytes, which are no text; MySQL prints
 a collation that a column merely took over from its table, and would remember it as spelled out; Aria prints its page checksum
-whether it was asked for or not; a nullable column may have no default at all, not even NULL (`after_creation`).
+whether it was asked for or not; a nullable column may have no default at all, not even NULL (`after_creation`); MariaDB
+does not print the NULL without which an AUTO_INCREMENT column is NOT NULL.
 The result says the same on every server, so that a restored table's text equals its source's.
 
 Limit: the parts are found by their layout; a text that is laid out otherwise is left as it is.
@@ -32,6 +33,9 @@ _COLUMN = re.compile(r"  (?P<name>`(?:[^`]|``)+`) (?P<type>\w+)(?P<rest>.*)", re
 _HAS_OR_NEEDS_NONE = re.compile(r" (?:NOT NULL|DEFAULT |GENERATED ALWAYS|AS \(|AUTO_INCREMENT)")
 _NEVER_PRINTED = re.compile(r"(?:tiny|medium|long)?(?:text|blob)|json|geom\w*|point|linestring|polygon|multi\w+")  # by MySQL
 _BEHIND_DEFAULT = re.compile(r" (?:ON UPDATE|COMMENT|CHECK|REF_SYSTEM_ID)\b|,?$")
+_NULL_COUNTER = re.compile(
+    r"^(  `(?:[^`]|``)+` \w+(?:\([\d,]+\))?(?: unsigned)?(?: zerofill)?(?: INVISIBLE)? AUTO_INCREMENT)(?= |,|$)", re.MULTILINE
+)
 # MariaDB puts the conversion into the text of an expression once a session of another character set has used the table
 _CONVERTED = re.compile(r"convert\(((?:dayname|monthname|date_format)\((?:[^()']|'(?:[^'\\]|''|\\.)*')*\)) using \w+\)")
 _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
@@ -40,7 +44,7 @@ _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
 def creatable(printed: str, *, flavour: str) -> str:
     """The text to store, to execute and to compare; bytes that are no UTF-8 are in `printed` as lone surrogates."""
     text = printed if printed.isascii() else _STRING.sub(_as_hex, printed)
-    return _without_taken_over(text) if flavour == "mysql" else _with_default_null(text)
+    return _without_taken_over(text) if flavour == "mysql" else _with_default_null(_NULL_COUNTER.sub(r"\1 NULL", text))
 
 
 def after_creation(create_sql: str) -> tuple[str, ...]:

@@ -162,10 +162,12 @@ class _Load:
             name for table in self.inventory.tables for name in indexes.referenced_tables(table.schema, table.create_sql)
         }
         filled = {self._place(chunk) for chunk in self.inventory.chunks if chunk.rows}
+        before_parents = indexes.to_missing_columns({name: table.create_sql for name, table in self.tables.items()})
         creating: list[Definition] = []
-        for name, table in self.tables.items():
+        for name, table in sorted(self.tables.items(), key=lambda one: one[0] not in before_parents):
             deferral = indexes.defer(table.create_sql, referenced=name in referenced)
-            if not self.left[name]:  # no chunk, after which they would be built: no rows, or all its columns are generated
+            # no chunk, after which they would be built: no rows, or all its columns are generated
+            if not self.left[name] or name in before_parents:
                 deferral = indexes.Deferral(table.create_sql, ())
             self.deferred[name] = deferral.statements
             creating.append(definitions.definition_of(table, deferral.create_sql, has_rows=name in filled))

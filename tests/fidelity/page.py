@@ -40,14 +40,16 @@ def figures(evidence: Mapping[str, Any]) -> str:
     lines = [
         "", f"Made until {evidence['made_at']} with {evidence['server']}{_extent(evidence)}.", "",
         "| scripts of | scripts | tables | other objects | wrong by kpbackup | of these broken on the source |"
-        " wrong by `mariadb-dump \\| mariadb` |",
-        "|---|---|---|---|---|---|---|",
+        " of these named by the backup | wrong by `mariadb-dump \\| mariadb` |",
+        "|---|---|---|---|---|---|---|---|",
         *(_row(f"`{suite}`", row) for suite, row in evidence["suites"].items()), _row("**all**", total), "",
         "Where kpbackup stopped, so that all of the batch is missing:", "",
     ]
     lines += [f"- {_short(one)}" for one in evidence["stopped"]] or ["- nowhere"]
     lines += ["", "Left out as the error's hint said, and counted as wrong with all that hangs on it:", ""]
     lines += [f"- {_short(one)}" for one in evidence["left_out"]] or ["- nothing"]
+    lines += ["", "Not as it was, as warnings of the backup name (above):", ""]
+    lines += [f"- {one}" for one in evidence["named"]] or ["- nothing"]
     lines += ["", "Wrong by kpbackup elsewhere:", ""]
     wrong = {key: what for key, what in evidence["wrong"]["kpbackup"].items() if not _is_explained(key, evidence)}
     lines += [f"- {name}: {_short(found[0])}" for name, found in list(wrong.items())[:_LISTED]] or ["- nothing"]
@@ -58,13 +60,15 @@ def figures(evidence: Mapping[str, Any]) -> str:
 
 
 def _is_explained(key: str, evidence: Mapping[str, Any]) -> bool:
-    """Whether a wrong object, as `kind script: name (suite, batch n)`, is of a batch that stopped, left out or broken."""
+    """Whether a wrong object, as `kind script: name (suite, batch n)`, is of a batch that stopped, left out, broken or
+    named by a warning of the backup."""
     what, _, where = key.rpartition(" (")
     script, _, name = what.partition(" ")[2].partition(": ")
     suite = where.partition(", batch ")[0]
     out = (f"{suite}, {script}: {name}: ", f"{suite}, {script}: the whole database: ")
     stopped = any(one.startswith(where.rstrip(")") + ": ") for one in evidence["stopped"])
-    return stopped or key in evidence["broken"] or any(one.startswith(out) for one in evidence["left_out"])
+    told = key in evidence["broken"] or key in evidence["named"]
+    return stopped or told or any(one.startswith(out) for one in evidence["left_out"])
 
 
 def _extent(evidence: Mapping[str, Any]) -> str:
@@ -75,7 +79,8 @@ def _extent(evidence: Mapping[str, Any]) -> str:
 def _row(name: str, row: Mapping[str, int]) -> str:
     programs = ("kpbackup", "mariadb-dump")
     ours, theirs = (f"{row.get(f'{who} tables', 0)} tables, {row.get(f'{who} others', 0)} others" for who in programs)
-    cells = [*(f"{row.get(one, 0):,}" for one in ("scripts", "tables", "others")), ours, f"{row.get('broken', 0)} others", theirs]
+    told = (f"{row.get('broken', 0)} others", f"{row.get('named', 0)} tables")
+    cells = [*(f"{row.get(one, 0):,}" for one in ("scripts", "tables", "others")), ours, *told, theirs]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

@@ -24,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ _DUMP = (
 _EXCLUDE = re.compile(r"hint: .*--exclude ('(?:[^']|'\"'\"')*'|\S+)")
 
 _NOT_MADE = re.compile(r"^warning: cannot create ((?:view|trigger) .*?): ", re.MULTILINE)
+_NAMED = re.compile(r"(table .*?): (?:its history counts|all its columns are generated|the columns .* come back)", re.DOTALL)
 
 
 def play(server: Server, database: str, statements: Sequence[str]) -> None:
@@ -115,10 +117,34 @@ def quiet(server: Server) -> int:
     return dropped
 
 
+@dataclass(frozen=True)
+class Said:
+    """What kpbackup said: why it stopped and what its hint says to leave out, both "" when all went well; what the restore's
+    warnings say no server can make, and what those of the backup say does not come back as it is."""
+
+    stopped: str = ""
+    way_out: str = ""
+    broken: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+
+
+def steady(port: int) -> judge.Truth:
+    """What is there, but for what this server itself says otherwise the next time it opens its tables: a value of RAND(), or of
+    an expression that was prepared under the settings of whoever came first."""
+    readings = []
+    for _ in range(2):
+        with judge.connect(port) as connection, connection.cursor() as cursor:
+            cursor.execute("FLUSH TABLES")
+        readings.append(judge.read(port, accounts=False))
+    first, second = readings
+    assert first.keys() == second.keys()
+    return {key: {name: text for name, text in first[key].items() if second[key].get(name) == text} for key in first}
+
+
 def by_kpbackup(
     source: Server, target: Server, databases: Sequence[str], directory: Path, *, exclude: Sequence[str] = ()
-) -> tuple[str, str, list[str]]:
-    """(why it stopped, what its hint says to leave out, both "" when all went well; what its warnings say no server can make)."""
+) -> Said:
+    """Backup and restore of the databases."""
     scene = Scene(directory, source=source, target=target)
     scene.settings["source"] |= {"databases": list(databases), "exclude": list(exclude)}
     scene.ok("init", "--keys", str(scene.keys))
@@ -127,21 +153,21 @@ def by_kpbackup(
         if ended.code:
             said = [line for line in ended.err.splitlines() if line.startswith("kpbackup: ") and "--resume" not in line]
             way_out = _EXCLUDE.search(ended.err)
-            return " ".join(said) or "?", shlex.split(way_out[1])[0] if way_out else "", []
-    return "", "", _NOT_MADE.findall(ended.err)
+            return Said(" ".join(said) or "?", shlex.split(way_out[1])[0] if way_out else "")
+    warned = scene.ok("list", "--warnings", "0001-1")["warnings"]
+    return Said(broken=tuple(_NOT_MADE.findall(ended.err)), named=tuple(m[1] for m in map(_NAMED.match, warned) if m))
 
 
-def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], str, list[str]]:
-    """(what is on the target, what had to be left out -> why, why it stopped for good, what is broken on the source): as a
-    user who follows the hints."""
+def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], Said]:
+    """(what is on the target, what had to be left out -> why, what was said in the end): as a user who follows the hints."""
     left_out: dict[str, str] = {}
     while True:
         nth = len(left_out)
         with pairs.server(MARIADB_10, top / f"target-{nth}", server_id=82) as target:
-            stopped, way_out, broken = by_kpbackup(source, target, databases, top / f"scene-{nth}", exclude=tuple(left_out))
-            if not stopped or not way_out or way_out in left_out or nth >= MOST_LEFT_OUT:
-                return judge.read(target.port, accounts=False), left_out, stopped, broken
-            left_out[way_out] = stopped
+            said = by_kpbackup(source, target, databases, top / f"scene-{nth}", exclude=tuple(left_out))
+            if not said.stopped or not said.way_out or said.way_out in left_out or nth >= MOST_LEFT_OUT:
+                return steady(target.port), left_out, said
+            left_out[said.way_out] = said.stopped
 
 
 def by_dump(source: Server, target: Server, databases: Sequence[str]) -> None:
@@ -172,20 +198,21 @@ def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
         with judge.connect(source.port) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT schema_name FROM information_schema.schemata")
             databases = [str(row[0]) for row in cursor.fetchall() if row[0] not in judge.SYSTEM]
-        expected = judge.read(source.port, accounts=False)
+        expected = steady(source.port)
         counts = Counter("table" if kind in ("table", "sequence") else "other" for kind, _, _ in expected)
         found: dict[str, Any] = {
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "suite": suite, "scripts": len(scripts),
             "unreadable": unreadable, "tables": counts["table"], "others": counts["other"],
         }
-        truth, left_out, stopped, broken = with_kpbackup(source, databases, top)
+        truth, left_out, said = with_kpbackup(source, databases, top)
         found["kpbackup"] = {
-            "stopped": stopped, "left_out": [f"{_place(key, scripts)}: {why}" for key, why in left_out.items()],
-            "wrong": _wrong(expected, truth, scripts), "broken": [_broken(one, scripts) for one in broken],
+            "stopped": said.stopped, "left_out": [f"{_place(key, scripts)}: {why}" for key, why in left_out.items()],
+            "wrong": _wrong(expected, truth, scripts), "broken": [_broken(one, scripts) for one in said.broken],
+            "named": [_broken(one, scripts) for one in said.named],
         }
         with pairs.server(MARIADB_10, top / "target-dump", server_id=82) as target:
             by_dump(source, target, databases)
-            found["mariadb-dump"] = {"wrong": _wrong(expected, judge.read(target.port, accounts=False), scripts)}
+            found["mariadb-dump"] = {"wrong": _wrong(expected, steady(target.port), scripts)}
         return found
 
 
@@ -210,6 +237,8 @@ def _wrong(expected: judge.Truth, truth: judge.Truth, scripts: Sequence[Path]) -
     """Object -> what is wrong with it, named by the script it comes from."""
     wrong: dict[str, list[str]] = {}
     for one in judge.differences(expected, truth):
+        if one.expected is None and one.key in expected and one.key in truth:
+            continue  # not steady on the source
         kind, schema, name = one.key
         listed = wrong.setdefault(f"{kind} {_script(schema, scripts)}: {name}", [])
         if len(listed) < SHOWN:
@@ -223,7 +252,7 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, "mariadb-dump": {}}
     stopped: list[str] = []
     left_out: list[str] = []
-    broken: set[str] = set()
+    explained: dict[str, set[str]] = {"broken": set(), "named": set()}
     for number, one in enumerate(found, start=1):
         row = suites.setdefault(one["suite"], Counter())
         row.update({name: one[name] for name in ("scripts", "unreadable", "tables", "others")})
@@ -232,12 +261,16 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             row[f"{name} tables"] += page.tables(one[name]["wrong"])
             row[f"{name} others"] += len(one[name]["wrong"]) - page.tables(one[name]["wrong"])
         stopped += [f"{one['suite']}, batch {number}: {one['kpbackup']['stopped']}"] if one["kpbackup"]["stopped"] else []
-        found_broken = set(one["kpbackup"].get("broken", ())) & one["kpbackup"]["wrong"].keys()
-        row["broken"] += len(found_broken)
-        broken |= {f"{what} ({one['suite']}, batch {number})" for what in found_broken}
+        for why, names in explained.items():
+            listed = set(one["kpbackup"].get(why, ())) & one["kpbackup"]["wrong"].keys()
+            row[why] += len(listed)
+            names |= {f"{what} ({one['suite']}, batch {number})" for what in listed}
         left_out += [f"{one['suite']}, {what}" for what in one["kpbackup"]["left_out"]]
     total = sum(suites.values(), Counter())
-    return {"suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out, "broken": sorted(broken)}
+    return {
+        "suites": suites, "total": total, "wrong": wrong, "stopped": stopped, "left_out": left_out,
+        **{why: sorted(names) for why, names in explained.items()},
+    }
 
 
 def main() -> int:

@@ -305,14 +305,16 @@ def test_no_statement_holds_a_password_in_clear(mariadb_zoo: tuple[Server, Serve
     assert re.search(r"IDENTIFIED BY PASSWORD '\*[0-9A-F]{40}'", text)
 
 
-def test_columns_without_any_default_and_disabled_keys_are_named(mariadb: Server) -> None:
+def test_columns_without_any_default_are_named_and_disabled_keys_are_kept(mariadb: Server) -> None:
     """Only CREATE ... SELECT makes such columns, and no statement that names them can."""
     mariadb.execute("CREATE DATABASE d", "CREATE TABLE d.u (a int PRIMARY KEY, b int, KEY (b)) ENGINE=MyISAM")
     mariadb.execute("INSERT INTO d.u VALUES (1, 2)", "ALTER TABLE d.u DISABLE KEYS")
     mariadb.execute("CREATE TABLE d.t AS SELECT engine, 1 AS b FROM information_schema.tables LIMIT 1")
+    mariadb.execute("CREATE TABLE d.v (e ENUM ('a','b'), f ENUM ('')) AS SELECT 'a' AS e")
     with mariadb.connect() as connection:
         found = schema.read_inventory(connection, read_facts(connection), databases=("d",))
     assert "`engine` varchar(64) CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci DEFAULT NULL," in found.tables[0].create_sql
     assert [one for one in found.warnings if one.startswith("table d.t: the columns engine may be NULL")]
-    assert [one for one in found.warnings if one.startswith("table d.u: its keys are disabled")]
-    assert [table.key for table in found.tables] == [(), ("a",)]
+    assert [table.keys_disabled for table in found.tables] == [False, True, False]
+    assert [one for one in found.warnings if one.startswith("table d.v: the columns e show a length of 0")]
+    assert [table.key for table in found.tables] == [(), ("a",), ()]

@@ -149,3 +149,20 @@ def test_long_values_are_taken_out_of_a_row() -> None:
     taken, rest = batch.split_long_values(one, types, from_bytes=65_536)
     assert [(value.parameter, bytes(value.data)) for value in taken] == [(1, long)]
     assert b"".join(rest) == struct.pack("<i", -5) + b"\x03abc"
+
+
+@settings(deadline=None, max_examples=20)
+@given(null_grids())
+def test_rows_taken_apart_and_sent_one_by_one_are_the_batch(grid: list[list[bool]]) -> None:
+    columns = len(grid[0])
+    encoded = [[b"" if is_null else bytes([n % 7]) + bytes(n % 7) for n, is_null in enumerate(row)] for row in grid]
+    nulls = parameter_bitmap([cell for row in grid for cell in row])
+    values = [b"".join(row) for row in encoded]
+    full = batch.Batch(rows=len(grid), nulls=nulls, values=values, size_bytes=sum(map(len, values)))
+    taken = list(batch.take_apart(full, struct.pack("<H", batch.BLOB) * columns))
+    assert [[None if value is None else bytes(value) for value in row] for row in taken] == [
+        [None if is_null else value for is_null, value in zip(*pair, strict=True)] for pair in zip(grid, encoded, strict=True)
+    ]
+    for row, given_row, value in zip(taken, grid, values, strict=True):
+        one = batch.of_one_row(row)
+        assert (one.rows, one.nulls, b"".join(one.values), one.size_bytes) == (1, parameter_bitmap(given_row), value, len(value))

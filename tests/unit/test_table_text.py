@@ -51,6 +51,10 @@ LINES = "CREATE TABLE `t` (\n  {line}\n) ENGINE=InnoDB"
         ("`a` timestamp NULL ON UPDATE current_timestamp()", "`a` timestamp NULL DEFAULT NULL ON UPDATE current_timestamp()"),
         ("`a` int(11) GENERATED ALWAYS AS (1) VIRTUAL", "`a` int(11) GENERATED ALWAYS AS (1) VIRTUAL"),
         ("`a` int(11) DEFAULT NULL,\n  KEY `k` (`a`)", "`a` int(11) DEFAULT NULL,\n  KEY `k` (`a`)"),
+        (
+            "`a` decimal(9,0) unsigned AUTO_INCREMENT COMMENT ' AUTO_INCREMENT',\n  `b` int(11) NOT NULL AUTO_INCREMENT",
+            "`a` decimal(9,0) unsigned AUTO_INCREMENT NULL COMMENT ' AUTO_INCREMENT',\n  `b` int(11) NOT NULL AUTO_INCREMENT",
+        ),
     ],
 )
 def test_mariadbs_columns_without_default_get_the_one_they_act_by(printed: str, creatable: str) -> None:

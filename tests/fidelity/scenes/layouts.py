@@ -74,6 +74,11 @@ def _engines(kind: Kind) -> list[str]:
             f"INSERT INTO e_{engine} VALUES (1,'it''s, \"q\"','line\\nline\\\\','0.1','2024-01-01'),(2,'','\u20ac','-0','0000-00-00')",
         ]
     found += [
+        *(sql for engine in ("MyISAM", *(["Aria"] if kind.mariadb else [])) for sql in (
+            f"CREATE TABLE asleep_{engine} (id int PRIMARY KEY, a int, b text, KEY (a), UNIQUE (id, a), FULLTEXT (b)) ENGINE={engine}",
+            f"INSERT INTO asleep_{engine} VALUES (1,2,'words here'),(2,NULL,NULL)", f"ALTER TABLE asleep_{engine} DISABLE KEYS",
+            f"INSERT INTO asleep_{engine} VALUES (3,2,'more')")),
+        "CREATE TABLE asleep_empty (id int, KEY (id)) ENGINE=MyISAM", "ALTER TABLE asleep_empty DISABLE KEYS",
         "CREATE TABLE one (id int) ENGINE=MyISAM", "CREATE TABLE two (id int) ENGINE=MyISAM", "INSERT INTO one VALUES (1)", "INSERT INTO two VALUES (2),(3)",
         "CREATE TABLE merged (id int) ENGINE=MRG_MyISAM UNION=(one,two) INSERT_METHOD=LAST",
         "CREATE TABLE deleted_holes (id int PRIMARY KEY, v varchar(30)) ENGINE=MyISAM DELAY_KEY_WRITE=1",
@@ -124,6 +129,12 @@ def _special_tables(kind: Kind) -> list[str]:
         "CREATE SEQUENCE s_set START WITH 50", "ALTER SEQUENCE s_set RESTART WITH 7", "CREATE SEQUENCE s_cycled MAXVALUE 3 CYCLE NOCACHE",
         "SELECT NEXTVAL(s_cycled), NEXTVAL(s_cycled), NEXTVAL(s_cycled), NEXTVAL(s_cycled)",
         "CREATE SEQUENCE s_myisam ENGINE=MyISAM", "SELECT NEXTVAL(s_myisam)", "CREATE SEQUENCE s_aria ENGINE=Aria COMMENT='it''s'",
+        "CREATE SEQUENCE s_rows ROW_FORMAT=REDUNDANT COMMENT='ROW_FORMAT=FIXED'",
+        "CREATE TABLE s_table (next_not_cached_value bigint(21) NOT NULL, minimum_value bigint(21) NOT NULL, maximum_value bigint(21) NOT NULL, start_value bigint(21)"
+        " NOT NULL, increment bigint(21) NOT NULL, cache_size bigint(21) unsigned NOT NULL, cycle_option tinyint(1) unsigned NOT NULL, cycle_count bigint(21) NOT NULL)"
+        " SEQUENCE=1", "SELECT NEXTVAL(s_table)",
+        # used up long before the values that were reserved
+        "CREATE SEQUENCE s_over MAXVALUE 5 CACHE 2", "INSERT INTO s_over VALUES (11,1,5,1,1,2,0,0)",
         "CREATE SEQUENCE s_big START WITH 9223372036854775000 INCREMENT BY 1000", "CREATE SEQUENCE s_zero INCREMENT BY 0",
         *(["CREATE SEQUENCE s_unsigned AS bigint unsigned START WITH 18446744073709551000 MAXVALUE 18446744073709551614",
            "CREATE SEQUENCE s_tiny AS tinyint", "SELECT NEXTVAL(s_tiny)"] if kind.version >= (11, 5) else []),

@@ -91,7 +91,15 @@ def _of_other_characters() -> list[str]:
             f"CREATE TRIGGER `{charset} in utf8` AFTER INSERT ON `of_names` FOR EACH ROW SET @a = '\u0434'",
             f"CREATE VIEW {name} AS SELECT '\u0434' AS a",
         ]
-    return [*found, "SET NAMES utf8mb4"]
+    return [
+        *found, "SET NAMES utf8mb4",
+        # it opens only in sessions of its own collation
+        "SET collation_connection = ucs2_general_ci",
+        "CREATE VIEW of_its_collation AS SELECT lpad(hex(id), 4, '0') AS h FROM t", "SET NAMES utf8mb4",
+        # character sets that only servers know; in the first, the punctuation of ASCII is letters
+        "SET character_set_client = swe7", "CREATE FUNCTION swedish(a int) RETURNS int DETERMINISTIC RETURN length('[~}\\\\|') + a",
+        "SET NAMES dec8", "CREATE PROCEDURE digital() SELECT '\u00e9'", "SET NAMES utf8mb4",
+    ]
 
 
 def _triggers(kind: Kind) -> list[str]:
