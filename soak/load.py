@@ -19,7 +19,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ P99_LIMIT_S, IDLE_LIMIT_PERCENT, MEMORY_LIMIT_BYTES = 0.100, 1.0, 150 << 20
 HOURS_S = 4 * 3600
 ROW_BYTES = 1000
 SAMPLE = 200
+FILLERS = 4
 LOOK_S = 0.25  # between two looks at the memory of a job
 WHOLE = {"databases": 200, "tables": 10_000, "megabytes": 5_000}
 
@@ -76,10 +78,17 @@ def fill(source: Server, *, databases: int, tables: int, megabytes: int) -> None
     """Tables as applications have them: a key, an index, a text; the same number of rows in each."""
     rows = max(1, megabytes * 1_000_000 // ROW_BYTES // tables)
     with source.connect() as connection:
-        for number in range(tables):
+        for number in range(databases):
+            connection.execute(f"CREATE DATABASE load{number:03}")
+    with ThreadPoolExecutor(FILLERS) as fillers:
+        for _ in fillers.map(lambda nth: _fill(source, range(nth, tables, FILLERS), databases, rows), range(FILLERS)):
+            pass
+
+
+def _fill(source: Server, numbers: Iterable[int], databases: int, rows: int) -> None:
+    with source.connect() as connection:
+        for number in numbers:
             name = f"load{number % databases:03}"
-            if number < databases:
-                connection.execute(f"CREATE DATABASE {name}")
             table = f"{name}.t{number // databases:04}"
             columns = "id INT PRIMARY KEY, of_day DATE NOT NULL, text VARCHAR(1000), KEY (of_day)"
             connection.execute(f"CREATE TABLE {table} ({columns})")

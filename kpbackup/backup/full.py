@@ -7,6 +7,7 @@ data without a manifest, which does not exist for anybody; the next prune remove
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -193,6 +194,7 @@ class _Full:
         self.chunks: dict[int, list[ChunkRecord]] = {}
         self.unkept: Counter[tuple[str, str, str]] = Counter()  # typed JSON values by schema, table and column
         self.numbers = itertools.count()  # of data objects
+        self.counting, self.done_rows = threading.Lock(), 0
 
     def run(self) -> manifest.BackupSet:
         try:
@@ -313,7 +315,9 @@ class _Full:
         for one in summary["chunks"]:
             self.unkept.update({(one["schema"], one["table"], column): count for column, count in one["unkept"].items()})
         if self.request.progress:
-            done = sum(record.rows for number in list(self.chunks) for record in self.chunks[number])
+            with self.counting:
+                self.done_rows += sum(record.rows for record in records)
+                done = self.done_rows
             self.request.progress(done, max(total_rows, done))
         return ()
 

@@ -271,7 +271,7 @@ class RetentionSettings(Group):
     """Complete chains kept whatever their age, so that a stopped schedule never ends in an empty repository."""
 
     weekly: values.Whole = pydantic.Field(default=0, le=10_000)
-    """Of so many of the newest weeks that have a set, the last set of each, restorable to its own moment. Weeks begin on
+    """Of so many of the newest weeks that have a set, the first set of each, restorable to its own moment. Weeks begin on
     Monday, in `timezone`. None by default: what is kept longer than `days` is for you to say."""
 
     monthly: values.Whole = pydantic.Field(default=0, le=10_000)

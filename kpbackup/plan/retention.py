@@ -5,10 +5,13 @@ their age; all segments after such a set stay. *Alone*: the sets asked for by we
 their own moment, and the segments after them go. A set or segment that was released is marked first and deleted after the grace
 period. The newest entry of a log is never deleted: the next entry's key is built from it.
 
-Sets that claim to be of the future are kept and take nobody's place: else a stolen signing key could push out all others.
+Sets that claim to be of the future are kept and take nobody's place: else a stolen signing key could push out all others. Nor
+do those it forges of times past: of a week, month or year the set that was there first is kept, by its number and not by the time
+it claims, of each timeline one; and a set that opens a period before one that an earlier set opened is kept beside those
+asked for, not instead of one. A log's numbers are create-only, so whoever comes later cannot come first.
 
 Limits: the horizon is this machine's clock, sets carry the source's; a skew shifts the horizon by as much. Segments are kept from
-one place on, so segments between two kept chains stay too.
+one place on, so segments between two kept chains stay too. A set appended to an older timeline counts before those of newer ones.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ AHEAD = timedelta(days=1)  # a source's clock may be wrong by that much
 class Policy:
     """`days` back to which every moment stays restorable; at least `complete_chains` chains; wait before deleting data.
 
-    `weekly`, `monthly`, `yearly`: of so many of the newest weeks, months and years that have a set, the last set of each.
+    `weekly`, `monthly`, `yearly`: of so many of the newest weeks, months and years that have a set, the first set of each.
     """
 
     days: int = 30
@@ -74,6 +77,8 @@ class PrunePlan:
     release_segments: tuple[Release, ...]
     chained: frozenset[str] = frozenset()
 
+
+_Period = Callable[[datetime], tuple[int, ...]]
 
 NOTHING = PrunePlan((), (), ())
 
@@ -163,20 +168,29 @@ def _kept_with_chains(
 
 def _kept_alone(catalog: Catalog, policy: Policy, now: datetime) -> dict[str, str]:
     """Name -> reason of each set to keep for its own moment."""
-    sets = (s for history in catalog.histories for s in history.sets if s.clock <= now + AHEAD)
-    every = sorted(sets, key=lambda s: s.clock)
+    sets = [s for history in catalog.histories for s in history.sets if s.clock <= now + AHEAD]
     kept: dict[str, str] = {}
-    periods: tuple[tuple[str, int, Callable[[datetime], object]], ...] = (
-        ("year", policy.yearly, lambda at: at.year),
+    periods: tuple[tuple[str, int, _Period], ...] = (
+        ("year", policy.yearly, lambda at: (at.year,)),
         ("month", policy.monthly, lambda at: (at.year, at.month)),
         ("week", policy.weekly, lambda at: at.isocalendar()[:2]),
     )
     for word, count, period in periods:
-        last_of = {period(one.clock.astimezone(policy.zone)): one for one in every}  # in order, so the last one stays
-        for one in list(last_of.values())[len(last_of) - count :] if count < len(last_of) else last_of.values():
-            kept.setdefault(one.name, f"the last set of its {word}, one of {count} {word}s kept")
+        for one in _first_of_each([(period(s.clock.astimezone(policy.zone)), s) for s in sets], count) if count else ():
+            kept.setdefault(one.name, f"the first set of its {word}, one of {count} {word}s kept")
     kept.update(_pinned(catalog))
     return kept
+
+
+def _first_of_each(in_order: Sequence[tuple[tuple[int, ...], BackupSet]], count: int) -> list[BackupSet]:
+    """Of each timeline the first set of each of the `count` newest periods, and of periods between that were out of order."""
+    first: dict[tuple[str, tuple[int, ...]], BackupSet] = {}
+    opened: list[tuple[int, ...]] = []
+    for period, one in in_order:
+        first.setdefault((one.head.timeline, period), one)
+        if not opened or period > opened[-1]:
+            opened.append(period)
+    return [one for (_, period), one in first.items() if count >= len(opened) or period >= opened[-count]]
 
 
 def _pinned(catalog: Catalog) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,13 @@ A table's rows may be loaded by several workers, its indexes are then built by o
 or everybody waits while one worker builds its indexes; and workers that can choose should be in different tables, because
 within one they wait for each other's page splits. Both follow from one rule: take an object of the table with the most time
 left, counting what is still to load as shared among those who are in it. Not thread-safe: the caller holds a lock.
+
+A heap finds that table: ten thousand tables are as many objects, and whoever takes one must not look at every table.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +36,8 @@ class Piece:
 
 
 class _Table:
-    def __init__(self, pieces: list[Piece], index_us: float) -> None:
+    def __init__(self, nth: int, pieces: list[Piece], index_us: float) -> None:
+        self.nth = nth
         self.waiting = deque(pieces)
         self.busy = 0
         self.left_us = sum(piece.load_us for piece in pieces)
@@ -52,20 +56,31 @@ class LoadOrder:
         for piece in pieces:
             by_table.setdefault(piece.table, []).append(piece)
         self._tables = {
-            table: _Table(found, sum(p.rows for p in found) * later_keys.get(table, 0) * INDEX_ENTRY_US)
-            for table, found in by_table.items()
+            table: _Table(nth, found, sum(p.rows for p in found) * later_keys.get(table, 0) * INDEX_ENTRY_US)
+            for nth, (table, found) in enumerate(by_table.items())
         }
+        self._in_order = list(self._tables.values())
+        self._longest = [(-table.end_us(), table.nth) for table in self._in_order]
+        heapq.heapify(self._longest)
 
     def take(self) -> Piece | None:
         """The next object; None when none waits."""
-        waiting = [table for table in self._tables.values() if table.waiting]
-        if not waiting:
-            return None
-        chosen = max(waiting, key=_Table.end_us)
-        chosen.busy += 1
-        return chosen.waiting.popleft()
+        while self._longest:
+            end_us, nth = heapq.heappop(self._longest)
+            table = self._in_order[nth]
+            if table.waiting and -end_us == table.end_us():  # else an entry of before: the table has a newer one, or no need
+                table.busy += 1
+                piece = table.waiting.popleft()
+                self._again(table)
+                return piece
+        return None
 
     def loaded(self, piece: Piece) -> None:
         table = self._tables[piece.table]
         table.busy -= 1
         table.left_us -= piece.load_us
+        self._again(table)
+
+    def _again(self, table: _Table) -> None:
+        if table.waiting:
+            heapq.heappush(self._longest, (-table.end_us(), table.nth))

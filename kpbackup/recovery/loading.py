@@ -18,15 +18,15 @@ from typing import Any
 
 from kpbackup import errors
 from kpbackup.model import canonical, codec
-from kpbackup.model.inventory import ChunkRecord, Definition, Inventory, Table
+from kpbackup.model.inventory import ChunkRecord, Inventory, Table
 from kpbackup.model.manifest import BackupSet, StoredObject
-from kpbackup.mysql import accounts, definitions, indexes, load, needs, schema, server
+from kpbackup.mysql import accounts, definitions, load, needs, schema, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.quoting import identifier
 from kpbackup.pipeline import encrypt, stream
 from kpbackup.pipeline.pool import Task, WorkerPool
 from kpbackup.pipeline.process import WorkerProcess
-from kpbackup.recovery import load_order, way_out
+from kpbackup.recovery import creating, load_order, way_out
 from kpbackup.repository.binding import Repository
 
 LOAD_WORKER = "kpbackup.recovery.load_worker"
@@ -127,10 +127,16 @@ class _Load:
         self.tables = {(table.schema, table.name): table for table in inventory.tables}
         self.lock = threading.Lock()
         self.wanted = {(chunk.object_key, chunk.ordinal) for chunk in inventory.chunks}
-        self.left = Counter(self._place(chunk) for chunk in inventory.chunks)
+        self.chunks: dict[tuple[str, str], list[ChunkRecord]] = {}
+        for chunk in inventory.chunks:
+            self.chunks.setdefault(self._place(chunk), []).append(chunk)
+        self.left = Counter({name: len(own) for name, own in self.chunks.items()})
         self.total = sum(chunk.rows for chunk in inventory.chunks)
         self.done = {"load": 0, "read back": 0}
-        self.deferred: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.planned = creating.planned(
+            inventory.tables, {name: sum(chunk.rows for chunk in own) for name, own in self.chunks.items()}
+        )
+        self.deferred = self.planned.deferred
         self.busy_s = {"load": 0.0, "index": 0.0, "read_back": 0.0}
         self.to_index: deque[_Work] = deque()
         self.to_read_back: deque[_Work] = deque()
@@ -147,7 +153,7 @@ class _Load:
         with WorkerPool(LOAD_WORKER, start, workers=self.request.workers) as workers:
             workers.run([self._next] * self._work())
         with self._session() as connection:
-            warnings += self._create(connection, self.inventory.after_rows)
+            warnings += creating.create(connection, self.inventory.after_rows, self.sources)
             warnings += self._create_accounts(connection)
             self._compare(connection)
         return LoadResult(self.total, len(self.inventory.chunks), tuple(warnings), self.busy_s)
@@ -158,39 +164,12 @@ class _Load:
         return connection
 
     def _create_before_rows(self, connection: server.Connection) -> list[str]:
-        referenced = {
-            name for table in self.inventory.tables for name in indexes.referenced_tables(table.schema, table.create_sql)
-        }
-        filled = {self._place(chunk) for chunk in self.inventory.chunks if chunk.rows}
-        before_parents = indexes.to_missing_columns({name: table.create_sql for name, table in self.tables.items()})
-        creating: list[Definition] = []
-        for name, table in sorted(self.tables.items(), key=lambda one: one[0] not in before_parents):
-            deferral = indexes.defer(table.create_sql, referenced=name in referenced)
-            # no chunk, after which they would be built: no rows, or all its columns are generated
-            if not self.left[name] or name in before_parents:
-                deferral = indexes.Deferral(table.create_sql, ())
-            self.deferred[name] = deferral.statements
-            creating.append(definitions.definition_of(table, deferral.create_sql, has_rows=name in filled))
         load.prepare_progress(connection)  # first: while it is there, the target is not whole
         warnings = definitions.create(connection, self.inventory.databases)
-        return warnings + self._create(connection, [*self.inventory.sequences, *creating])
-
-    def _create(self, connection: server.Connection, wanted: Sequence[Definition]) -> list[str]:
-        """Creates what a resumed run has not created yet."""
-        missing = self._missing(connection, wanted)
-        return definitions.create(connection, missing, hint=lambda one: way_out.of_definition(one, self.sources))
-
-    def _missing(self, connection: server.Connection, wanted: Sequence[Definition]) -> list[Definition]:
-        """Those a resumed run has not created yet, and what may be left to do for those it has: all but their first
-        statements, which can be repeated."""
-        there = {(kind, schema, name) for kind, schema, name in connection.rows(_OBJECTS)}
-        missing = []
-        for one in wanted:
-            if (_OBJECT_KINDS.get(one.kind, one.kind), one.schema, one.name) not in there:
-                missing.append(one)
-            elif one.kind in _OBJECT_KINDS and len(one.statements) > 1:
-                missing.append(replace(one, statements=one.statements[1:]))
-        return missing
+        warnings += creating.create(connection, self.inventory.sequences, self.sources)
+        return warnings + creating.create_tables(
+            connection, self.planned, open_session=self._session, sessions=self.request.workers, sources=self.sources
+        )
 
     def _work(self) -> int:
         """Plans the loading; the number of works that wait."""
@@ -265,14 +244,16 @@ class _Load:
         return any("ADD FULLTEXT " in statement for statement in self.deferred[table.schema, table.name])
 
     def _plan_read_back(self, table: Table) -> int:
-        chunks = [chunk for chunk in self.inventory.chunks if self._place(chunk) == (table.schema, table.name)]
+        chunks = self.chunks[table.schema, table.name]
         self.to_read_back.extend(partial(self._read_back, table=table, chunk=chunk) for chunk in chunks)
         return len(chunks)
 
     def _finish_table(self, worker: WorkerProcess, *, table: Table) -> int:
+        statements = self.deferred[table.schema, table.name]
         with way_out.named(self.sources.get(table.schema, table.schema), table.name):
-            worker.send({"indexes": {"table": codec.encode(table), "statements": list(self.deferred[table.schema, table.name])}})
-            worker.receive()
+            if statements:  # else the comparison of all definitions at the end judges this one too
+                worker.send({"indexes": {"table": codec.encode(table), "statements": list(statements)}})
+                worker.receive()
             worker.send({"analyze": codec.encode(table)})
             worker.receive()
         with self.lock:
@@ -354,15 +335,6 @@ class _Load:
                 f" {'; '.join(differences[:5])}",
                 hint=f"compare the servers' versions and settings; the target is not to be used{without}",
             )
-
-
-_OBJECT_KINDS = {"table": "table", "sequence": "table", "view": "table"}
-_OBJECTS = """
-    SELECT 'table', table_schema, table_name FROM information_schema.tables
-    UNION ALL SELECT LOWER(routine_type), routine_schema, routine_name FROM information_schema.routines
-    UNION ALL SELECT 'trigger', trigger_schema, trigger_name FROM information_schema.triggers
-    UNION ALL SELECT 'event', event_schema, event_name FROM information_schema.events
-"""
 
 
 def drop_scratch(endpoint: server.Endpoint, *, write_binlog: bool = False) -> None:

@@ -24,7 +24,7 @@ from kpbackup.model.stretch import Unit, data_keys, key_ids
 from kpbackup.plan.retention import Policy, PrunePlan, plan_bundles
 from kpbackup.repository import applications, layout
 from kpbackup.repository.binding import Repository
-from kpbackup.repository.released import Archive, covered, holds
+from kpbackup.repository.released import Archive, covered
 from kpbackup.storage import locks
 
 
@@ -114,11 +114,11 @@ def _of_archive(repository: Repository, archive: Archive, units: Sequence[Unit],
         yield from _key_objects(repository, key_id)
     spans = [(key, *covered(repository, key)) for key in archive.page_keys]
     yield from (key for key, begin, end in spans if end >= first and begin <= last)
-    joined = [one for one in archive.compacted if one.members[-1].seq >= first and one.members[0].seq <= last]
-    topmost = [one for one in joined if not any(other.level > one.level and holds(other, one) for other in joined)]
-    yield from (key for one in topmost for key in (one.head.key, one.object.key))
+    joined = [one for one in archive.compacted if one.last_seq >= first and one.first_seq <= last]
+    topmost = [one for one in joined if not any(other.level > one.level and other.holds(one) for other in joined)]
+    yield from (key for one in topmost for key in (one.key, one.object_key))
     paged = [unit for unit in units if isinstance(unit, Stretch)]
-    elsewhere = {member.seq for one in topmost for member in one.members} & {
+    elsewhere = {seq for one in topmost for seq in one.seqs} & {
         seq for unit in paged for seq in range(unit.first_seq, unit.last_seq + 1)
     }
     for key in archive.small:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from kpbackup import errors
@@ -70,9 +70,8 @@ def execute(
     due += canary.outlived(repository, now - timedelta(days=policy.days))
     due += reports.outlived(repository, now - timedelta(days=policy.days))
     batches = [due, *(list(step) for archive in archives for step in released.due(repository, archive, before, check))]
-    for backup_set in plan.release_sets:
-        check()
-        _bury(repository, backup_set, now)
+    for timeline, sets in itertools.groupby(plan.release_sets, key=lambda one: one.head.timeline):
+        _bury(repository, catalogs.read_history(repository, timeline), sets, now, check)
     for release in plan.release_segments:
         check()
         _anchor(repository, release, now)
@@ -122,19 +121,30 @@ def _refuse_stale(repository: Repository, catalog: Catalog) -> None:
                 )
 
 
-def _bury(repository: Repository, backup_set: manifest.BackupSet, now: datetime) -> None:
-    history = catalogs.read_history(repository, backup_set.head.timeline)
-    is_newest = history.newest["sets"][0] == backup_set.head.seq  # the next set's key is built from it: it stays
+def _bury(
+    repository: Repository, history: History, sets: Iterable[manifest.BackupSet], now: datetime, check: Callable[[], None]
+) -> None:
+    """A tombstone for each of the timeline's sets, which then loses its manifest."""
+    buried = {tombstone.set_seq for tombstone in history.tombstones}
+    for backup_set in sets:
+        check()
+        if backup_set.head.seq not in buried:
+            history = _entomb(repository, history, backup_set, now)
+        is_newest = history.newest["sets"][0] == backup_set.head.seq  # the next set's key is built from it: it stays
+        if not is_newest and not locks.locked(repository.backend, [backup_set.head.key], datetime.now(UTC)):
+            repository.backend.delete(backup_set.head.key)
+
+
+def _entomb(repository: Repository, history: History, backup_set: manifest.BackupSet, now: datetime) -> History:
+    """The history with one more entry in its log of tombstones, which is create-only: nobody else's is written over."""
     data = tuple(o.key for o in (*backup_set.objects, *backup_set.definitions, backup_set.inventory))
     key_objects = tuple(info.key for info in repository.backend.list(layout.key_objects(backup_set.sealing.key_id)))
-    if all(tombstone.set_seq != backup_set.head.seq for tombstone in history.tombstones):
-        seq, key = catalogs.next_place(history, "tombstones")
-        head = repository.head("tombstone", key=key, created_at=_after(history, "tombstones", now), timeline=history.id, seq=seq)
-        repository.create(
-            manifest.Tombstone(head=head, set_seq=backup_set.head.seq, keys=(*data, *key_objects), reason="released by retention")
-        )
-    if not is_newest and not locks.locked(repository.backend, [backup_set.head.key], datetime.now(UTC)):
-        repository.backend.delete(backup_set.head.key)
+    seq, key = catalogs.next_place(history, "tombstones")
+    head = repository.head("tombstone", key=key, created_at=_after(history, "tombstones", now), timeline=history.id, seq=seq)
+    repository.create(
+        manifest.Tombstone(head=head, set_seq=backup_set.head.seq, keys=(*data, *key_objects), reason="released by retention")
+    )
+    return replace(history, newest={**history.newest, "tombstones": (seq, head.created_at)})
 
 
 def _anchor(repository: Repository, release: Release, now: datetime) -> None:

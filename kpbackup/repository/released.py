@@ -9,7 +9,9 @@ The steps of `due` are in the order of deletion: what names other things goes la
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,13 +24,49 @@ from kpbackup.model.stretch import Unit, data_keys, key_ids
 from kpbackup.repository import layout, pages
 from kpbackup.repository.binding import Repository
 
+_DIGEST_BYTES = 32
+_PAGES_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A compacted object as a prune remembers it: the numbers and payload hashes of its members, not their places and links.
+
+    A year of minutes has half a million members: 40 bytes each here, 500 in a manifest that was read.
+    """
+
+    key: str
+    level: int
+    created_at: datetime
+    object_key: str
+    seqs: array[int]
+    hashes: bytes
+
+    @property
+    def first_seq(self) -> int:
+        return self.seqs[0]
+
+    @property
+    def last_seq(self) -> int:
+        return self.seqs[-1]
+
+    def holds(self, part: Joined) -> bool:
+        """Whether all payloads of `part` are in this one."""
+        if not self.first_seq <= part.first_seq <= part.last_seq <= self.last_seq:
+            return False
+        own = dict(self._members())
+        return all(own.get(seq) == digest for seq, digest in part._members())
+
+    def _members(self) -> Iterator[tuple[int, bytes]]:
+        return ((seq, self.hashes[at * _DIGEST_BYTES : (at + 1) * _DIGEST_BYTES]) for at, seq in enumerate(self.seqs))
+
 
 @dataclass(frozen=True)
 class Archive:
     """Everything stored of one timeline's archive. `over` is the first segment whose anchor's grace period is not over.
 
-    `small` are the keys of all segments' own objects. `below` are the units below the newest anchor, known by pages where they
-    can be; a page on whose segments both sides of `over` lie is known segment by segment.
+    `small` are the keys of all segments' own objects, in the order of their numbers. `below` are the units below the newest
+    anchor, known by pages where they can be; a page on whose segments both sides of `over` lie is known segment by segment.
     """
 
     history: History
@@ -36,25 +74,32 @@ class Archive:
     small: tuple[str, ...]
     below: tuple[Unit, ...]
     page_keys: tuple[str, ...]
-    compacted: tuple[Compacted, ...]
+    compacted: tuple[Joined, ...]
 
     def data_keys(self) -> Iterator[str]:
         """Every data object the archive names."""
         yield from (key for unit in (*self.history.units, *self.below) for key in data_keys(unit))
-        yield from (one.object.key for one in self.compacted)
+        yield from (one.object_key for one in self.compacted)
 
 
 def read(repository: Repository, history: History, before: datetime) -> Archive:
     """Reads what a prune must know; anchors made up to `before` have had their grace period."""
     anchors = [repository.read(key, Anchor)[0] for key in _keys(repository, layout.log_prefix(history.id, "anchors"))]
     over = max((one.first_seq for one in anchors if one.head.created_at <= before), default=0)
-    small = tuple(_keys(repository, layout.log_prefix(history.id, "segments")))
+    small = tuple(sorted(_keys(repository, layout.log_prefix(history.id, "segments")), key=layout.seq_of))
     page_keys = tuple(_keys(repository, layout.timeline_prefix(history.id) + "pages/"))
     with ThreadPoolExecutor(pages.READERS) as pool:
-        compacted = tuple(pool.map(lambda one: repository.read(one.key, Compacted)[0], history.compacted))
+        compacted = tuple(pool.map(lambda one: _joined(repository, one.key), history.compacted))
     first_kept = history.anchor.first_seq if history.anchor is not None else 0
     below = tuple(_below(repository, history, small, page_keys, first_kept, over)) if first_kept else ()
     return Archive(history, over, small, below, page_keys, compacted)
+
+
+def _joined(repository: Repository, key: str) -> Joined:
+    found, _ = repository.read(key, Compacted)
+    seqs = array("Q", (member.seq for member in found.members))
+    hashes = b"".join(bytes.fromhex(member.sha256) for member in found.members)
+    return Joined(key, found.level, found.head.created_at, found.object.key, seqs, hashes)
 
 
 def due(repository: Repository, archive: Archive, before: datetime, check: Callable[[], None]) -> Iterator[Sequence[str]]:
@@ -70,10 +115,11 @@ def due(repository: Repository, archive: Archive, before: datetime, check: Calla
     lost = {key for unit in gone for key in key_ids(unit)} - in_use
     yield [key for key_id in sorted(lost) for key in _keys(repository, layout.key_objects(key_id))]
     yield [key for unit in gone for key in data_keys(unit)]
-    old = [one for one in archive.compacted if one.members[-1].seq < over]
+    old = [one for one in archive.compacted if one.last_seq < over]
     replaced = list(_replaced(repository, archive, before, check))
-    yield [one.object.key for one in (*old, *(one for one in replaced if isinstance(one, Compacted)))]
-    yield [one.head.key for one in (*old, *(one for one in replaced if isinstance(one, Compacted)))]
+    joined = [*old, *(one for one in replaced if isinstance(one, Joined))]
+    yield [one.object_key for one in joined]
+    yield [one.key for one in joined]
     yield [key for key in archive.small if layout.seq_of(key) < over and key != archive.small[-1]]
     yield [one for one in replaced if isinstance(one, str)]
     yield [key for key in archive.page_keys if covered(repository, key)[1] < over]
@@ -103,26 +149,41 @@ def _below(
 
 def _replaced(
     repository: Repository, archive: Archive, before: datetime, check: Callable[[], None]
-) -> Iterator[str | Compacted]:
+) -> Iterator[str | Joined]:
     """Small objects, and objects of an hour, that others hold too; each of those is read and compared first."""
     newest = archive.history.newest.get("segments", (0, None))[0]
     paged = {page[1] for key in archive.page_keys if (page := layout.parse_page(key)) is not None and page[0] == 0}
-    own = {layout.seq_of(key): key for key in archive.small}
+    signed, is_given = _Signed(repository, archive), bytearray(len(archive.small))
     for one in archive.compacted:
-        hours = [hour for hour in archive.compacted if hour.level < one.level and holds(one, hour)]
-        seqs = [member.seq for member in one.members]
-        singles = [seq for seq in seqs if seq in own and seq != newest and _page_number(repository, seq) in paged]
-        if one.head.created_at > before or seqs[-1] < archive.over or not (singles or hours):
+        if one.created_at > before or one.last_seq < archive.over:
+            continue
+        hours = [hour for hour in archive.compacted if hour.level < one.level and one.holds(hour)]
+        singles = [at for at in _own_objects(archive, one) if not is_given[at]]
+        singles = [
+            at for at in singles
+            if (seq := layout.seq_of(archive.small[at])) != newest and _page_number(repository, seq) in paged
+        ]
+        if not (singles or hours):
             continue
         check()
-        _compare(repository, archive, one)
-        yield from (own.pop(seq) for seq in singles)
+        _compare(repository, archive, repository.read(one.key, Compacted)[0], signed)
+        for at in singles:
+            is_given[at] = True
+            yield archive.small[at]
         yield from hours
 
 
-def _compare(repository: Repository, archive: Archive, one: Compacted) -> None:
+def _own_objects(archive: Archive, one: Joined) -> Iterator[int]:
+    """Places in `small` of the members that have an object of their own."""
+    first = bisect.bisect_left(archive.small, one.first_seq, key=layout.seq_of)
+    last = bisect.bisect_right(archive.small, one.last_seq, key=layout.seq_of)
+    members = set(one.seqs)
+    return (at for at in range(first, last) if layout.seq_of(archive.small[at]) in members)
+
+
+def _compare(repository: Repository, archive: Archive, one: Compacted, signed: _Signed) -> None:
     """Every member against the signed manifest of its segment, and against the bytes that are stored."""
-    signed = _signed(repository, archive, one)
+    wanted_by_seq = signed.between(one.members[0].seq, one.members[-1].seq)
     first_kept = archive.history.anchor.first_seq if archive.history.anchor is not None else 1
     pieces, rest = repository.backend.get(one.object.key), b""
     for member in one.members:
@@ -134,7 +195,7 @@ def _compare(repository: Repository, archive: Archive, one: Compacted) -> None:
             digest.update(rest[:wanted])
             rest, wanted = rest[wanted:], wanted - min(wanted, len(rest))
         is_stored = not wanted and digest.hexdigest() == member.sha256
-        is_signed = member.seq < first_kept or signed.get(member.seq) == (member.sha256, member.link)
+        is_signed = member.seq < first_kept or wanted_by_seq.get(member.seq) == (member.sha256, member.link)
         if not (is_stored and is_signed):
             raise errors.IntegrityError(
                 f"segment {member.seq} in {one.object.key} is not the one that was archived",
@@ -142,24 +203,37 @@ def _compare(repository: Repository, archive: Archive, one: Compacted) -> None:
             )
 
 
-def _signed(repository: Repository, archive: Archive, one: Compacted) -> dict[int, tuple[str, str]]:
-    """Number -> (payload hash, link), as the pages list them, or the manifests behind the last page."""
-    found: dict[int, tuple[str, str]] = {}
-    first, last = one.members[0].seq, one.members[-1].seq
-    units: list[Unit] = [unit for unit in archive.history.units if unit.last_seq >= first and unit.first_seq <= last]
-    for unit in units:
-        key = layout.page(archive.history.id, 0, _page_number(repository, unit.first_seq))
-        segments: Iterable[BinlogSegment] = (
-            pages.read_segments(repository, repository.read(key, Page)[0]) if isinstance(unit, Stretch) else (unit,)
-        )
-        found.update((segment.head.seq, (segment.payload.sha256, segment.link)) for segment in segments)
-    return found
+class _Signed:
+    """Payload hash and link of each kept segment, as the pages list them, or the manifests behind the last page.
+
+    Compacted objects follow one another, and two that do share a page: the last pages are remembered.
+    """
+
+    def __init__(self, repository: Repository, archive: Archive) -> None:
+        self._repository, self._archive = repository, archive
+        self._pages: dict[str, dict[int, tuple[str, str]]] = {}
+
+    def between(self, first: int, last: int) -> dict[int, tuple[str, str]]:
+        """Number -> (payload hash, link) of the segments of the units that have a part in these numbers."""
+        found: dict[int, tuple[str, str]] = {}
+        for unit in self._archive.history.units:
+            if unit.last_seq < first or unit.first_seq > last:
+                continue
+            found.update(self._of_page(unit) if isinstance(unit, Stretch) else _hashes((unit,)))
+        return found
+
+    def _of_page(self, unit: Stretch) -> dict[int, tuple[str, str]]:
+        key = layout.page(self._archive.history.id, 0, _page_number(self._repository, unit.first_seq))
+        if key not in self._pages:
+            while len(self._pages) >= _PAGES_KEPT:
+                self._pages.pop(next(iter(self._pages)))
+            page, _ = self._repository.read(key, Page)
+            self._pages[key] = _hashes(pages.read_segments(self._repository, page))
+        return self._pages[key]
 
 
-def holds(whole: Compacted, part: Compacted) -> bool:
-    """Whether all payloads of `part` are in `whole`."""
-    members = {(one.seq, one.sha256, one.bytes) for one in whole.members}
-    return all((one.seq, one.sha256, one.bytes) in members for one in part.members)
+def _hashes(segments: Iterable[BinlogSegment]) -> dict[int, tuple[str, str]]:
+    return {segment.head.seq: (segment.payload.sha256, segment.link) for segment in segments}
 
 
 def covered(repository: Repository, key: str) -> tuple[int, int]:

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import time
@@ -35,8 +36,9 @@ TEMPORARY = ".kpbackup-tmp"
 HASHED_BYTES = 64 << 10
 PIECE_BYTES = 256 << 10
 LEFTOVER_AFTER_S = 3600.0  # far above the moment between creating a file and locking it
-LOCK_WAIT_S = 60.0  # the lock is held for one rename; longer means a stopped process or a dead NFS server
+LOCK_WAIT_S = 60.0  # the lock is held for one rename or a hundred deletions; longer means a stopped process or a dead NFS server
 LOCK_POLL_S = 0.005
+DELETED_AT_ONCE = 100  # under one lock, and one flush of each directory
 
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, then try again",
@@ -121,8 +123,18 @@ class LocalBackend:
             self._drop_empty(path.parent)
 
     def delete_all(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.delete(key)
+        rest = iter(keys)
+        while group := builtins.list(itertools.islice(rest, DELETED_AT_ONCE)):
+            paths = {key: self._path(key) for key in group}
+            with self._locked():
+                left: dict[Path, str] = {}
+                for key, path in paths.items():
+                    with self._translated("delete", key), contextlib.suppress(*_ABSENT):
+                        path.unlink()
+                        left[path.parent] = key
+                for directory, key in left.items():
+                    with self._translated("delete", key):
+                        self._drop_empty(directory)
 
     def verifies_checksums(self, key: str) -> bool:
         backend.validate_key(key)
@@ -182,6 +194,8 @@ class LocalBackend:
         while directory != self._directory:
             try:
                 directory.rmdir()
+            except FileNotFoundError:
+                pass  # gone with the one below it
             except OSError as exc:
                 if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     break

@@ -74,6 +74,29 @@ def test_the_first_object_is_of_the_table_that_takes_longest(found: list[Piece],
     assert first is None or whole_us(first.table) == max(whole_us(p.table) for p in found)
 
 
+@given(pieces, later, st.lists(st.booleans(), max_size=80))
+def test_every_choice_is_the_table_whose_end_is_farthest(found: list[Piece], keys: dict[Name, int], moves: list[bool]) -> None:
+    order = LoadOrder(found, later_keys=keys)
+    waiting, loading = list(found), list[Piece]()
+    for takes in moves:
+        if not takes:
+            if loading:
+                order.loaded(loading.pop(0))
+            continue
+        ends = {p.table: _end_us(p.table, [*waiting, *loading], loading, found, keys) for p in waiting}
+        taken = order.take()
+        assert (taken is None) == (not waiting)
+        if taken is not None:
+            assert ends[taken.table] >= max(ends.values()) - 1e-3
+            waiting.remove(taken)
+            loading.append(taken)
+
+
+def _end_us(table: Name, left: list[Piece], loading: list[Piece], all_of_them: list[Piece], keys: dict[Name, int]) -> float:
+    index_us = sum(p.rows for p in all_of_them if p.table == table) * keys.get(table, 0) * INDEX_ENTRY_US
+    return sum(p.load_us for p in left if p.table == table) / (sum(p.table == table for p in loading) + 1) + index_us
+
+
 def test_workers_go_to_different_tables_of_the_same_size() -> None:
     order = LoadOrder([piece(("s", t), n, 100_000) for t in "abc" for n in range(4)], later_keys={})
     assert len({p.table for p in (order.take(), order.take(), order.take()) if p}) == 3

@@ -134,11 +134,14 @@ def test_sets_kept_alone_are_those_of_a_simple_oracle(
     wanted = set(held)
     for count, form in ((weekly, "%G-%V"), (monthly, "%Y-%m"), (yearly, "%Y")):
         seen: list[str] = []
+        earliest: dict[tuple[str, str], str] = {}
         for one in sorted((s for h in found.histories for s in h.sets), key=lambda s: s.clock, reverse=True):
             period = one.clock.strftime(form)
             if period not in seen and len(seen) < count:
                 seen.append(period)
-                wanted.add(one.name)
+            if period in seen:
+                earliest[one.head.timeline, period] = one.name
+        wanted |= {*earliest.values()}
     assert wanted <= reasons.keys()
     assert reasons.keys() == wanted | plan.chained
     assert all(reasons[name].startswith("pinned") for name in held - plan.chained)
@@ -173,6 +176,52 @@ def test_forged_sets_of_the_future_push_nothing_out(
     plan = retention.plan_prune(replace(found, histories=(*found.histories[:-1], changed)), policy, now)
     released = {f"set {one.name}" for one in plan.release_sets}
     assert not released & before
+
+
+@settings(max_examples=60, deadline=None)
+@given(catalogs(), st.integers(1, 40), st.integers(1, 3), st.tuples(*[st.integers(0, 3)] * 3), st.data())
+def test_forged_sets_of_the_past_push_nothing_out(
+    made: tuple[Catalog, int], factor: int, days: int, counts: tuple[int, int, int], data: st.DataObject
+) -> None:
+    """Whoever has the signing key appends sets that claim any time until the newest one's, in any order: all that weeks, months,
+    years and pins kept is kept."""
+    found, end = made
+    found = spread(found, factor)
+    weekly, monthly, yearly = counts
+    policy = retention.Policy(days=days, complete_chains=1, weekly=weekly, monthly=monthly, yearly=yearly)
+    now = when(end * 41 + 1000)
+    before = {one.name for one in retention.plan_prune(found, policy, now).decisions if one.keep and " of its " in one.reason}
+    last = found.histories[-1]
+    newest = max(one.clock for history in found.histories for one in history.sets)
+    claimed = data.draw(st.lists(st.integers(0, 500 * 24), min_size=1, max_size=12))
+    sets = tuple(
+        replace(last.sets[-1], head=replace(last.sets[-1].head, seq=last.sets[-1].head.seq + number),
+                clock=newest - timedelta(hours=hours))
+        for number, hours in enumerate(claimed, 1)
+    )  # fmt: skip
+    changed = replace(last, sets=(*last.sets, *sets), newest={**last.newest, "sets": (sets[-1].head.seq, now)})
+    plan = retention.plan_prune(replace(found, histories=(*found.histories[:-1], changed)), policy, now)
+    assert not {f"set {one.name}" for one in plan.release_sets} & before
+
+
+def test_a_set_that_claims_a_month_of_the_past_takes_nobodys_place() -> None:
+    """Of January, March and April there are sets; whoever has the key makes one of February and later ones of each month."""
+    source = Source()
+    for day in (0, 61, 92):  # of May, July and August
+        source.full(day * 24 + 2)
+        source.archive(day * 24 + 26)
+    found = catalog(source.history())
+    policy = retention.Policy(days=1, complete_chains=1, monthly=3)
+    now = when(200 * 24)
+    last = found.histories[-1]
+    forged = tuple(
+        replace(last.sets[-1], head=replace(last.sets[-1].head, seq=4 + number), clock=when(day * 24))
+        for number, day in enumerate((10, 31, 45, 70, 100))
+    )
+    changed = replace(last, sets=(*last.sets, *forged), newest={**last.newest, "sets": (8, now)})
+    plan = retention.plan_prune(replace(found, histories=(changed,)), policy, now)
+    reasons = {one.name: one.reason for one in plan.decisions if one.keep}
+    assert [name for name in reasons if "month" in reasons[name]] == ["set 0001-1", "set 0001-2", "set 0001-3", "set 0001-5"]
 
 
 def spread(found: Catalog, factor: int) -> Catalog:
@@ -216,15 +265,16 @@ def test_a_set_kept_alone_lets_its_segments_go() -> None:
     policy = retention.Policy(days=5, complete_chains=1, monthly=2)
     plan = retention.plan_prune(found, policy, when(60 * 24 + 3))
     kept = [one.name for one in plan.decisions if one.keep and one.name.startswith("set ")]
-    assert kept[0] == "set 0001-31" and len(kept) == 1 + 5  # the last one of May, and those that the last five days need
+    # the first ones of May and June, and those that the last five days need
+    assert kept[:2] == ["set 0001-1", "set 0001-32"] and len(kept) == 2 + 5
     (release,) = plan.release_segments
     assert release.count > 100
     left = after(found, plan)
     alone = chain.chains(left.histories[0])[0]
     assert alone.released and alone.gap is None and alone.segments == ()
     windows = timeline.windows(left)
-    assert (windows[0].start, windows[0].end, windows[0].gap) == (when(722), when(722), None)
-    with pytest.raises(errors.UnreachableTarget, match="kept set 0001-31 alone"):
+    assert (windows[0].start, windows[0].end, windows[0].gap) == (when(2), when(2), None)
+    with pytest.raises(errors.UnreachableTarget, match="kept set 0001-1 alone"):
         timeline.plan_restore(left, timeline.Target(time=when(730)))
 
 

@@ -179,8 +179,10 @@ class World:
         chained = {one.name for _, one in complete[max(0, len(complete) - self.policy.complete_chains) :]}
         alone = {one.name for _, one in every if one.pinned} | {every[-1][1].name}
         for word, form in PERIODS:
-            last = {one.clock.strftime(form): one.name for _, one in sorted(every, key=lambda pair: pair[1].clock)}
-            alone |= set([*last.values()][max(0, len(last) - int(getattr(self.policy, word))) :])
+            first = {(one.clock.strftime(form), line.growing.timeline): one.name for line, one in reversed(every)}
+            periods = sorted({period for period, _ in first})
+            asked = periods[max(0, len(periods) - int(getattr(self.policy, word))) :]
+            alone |= {name for (period, _), name in first.items() if period in asked}
         return {
             moment: (line, one, seq)
             for moment, (line, one, seq) in restorable.items()
