@@ -86,6 +86,32 @@ def target(
     return Target(gtid=to_gtid, before_gtid=before_gtid)
 
 
+def refuse_beside_resume(
+    run: str, *, dry_run: bool, overwrite: Sequence[str], skip_gtids: Sequence[str], chooses: bool, one_phase: bool
+) -> None:
+    """Refuses what a resumed run would pass over in silence: it does what it was planned to do.
+
+    Raises:
+        UsageError: with the option.
+    """
+    if dry_run:
+        raise errors.UsageError(
+            "--resume carries a run on, and --dry-run changes nothing: together they mean nothing",
+            hint=f"`kpbackup recoveries {run}` shows what it was planned to do and what is done; leave --dry-run out to go on",
+        )
+    if overwrite:
+        raise errors.UsageError(
+            "--resume continues a run with what it was planned to drop",
+            hint="leave --overwrite out, or start a new restore with it",
+        )
+    if skip_gtids:
+        raise errors.UsageError("--resume continues a run with what it was planned to leave out", hint="leave --skip-gtid out")
+    if chooses:
+        raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave it out")
+    if one_phase:
+        raise errors.UsageError("--resume continues a run in the phases it was planned in", hint="leave --one-phase out")
+
+
 def selection(only: Sequence[str] | None, exclude: Sequence[str] | None) -> Selection:
     """What is chosen."""
     from kpbackup.model import selection as selections

@@ -155,10 +155,11 @@ def _restore(
     from kpbackup.service import opening
 
     confirmed = _confirmed(confirm)
-    if resume is not None and skip_gtids:
-        raise errors.UsageError("--resume continues a run with what it was planned to leave out", hint="leave --skip-gtid out")
-    if resume is not None and (selection or rename):
-        raise errors.UsageError("--resume continues a run with what it was planned to choose", hint="leave it out")
+    if resume is not None:
+        asked.refuse_beside_resume(
+            resume, dry_run=dry_run, overwrite=overwrite, skip_gtids=skip_gtids, chooses=bool(selection or rename),
+            one_phase=one_phase,
+        )
     warnings: list[str] = []
     with _progress(room) as report:
         request = replace(

@@ -174,6 +174,8 @@ class VerbGroup(typer.core.TyperGroup):
     def _refuse(self, ctx: Any, word: str) -> NoReturn:
         near = difflib.get_close_matches(word, self._words, n=1)
         wanted = f"did you mean {near[0]}?" if near else f"commands here: {', '.join(self._words)}"
+        if any("--to" in parameter.opts for parameter in self.params) and (word == "latest" or word[:1].isdigit()):
+            wanted = "a point is given by --to latest or --to 2024-05-01T10:00, without a space or in quotes"
         raise typer.BadParameter(f"no such command: {ctx.command_path} {word}; {wanted}", ctx=ctx, param_hint=())
 
     def _refuse_early_options(self, ctx: Any, word: str) -> None:

@@ -25,8 +25,9 @@ from dataclasses import dataclass, replace
 from kpbackup import errors
 from kpbackup.model import gtid
 from kpbackup.model.coordinates import Coordinates
-from kpbackup.mysql import direct_intent, direct_rows, direct_session, direct_steps, load, server
+from kpbackup.mysql import direct_intent, direct_marks, direct_rows, direct_session, direct_steps, load, server
 from kpbackup.mysql import events as binlog_events
+from kpbackup.mysql.direct_intent import Decision
 from kpbackup.mysql.direct_packets import PACKET_BYTES, Packets
 from kpbackup.mysql.direct_steps import Begin, Description, End, Passed, Rows, Statement
 from kpbackup.mysql.facts import ServerFacts
@@ -98,7 +99,8 @@ class Applier:
         self._in_group = self._group_bytes = 0
         self._last: End | None = None
         self._is_alone = False
-        self._executed = ""  # digest of a statement that a killed run had executed already
+        self._interrupted: direct_intent.Intent | None = None  # a statement that a killed run may have executed
+        self._skips_rows = False  # that follow it, and are there
         self._progress = Progress()
         self._total = 0  # transactions sent, those of an interrupted replay included
 
@@ -135,20 +137,18 @@ class Applier:
 
     def _find_out(self, text: str) -> None:
         intent = direct_intent.decode(text)
-        if intent is not None:
-            with server.connect(self._connection.endpoint) as looking:
-                now = direct_intent.marks(looking, intent, direct_intent.names_of(intent.before))
-            decision = direct_intent.decide(intent, now)
-            if decision is direct_intent.Decision.AGAIN:
-                return
-            if decision is direct_intent.Decision.DONE:
-                self._executed = intent.digest
-                return
+        if intent is not None and self._decided(intent) is not Decision.UNKNOWN:
+            self._interrupted = intent
+            return
         what = f"the {intent.verb or 'statement'} behind {intent.place}" if intent is not None else "a statement"
         raise errors.StepFailed(
             f"the replay was interrupted in {what}: whether it was executed cannot be known",
             hint="restore again, with --overwrite for the databases that are there",
         )
+
+    def _decided(self, intent: direct_intent.Intent) -> Decision:
+        with server.connect(self._connection.endpoint) as looking:  # this one's session is the statement's
+            return direct_intent.decide(intent, direct_marks.marks(looking, intent, direct_marks.names_of(intent.before)))
 
     def run(
         self, stream: Iterable[binlog_events.StreamEvent], on_progress: OnProgress | None = None, *,
@@ -200,6 +200,8 @@ class Applier:
         self._packets.do(b"COMMIT", *around, direct_rows.binlog([step.data]), *around)
 
     def _add_rows(self, step: Rows) -> None:
+        if self._skips_rows:
+            return
         if len(step.data) > self._largest_event:
             name = self._connection.endpoint.name
             raise errors.StepFailed(
@@ -233,32 +235,41 @@ class Applier:
         self._packets.drain()
         self._be_alone(True)
         do = self._packets.do
-        if self._was_executed(step):
+        text = self._still_to_do(step)
+        if not text:
             return
         if not self._manner.keeps_gtids:
             do(f"UPDATE {PROGRESS_TABLE} SET intent={_hex(self._intent(step).encode())}".encode(), b"COMMIT")
         identity = self._session.identity(begin) if self._manner.keeps_gtids and begin else ()
         context = self._session.context(step)
         if not step.in_block:
-            do(b"SET autocommit=1", *context, *identity, step.query.text)
+            do(b"SET autocommit=1", *context, *identity, text)
         elif self._mariadb and self._manner.keeps_gtids:  # its GTID is for the rows that follow
-            do(*context, b"SET sql_log_bin=0", step.query.text, b"SET sql_log_bin=1", *identity)
+            do(*context, b"SET sql_log_bin=0", text, b"SET sql_log_bin=1", *identity)
         else:
-            do(*context, *identity, step.query.text)
+            do(*context, *identity, text)
 
-    def _was_executed(self, step: Statement) -> bool:
-        """Whether a killed run had executed it: of the first statement alone, which must be the one that it wrote down."""
-        wanted, self._executed = self._executed, ""
-        if wanted and wanted != direct_intent.digest(step.query):
+    def _still_to_do(self, step: Statement) -> bytes:
+        """The statement, or what a killed run has left of it, which can be of the first one alone. Judged now: an account that
+        is to be replaced was dropped just before."""
+        intent, self._interrupted = self._interrupted, None
+        decision = self._decided(intent) if intent is not None else Decision.AGAIN
+        if intent is None or decision is Decision.AGAIN:
+            return step.query.text
+        if intent.digest != direct_intent.digest(step.query) or decision is Decision.UNKNOWN:
             raise errors.InternalError("the statement that was interrupted is not the next one of the archive")
-        return bool(wanted)
+        if decision is Decision.PARTLY:
+            return direct_intent.rest(intent, direct_marks.names_of(intent.before), step.query)
+        self._skips_rows = decision is Decision.WHOLE
+        return b""
 
     def _intent(self, step: Statement) -> direct_intent.Intent:
         where = self._last or End(self._progress.file, self._progress.position, "")
         place = f"{where.file}:{where.position}"
-        intent, names = direct_intent.read(step.query, place=place, has_rows=step.in_block)
-        with server.connect(self._connection.endpoint) as looking:  # this one's session is the statement's
-            return replace(intent, before=direct_intent.marks(looking, intent, names))
+        intent, names = direct_intent.read(step.query, place=place, has_rows=step.in_block, mariadb=self._mariadb)
+        with server.connect(self._connection.endpoint) as looking:
+            before = direct_marks.marks(looking, intent, names)
+            return replace(intent, before=before, at=direct_marks.moment(looking))
 
     def _be_alone(self, is_alone: bool) -> None:
         """The session is a statement's own: its SQL mode may have another grammar, and MySQL takes nothing but row events
@@ -299,6 +310,7 @@ class Applier:
             self._packets.do(*self._session.plain(), self._progress_update(step), b"COMMIT")
         self._packets.do(*self._session.plain(), b"SET autocommit=0")
         self._be_alone(False)
+        self._skips_rows = False
         self._note(step, self._in_group)
         self._in_group = self._group_bytes = 0
 

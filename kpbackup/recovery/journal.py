@@ -8,6 +8,7 @@ A number that is taken means that another process resumed the same run: this one
 
 from __future__ import annotations
 
+import difflib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,13 +97,21 @@ def open_journal(repository: Repository, run: str) -> Journal:
     """
     keys = [info.key for info in repository.backend.list(layout.recovery(run))]
     if not keys:
-        raise errors.UsageError(
-            f"there is no recovery {run!r} in {repository.backend.name}", hint="`kpbackup recoveries` lists them"
-        )
+        raise errors.UsageError(f"there is no recovery {run!r} in {repository.backend.name}", hint=_near(repository, run))
     entries = tuple(_read(repository, key) for key in keys)
     if [entry.record.head.seq for entry in entries] != list(range(1, len(entries) + 1)):
         raise errors.IntegrityError(f"the journal of recovery {run} has missing entries", hint="start a new restore")
     return Journal(repository, run, entries)
+
+
+def _near(repository: Repository, run: str) -> str:
+    """Which one may have been meant."""
+    runs = list_runs(repository)
+    if not runs:
+        return "no recovery was begun yet; `kpbackup restore --to latest` begins one"
+    near = [one for one in runs if one.startswith(run)] or difflib.get_close_matches(run, runs, n=1)
+    told = f"did you mean {near[-1]}?" if near else f"the newest is {runs[-1]};"
+    return f"{told} `kpbackup recoveries` lists them"
 
 
 def list_runs(repository: Repository) -> list[str]:

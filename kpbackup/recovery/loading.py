@@ -150,8 +150,10 @@ class _Load:
             "identity": self.data_key.reveal(),
             "session": {"write_binlog": self.request.write_binlog},
         }
-        with WorkerPool(LOAD_WORKER, start, workers=self.request.workers) as workers:
-            workers.run([self._next] * self._work())
+        works = self._work()
+        useful = max(1, min(self.request.workers, len(self.inventory.chunks)))  # no more can ever be busy at once
+        with WorkerPool(LOAD_WORKER, start, workers=useful) as workers:
+            workers.run([self._next] * works)
         with self._session() as connection:
             warnings += creating.create(connection, self.inventory.after_rows, self.sources)
             warnings += self._create_accounts(connection)

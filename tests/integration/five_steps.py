@@ -125,7 +125,7 @@ def recovering(directory: Path, made: Scene, origin: Cluster, source: Server, ta
         password = directory / "verification-password"
         password.write_text(PASSWORD)
         scene.settings["recovery"] = {
-            "target": scenario.login(target),
+            "target": scenario.target_login(target),
             "application": {
                 "kubeconfig": str(cluster.write_kubeconfig(directory / "kubeconfig-target")), "ready_timeout": "180s",
             },

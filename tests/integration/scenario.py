@@ -44,7 +44,7 @@ class Scene:
 
     def __init__(
         self, directory: Path, *, url: str = "", source: Server | None = None, target: Server | None = None,
-        endpoint_url: str | None = None, environ: Mapping[str, str] | None = None,
+        endpoint_url: str | None = None, environ: Mapping[str, str] | None = None, loads_as_users_do: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -62,7 +62,7 @@ class Scene:
         if source is not None:
             self.settings["source"] = {"max_connections": 4, **login(source)}
         if target is not None:
-            self.settings["recovery"]["target"] = login(target)
+            self.settings["recovery"]["target"] = login(target) if loads_as_users_do else target_login(target)
 
     def for_restore(self) -> Scene:
         """The same repository as seen from a machine that only restores: no source, no signing key."""
@@ -129,6 +129,12 @@ class Scene:
 
 def login(server: Server, *, user: str = "root") -> dict[str, Any]:
     return {"host": server.host, "port": server.port, "user": user}
+
+
+def target_login(server: Server, *, user: str = "root") -> dict[str, Any]:
+    """Loaded by two at once: each of the default's four is a program whose start costs more than these small sets. The main
+    jobs and the kills in a load take the default."""
+    return {**login(server, user=user), "max_connections": 2}
 
 
 def assert_clear(err: str) -> None:

@@ -93,7 +93,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def target(shop: Shop) -> Server:
     scenario.wipe(shop.target, users=("late@'%'",))
-    shop.scene.settings["recovery"]["target"] = scenario.login(shop.target)
+    shop.scene.settings["recovery"]["target"] = scenario.target_login(shop.target)
     shop.scene.settings["recovery"]["replay"] = {}
     return shop.target
 
@@ -177,7 +177,7 @@ def weak_login(shop: Shop, target: Server, *refused: str) -> None:
     target.execute("DROP USER IF EXISTS weak@'%'", "CREATE USER weak@'%' IDENTIFIED BY 'weak'",
                    "GRANT ALL ON *.* TO weak@'%' WITH GRANT OPTION")
     target.execute(f"REVOKE {', '.join(refused)} ON *.* FROM weak@'%'")
-    shop.scene.settings["recovery"]["target"] = scenario.login(target, user="weak")
+    shop.scene.settings["recovery"]["target"] = scenario.target_login(target, user="weak")
     shop.scene.environ["KPBACKUP_RECOVERY__TARGET__PASSWORD"] = "weak"
 
 
@@ -283,7 +283,7 @@ def test_filters_of_the_target_hide_nothing(shop: Shop, target: Server, tmp_path
     """Its own appliers would leave the database out; BINLOG statements are not filtered."""
     with maker(shop.flavour)(tmp_path / "filtering", server_id=73, options=("--replicate-ignore-db=shop",)) as filtering:
         filtering.execute("SET GLOBAL event_scheduler = OFF")
-        shop.scene.settings["recovery"] = {**shop.scene.settings["recovery"], "target": scenario.login(filtering)}
+        shop.scene.settings["recovery"] = {**shop.scene.settings["recovery"], "target": scenario.target_login(filtering)}
         shop.scene.settings["recovery"]["replay"] = {"path": "served"}
         said = shop.scene.refused(26, "restore", "database", "--yes", "--to", "latest")
         assert "filters replication" in said and "nothing was loaded" in said

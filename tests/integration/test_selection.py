@@ -201,6 +201,8 @@ def test_a_resumed_run_restores_what_it_was_begun_for(mariadb_pair: tuple[Server
     ((run,),) = [[one["run"]] for one in scene.ok("recoveries")["recoveries"]]
     assert b"orders" not in b"".join(one.read_bytes() for one in journals.glob("*/*"))  # names are sealed
     scene.refused(10, "restore", "--resume", run, "--only", "shop")
+    assert f"did you mean {run}?" in scene.refused(10, "restore", "--resume", run[:-2])
+    assert f"the newest is {run};" in scene.refused(10, "recoveries", "latest")
     scene.ok("restore", "--resume", run)
     assert scenario.databases(target) == ["found"]
     assert list(scenario.truth(target)) == ["found.orders"] and scenario.truth(target)["found.orders"][1] == 3

@@ -198,7 +198,7 @@ def test_a_packet_limit_below_the_rows(tmp_path: Path, servers: tuple[Server, Se
     large = "INSERT INTO w VALUES (1, REPEAT('a', 1500000))"
     scene = backed_up(tmp_path, servers[0], "wide", "CREATE TABLE w (i INT PRIMARY KEY, v LONGBLOB)", large)
     with target_of(tmp_path, "--max-allowed-packet=1M") as target:
-        scene.settings["recovery"]["target"] = scenario.login(target)
+        scene.settings["recovery"]["target"] = scenario.target_login(target)
         assert "max_allowed_packet is 1048576, too small for wide.w" in scene.refused(23, *RESTORE)
         assert scenario.databases(target) == []
         servers[0].execute("USE wide", "INSERT INTO w SELECT seq, 'small' FROM seq_2_to_9")
@@ -216,7 +216,7 @@ def test_a_packet_limit_below_the_rows(tmp_path: Path, servers: tuple[Server, Se
 def test_another_rule_for_the_case_of_names(tmp_path: Path, servers: tuple[Server, Server]) -> None:
     scene = backed_up(tmp_path, servers[0], "cased", "CREATE TABLE t (i INT)", "CREATE TABLE T (i INT)")
     with target_of(tmp_path, "--lower-case-table-names=1") as target:
-        scene.settings["recovery"]["target"] = scenario.login(target)
+        scene.settings["recovery"]["target"] = scenario.target_login(target)
         assert "lower_case_table_names is 1, on the source 0" in scene.refused(23, *RESTORE)
         assert scenario.databases(target) == []
 
@@ -233,7 +233,7 @@ def test_a_collation_that_the_target_does_not_have(tmp_path: Path) -> None:
     with mariadb_server(tmp_path / "source", server_id=76, options=places) as source, target_of(tmp_path) as target:
         wanted = "CREATE TABLE named (v VARCHAR(9) COLLATE utf8mb4_own_ci)"
         scene = backed_up(tmp_path, source, "shop", wanted, "INSERT INTO named VALUES ('a')", "CREATE TABLE plain (i INT)")
-        scene.settings["recovery"]["target"] = scenario.login(target)
+        scene.settings["recovery"]["target"] = scenario.target_login(target)
         told = scene.refused(23, *RESTORE)
         assert "the target has no collation utf8mb4_own_ci, which shop.named need" in told
         assert "--exclude shop.named" in told
@@ -248,7 +248,7 @@ def test_missing_plugins(tmp_path: Path) -> None:
     with mariadb_server(tmp_path / "source", server_id=74, options=loaded) as source, target_of(tmp_path) as target:
         source.execute("CREATE USER ed@'%' IDENTIFIED VIA ed25519 USING PASSWORD('x')", "CREATE USER plain@'%' IDENTIFIED BY 'x'")
         scene = backed_up(tmp_path, source, "shop", "CREATE TABLE a (i INT) ENGINE=ARCHIVE", "CREATE TABLE t (i INT)")
-        scene.settings["recovery"]["target"] = scenario.login(target)
+        scene.settings["recovery"]["target"] = scenario.target_login(target)
         assert "no storage engine ARCHIVE, which shop.a need" in scene.refused(23, *RESTORE)
         assert scenario.databases(target) == []
         source.execute("DROP TABLE shop.a")
@@ -278,7 +278,7 @@ def test_a_full_disk_under_the_target(tmp_path: Path, servers: tuple[Server, Ser
     rows = "INSERT INTO f SELECT seq, REPEAT(UNHEX(SHA2(seq, 512)), 16000) FROM seq_1_to_60"
     scene = backed_up(tmp_path, servers[0], "filling", filler, rows)
     with small_disk(tmp_path / "disk", 64) as disk, mariadb_server(disk / "target", server_id=75) as target:
-        scene.settings["recovery"]["target"] = scenario.login(target)
+        scene.settings["recovery"]["target"] = scenario.target_login(target)
         said = scene.run(*RESTORE)
         assert said.code != 0, "the disk had room for it"
         scenario.assert_clear(said.err)

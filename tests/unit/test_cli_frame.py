@@ -75,6 +75,12 @@ def test_version() -> None:
     (("--log-level", "loud", "version"), "'loud' is not one of 'debug', 'info', 'warning', 'error'", "kpbackup --help"),
     (("--config",), "--config", "kpbackup --help"),
     (("--set", "x", "version"), "--set needs KEY=VALUE", "--set retention.days=7"),
+    (("restore", "latest"), "a point is given by --to latest", "kpbackup restore --help"),
+    (("restore", "--to", "2024-05-01", "10:00"), "without a space or in quotes", "kpbackup restore --help"),
+    (("restore", "--resume", "R", "--dry-run"), "--dry-run changes nothing", "kpbackup recoveries R"),
+    (("restore", "--resume", "R", "--overwrite", "s"), "planned to drop", "leave --overwrite out"),
+    (("restore", "--resume", "R", "--skip-gtid", "1-1-1"), "planned to leave out", "leave --skip-gtid out"),
+    (("restore", "database", "--resume", "R", "--one-phase"), "planned in", "leave --one-phase out"),
 ])  # fmt: skip
 def test_usage_errors(words: tuple[str, ...], message: str, hint: str) -> None:
     ended = run(*words)
