@@ -64,13 +64,14 @@ class Sealer:
             raise self._error
 
     def _run(self) -> None:
+        item = None
         try:
             while (item := self._next()) is not None:
                 self._seal(*item)
         except BaseException as exc:  # raised again in the thread that hands over
             with self._changed:
                 self._error = exc
-                for spool, _ in self._waiting:
+                for spool, _ in (*self._waiting, *((item,) if item else ())):
                     spool.close()
                 self._changed.notify_all()
 

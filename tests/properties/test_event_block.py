@@ -165,3 +165,11 @@ def test_a_block_ends_where_it_is_told_to() -> None:
         found = event_block.take(memoryview(packets), 0, len(packets), file=FILE, at=4, until=until)
         assert list(found.singly()) == rows[:count]
         assert found.end == rows[count - 1].end
+
+
+@given(data=st.binary(max_size=200), crc=st.booleans())
+def test_any_bytes_are_looked_at_without_an_error(data: bytes, crc: bool) -> None:
+    for start in (b"", wire.packet_header(40, 1) + b"\0"):
+        view = memoryview(start + data)
+        found = event_block.take(view, 0, len(view), file=FILE, at=4, crc=crc)
+        assert not (found.events and crc) and found.end - found.start == sum(map(len, found.events))
