@@ -25,7 +25,7 @@ INDEX_ENTRY_US = 0.9
 READ_BACK_SHARE = 0.15  # of the time for loading the same rows
 # How much of the above a worker does in a second: about 300,000 where four share two cores. Loading that is much slower waits for
 # something else than the server (the store, the network), for which an index does not wait.
-LEAST_SPEED_US = 200_000.0
+LEAST_SPEED_US = 100_000.0
 
 
 @dataclass(frozen=True)
