@@ -140,20 +140,20 @@ class _Load:
         self.busy_s = {"load": 0.0, "index": 0.0, "read_back": 0.0}
         self.to_index: deque[_Work] = deque()
         self.to_read_back: deque[_Work] = deque()
+        self.busy_beside = self.held_back = 0  # works under way that build no index; those that were not begun beside one
 
     def run(self) -> LoadResult:
         warnings: list[str] = []
-        with self._session() as connection:
-            warnings += self._create_before_rows(connection)
         start = {
             "endpoint": codec.encode(self.request.endpoint),
             "identity": self.data_key.reveal(),
             "session": {"write_binlog": self.request.write_binlog},
         }
-        works = self._work()
         useful = max(1, min(self.request.workers, len(self.inventory.chunks)))  # no more can ever be busy at once
-        with WorkerPool(LOAD_WORKER, start, workers=useful) as workers:
-            workers.run([self._next] * works)
+        with WorkerPool(LOAD_WORKER, start, workers=useful) as workers:  # they start while definitions are made
+            with self._session() as connection:
+                warnings += self._create_before_rows(connection)
+            workers.run([self._next] * self._work())
         with self._session() as connection:
             warnings += creating.create(connection, self.inventory.after_rows, self.sources)
             warnings += self._create_accounts(connection)
@@ -202,19 +202,29 @@ class _Load:
         return self.renamed.get(chunk.schema, chunk.schema), chunk.table
 
     def _next(self, worker: WorkerProcess) -> Sequence[Task]:
-        """One work: indexes first, for everybody may have to wait for them; then loading; reading back last."""
+        """One work: indexes first, for everybody may have to wait for them; then loading; reading back last.
+
+        One that is held back comes again with the next that ends, at the latest with the indexes it was held back for.
+        """
+        began = time.monotonic()
         with self.lock:
+            if not self.to_index and not self.order.has_room(self.busy_beside, began):
+                self.held_back += 1
+                return []
             piece = None if self.to_index else self.order.take()
             phase = "load" if piece else "index" if self.to_index else "read_back"
             work = partial(self._load_object, piece=piece) if piece else (self.to_index or self.to_read_back).popleft()
-        began = time.monotonic()
+            self.busy_beside += phase != "index"
         following = work(worker)
         with self.lock:
             self.busy_s[phase] += time.monotonic() - began
+            self.busy_beside -= phase != "index"
+            following, self.held_back = following + self.held_back, 0
         return [self._next] * following
 
     def _load_object(self, worker: WorkerProcess, *, piece: load_order.Piece) -> int:
         """Loads one object; as all works do, returns how many more there are now."""
+        began = time.monotonic()
         stored, chunks = self.objects[piece.object_key]
         is_wanted = [(chunk.object_key, chunk.ordinal) in self.wanted for chunk in chunks]
         tables = [self.tables[self._place(chunk)] if take else None for chunk, take in zip(chunks, is_wanted, strict=True)]
@@ -228,7 +238,7 @@ class _Load:
         loaded = [chunk for chunk, table in zip(chunks, tables, strict=True) if table is not None]
         self._count("load", sum(chunk.rows for chunk in loaded))
         with self.lock:
-            self.order.loaded(piece)
+            self.order.loaded(piece, took_s=time.monotonic() - began)
             return sum(self._after_chunk(chunk) for chunk in loaded)
 
     def _after_chunk(self, chunk: ChunkRecord) -> int:
@@ -252,6 +262,8 @@ class _Load:
 
     def _finish_table(self, worker: WorkerProcess, *, table: Table) -> int:
         statements = self.deferred[table.schema, table.name]
+        with self.lock:
+            self.order.building((table.schema, table.name), time.monotonic())
         with way_out.named(self.sources.get(table.schema, table.schema), table.name):
             if statements:  # else the comparison of all definitions at the end judges this one too
                 worker.send({"indexes": {"table": codec.encode(table), "statements": list(statements)}})
@@ -259,11 +271,14 @@ class _Load:
             worker.send({"analyze": codec.encode(table)})
             worker.receive()
         with self.lock:
+            self.order.built((table.schema, table.name))
             return self._plan_read_back(table) if self._is_rebuilt(table) else 0
 
     def _read_back(self, worker: WorkerProcess, *, table: Table, chunk: ChunkRecord) -> int:
         worker.send({"read_back": {"table": codec.encode(table), "chunk": codec.encode(chunk)}})
         worker.receive()
+        with self.lock:
+            self.order.read_back(chunk.rows, chunk.row_bytes)
         self._count("read back", chunk.rows)
         return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpbackup.recovery.load_order import INDEX_ENTRY_US, LoadOrder, Piece
+from kpbackup.recovery.load_order import INDEX_ENTRY_US, LEAST_SPEED_US, READ_BACK_SHARE, LoadOrder, Piece
 
 Name = tuple[str, str]
 ROW_BYTES = 500
@@ -118,3 +118,42 @@ def test_the_indexes_of_the_largest_table_are_built_while_others_load() -> None:
     alone = sum(p.load_us for p in big) / 2 + 1_500_000 * 8 * INDEX_ENTRY_US
     everything = (sum(p.load_us for p in (*big, *rest)) + 1_500_000 * 8 * INDEX_ENTRY_US) / 2
     assert ended <= max(alone, everything) * 1.1
+
+
+def test_beside_a_long_build_only_as_many_go_on_as_are_needed_to_end_with_it() -> None:
+    big, other = ("s", "big"), ("s", "other")
+    order = LoadOrder([piece(big, 0, 1_000_000), *(piece(other, n, 100_000) for n in range(4))], later_keys={big: 8})
+    first = order.take()
+    assert first is not None and first.table == big
+    order.loaded(first, took_s=first.load_us / 1e6)  # as fast as the estimate
+    assert order.has_room(3, 0.0)  # nothing is built yet
+    order.building(big, 10.0)
+    build_us, rest_us = 8_000_000 * INDEX_ENTRY_US, 4 * piece(other, 0, 100_000).load_us
+    others_us = rest_us + READ_BACK_SHARE * (first.load_us + rest_us)
+    assert others_us < build_us
+    assert order.has_room(0, 10.0)
+    assert not order.has_room(1, 10.0)
+    almost = 10.0 + build_us / 1e6 - others_us / 2.5e6  # the others take longer than what is left of the build: three can help
+    assert order.has_room(2, almost)
+    assert order.has_room(99, 11.0 + build_us / 1e6)  # it should have ended: nobody waits for a wrong estimate
+    slow = LoadOrder([piece(big, 0, 1_000_000), *(piece(other, n, 100_000) for n in range(4))], later_keys={big: 8})
+    slow.take()
+    slow.loaded(first, took_s=first.load_us / LEAST_SPEED_US * 4)  # by the network: the build takes its own time
+    slow.building(big, 10.0)
+    assert slow.has_room(2, 10.0)
+    order.built(big)
+    assert order.has_room(99, 10.0)
+
+
+@given(pieces, later, st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), max_size=4), st.floats(0, 1e4))
+def test_there_is_always_room_for_one_and_more_work_never_lessens_it(
+    found: list[Piece], keys: dict[Name, int], built: list[str], now_s: float
+) -> None:
+    order = LoadOrder(found, later_keys=keys)
+    while (taken := order.take()) is not None:
+        order.loaded(taken, took_s=0.1)
+    for name in built:
+        order.building(("shop", name), 0.0)
+    assert order.has_room(0, now_s)
+    if not order.has_room(1, now_s):
+        assert not order.has_room(2, now_s)
