@@ -240,10 +240,11 @@ def test_a_set_of_a_part(pair: tuple[Server, Server], tmp_path: Path) -> None:
 
 
 def test_one_table_that_cannot_be_loaded_can_be_left_out(mariadb_pair: tuple[Server, Server], tmp_path: Path) -> None:
-    """A NOT NULL geometry that was added later is empty, which no server takes as a value: all else must still come back."""
+    """A NOT NULL geometry that was added later is empty, which no server takes as a value, and MyISAM cannot take the other rows
+    of a statement back: all else must still come back."""
     source, target = mariadb_pair
     source.execute(
-        "CREATE DATABASE odd", "CREATE TABLE odd.`the map` (id INT PRIMARY KEY)", "INSERT INTO odd.`the map` VALUES (1)",
+        "CREATE DATABASE odd", "CREATE TABLE odd.`the map` (id INT PRIMARY KEY) ENGINE=MyISAM", "INSERT INTO odd.`the map` VALUES (1)",
         "ALTER TABLE odd.`the map` ADD COLUMN place POINT NOT NULL", "CREATE TABLE odd.t (id INT PRIMARY KEY)",
         "INSERT INTO odd.t VALUES (1), (2)", "CREATE VIEW odd.v AS SELECT id FROM odd.t",
     )
