@@ -125,7 +125,7 @@ def assess(
         timings=timings(settings),
         now=now,
         clock_skew=clock_skew,
-        objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
+        objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto, settings.objectives.drill),
         drills=state.drills,
         forecast=forecast(settings, state, now=now),
         runs=state.runs,
