@@ -140,6 +140,18 @@ def test_an_overdue_drill_is_a_warning_by_the_objective_that_its_alert_has() -> 
     assert samples["kpbackup_drill_max_age_seconds"] == [((), 36_000.0)]
 
 
+def test_what_the_newest_prune_did_is_in_the_metrics() -> None:
+    history = catalog(nightly().history())
+    samples = metrics.samples(metrics.Observed("shop", when(51), judged(history, when(51))))
+    assert not [name for name in samples if name.startswith("kpbackup_prune_")]
+    pruned = trust.Trust(last_prune=trust.Prune(when(50), True, 7, 3, 2))
+    samples = metrics.samples(metrics.Observed("shop", when(51), judged(history, when(51), trust=pruned)))
+    assert {name.removeprefix("kpbackup_prune_"): found for name, found in samples.items() if "_prune_" in name} == {
+        "last_end_timestamp_seconds": [((), when(50).timestamp())], "last_passed": [((), 1.0)], "deleted_objects": [((), 7)],
+        "kept_by_lock_objects": [((), 3)], "renewed_locks": [((), 2)],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("nights", "level"), [(7, Level.OK), (8, Level.WARNING)])
 def test_a_week_of_sets_without_any_check_is_told(nights: int, level: Level) -> None:
     status = judged(catalog(nightly(nights).history()), when(nights * 24 + 3))
