@@ -129,7 +129,7 @@ Of one source all daemons tell the same, so that series are joined by source; wh
         "summary" (printf "%s: the last drill failed" $of)
         "description" "What is stored could not be restored and proven the last time it was tried: kpbackup recoveries says why.")
       (dict "name" "KpbackupDrillTooOld" "severity" "warning" "for" $for.slow
-        "expr" (printf "time() - max by (source) (kpbackup_drill_last_success_timestamp_seconds{%s}) > %v" $s (int64 $rules.drillMaxAgeSeconds))
+        "expr" (printf "time() - max by (source) (kpbackup_drill_last_success_timestamp_seconds{%s}) > on (source) max by (source) (kpbackup_drill_max_age_seconds{%s})" $s $s)
         "summary" (printf "%s: no drill succeeded for long" $of)
         "description" "The last proof that the backups can be restored is {{ $value | humanizeDuration }} old.")
       (dict "name" "KpbackupDrillMissing" "severity" "warning" "for" $for.slow

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kpbackup import errors
 from kpbackup.cli import context, render
 from kpbackup.cli.backup import holder
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from kpbackup.config import Settings
     from kpbackup.model.catalog import Catalog
     from kpbackup.plan.retention import Decision, Policy, PrunePlan
+    from kpbackup.repository.binding import Repository
     from kpbackup.repository.prune import Pruned
 
 
@@ -49,9 +52,27 @@ def prune(
         catalog, now = catalogs.read_catalog(repository), datetime.now(UTC)
         plan = _plan(room.settings, catalog, policy, now)
         bundles = retention.plan_bundles(applications.all_manifests(repository), catalog, plan, policy)
-        done = pruning.execute(repository, catalog, plan, policy, now, check=held.check)
-        done = replace(done, deleted=done.deleted + applications.delete(repository, bundles.release))
+        try:
+            done = pruning.execute(repository, catalog, plan, policy, now, check=held.check)
+            done = replace(done, deleted=done.deleted + applications.delete(repository, bundles.release))
+        except errors.KpbackupError:
+            _leave(repository, now, None)
+            raise
+        _leave(repository, now, done)
     _show(room, (*plan.decisions, *bundles.decisions), done)
+
+
+def _leave(repository: Repository, started_at: datetime, done: Pruned | None) -> None:
+    """Leaves in the repository what was done, None for a prune that could not finish: this process ends, and whoever serves the
+    metrics is another."""
+    from kpbackup.repository import reports
+
+    figures = asdict(done) if done is not None else {}
+    try:
+        reports.leave(repository, "prune", started_at=started_at, passed=done is not None, figures=figures)
+    except errors.KpbackupError as exc:
+        told = f"metrics will not know of this prune, its report could not be left: {exc.message}"
+        print(f"warning: {told}", file=sys.stderr)
 
 
 def _plan(settings: Settings, catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:

@@ -56,6 +56,7 @@ def document(found: Status) -> dict[str, Any]:
         "objective_rpo_seconds": _seconds(found.objectives.rpo),
         "objective_rto_seconds": _seconds(found.objectives.rto),
         "objective_check_seconds": _seconds(found.trust.limits.check),
+        "objective_drill_seconds": _seconds(found.objectives.drill),
         "last_success": found.last_success,
         "next_run": found.next_runs,
         "chain_intact": found.chain_intact,

@@ -260,6 +260,10 @@ class ObjectiveSettings(Group):
     """Longest time since a `check` last found nothing wrong; `status` and an alert warn after it, and when more than seven sets
     are stored and none was ever checked. Three days let a daily check fail twice."""
 
+    drill: values.Duration = pydantic.Field(default=timedelta(days=35), gt=timedelta())
+    """Longest time since a drill last passed; `status` and an alert warn after it, once there are drills. Thirty-five days let
+    a monthly drill be some days late."""
+
 
 class RetentionSettings(Group):
     """What `prune` keeps, always together with everything that needs."""

@@ -18,8 +18,9 @@ from kpbackup.model.inventory import Definition, Table
 from kpbackup.mysql import definitions, indexes, server
 from kpbackup.recovery import way_out
 
-MANY_TABLES = 100  # below, neither saves a second
+MANY_TABLES = 100  # up to so many neither saves more than a second or two
 FEW_ROWS = 2_000  # up to which rows written into keys take less time than one ALTER
+SHARE = 100  # tables that a session makes; after an error no other share is begun
 
 Name = tuple[str, str]
 
@@ -79,13 +80,14 @@ def create_tables(
     """
     warnings = create(connection, tables.in_order, sources)
     apart = missing(connection, tables.apart) if tables.apart else []
-    shares = [apart[number::sessions] for number in range(min(sessions, len(apart)))]
+    size = min(SHARE, -(-len(apart) // sessions)) or 1
+    shares = [apart[begin : begin + size] for begin in range(0, len(apart), size)]
 
     def create_share(share: Sequence[Definition]) -> list[str]:
         with open_session() as session:
             return _create(session, share, sources)
 
-    with ThreadPoolExecutor(max(1, len(shares))) as threads:
+    with ThreadPoolExecutor(sessions) as threads:  # an error cancels the shares that wait
         return warnings + [warning for found in threads.map(create_share, shares) for warning in found]
 
 

@@ -1,4 +1,4 @@
-"""Reports: what `check` and `copy` did with this store, left in it, so that status, exporter and metrics know it from it alone.
+"""Reports: what `check`, `copy` and `prune` did with this store, left in it, so that status and metrics know it from it alone.
 
 A report says when the verb ran, whether all was well, and how much it looked at; it names no object and nothing of the source.
 Reports are numbered and create-only, one log for each verb. One is signed when a signing key is at hand; the machine of a check

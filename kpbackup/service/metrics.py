@@ -84,6 +84,7 @@ METRICS: dict[str, Metric] = {
         "Of the newest recovery in two phases: time until its essential tables were ready", ("kind",)
     ),
     "kpbackup_drill_last_success_timestamp_seconds": Metric("When a drill last succeeded; absent until there are drills"),
+    "kpbackup_drill_max_age_seconds": Metric("How old the newest drill that passed may be (objectives.drill)"),
     "kpbackup_drill_last_end_timestamp_seconds": Metric("When a drill last ended, well or not"),
     "kpbackup_drill_last_passed": Metric("1 when the newest drill passed, 0 when it failed"),
     "kpbackup_drill_achieved_rpo_seconds": Metric("What would have been lost when the newest drill that passed began"),
@@ -99,6 +100,11 @@ METRICS: dict[str, Metric] = {
     "kpbackup_check_last_passed": Metric("1 when the newest check found nothing wrong, 0 when it did"),
     "kpbackup_check_problems": Metric("Problems that the newest check found"),
     "kpbackup_check_read_bytes": Metric("How much the newest check read and hashed"),
+    "kpbackup_prune_last_end_timestamp_seconds": Metric("When a prune last ended, well or not"),
+    "kpbackup_prune_last_passed": Metric("1 when the newest prune ended well, 0 when it could not"),
+    "kpbackup_prune_deleted_objects": Metric("Objects that the newest prune deleted"),
+    "kpbackup_prune_kept_by_lock_objects": Metric("Objects that were due, and that the store still held by Object Lock"),
+    "kpbackup_prune_renewed_locks": Metric("Kept objects whose Object Lock the newest prune made longer"),
     "kpbackup_canary_last_success_timestamp_seconds": Metric(
         "When the newest canary was made that this recipient's key has opened", ("recipient",)
     ),
@@ -272,6 +278,7 @@ def _stored(status: Status) -> Iterator[tuple[str, Samples]]:
 
 
 def _drills(status: Status) -> Iterator[tuple[str, Samples]]:
+    yield "kpbackup_drill_max_age_seconds", _one(status.objectives.drill.total_seconds())
     if (newest := status.last_drill) is not None:
         yield "kpbackup_drill_last_end_timestamp_seconds", _one(newest.ended_at.timestamp())
         yield "kpbackup_drill_last_passed", _one(newest.passed)

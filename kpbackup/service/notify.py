@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kpbackup import config, errors, logs
@@ -60,7 +60,7 @@ class Channel:
         self.name, self.occasions, self.counted = name, occasions, Counted()
         self._send, self._attempts = send, attempts
         self._queue: queue.Queue[Message] = queue.Queue(WAITING)
-        self._closing = threading.Event()
+        self._closing, self._counting = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
 
     def put(self, message: Message) -> None:
@@ -91,15 +91,19 @@ class Channel:
         for attempt in range(self._attempts):
             try:
                 self._send(message)
-                self.counted = replace(self.counted, sent=self.counted.sent + 1, delivered=True)
-                return
+                return self._count(sent=1)
             except Refused as exc:
                 if exc.final or attempt + 1 == self._attempts:
                     return self._give_up(message, str(exc))
             self._closing.wait(2.0**attempt)
 
+    def _count(self, *, sent: int = 0, lost: int = 0) -> None:
+        """Called by the channel's thread and, when its queue is full, by whoever tells it something."""
+        with self._counting:
+            self.counted = Counted(self.counted.sent + sent, self.counted.lost + lost, delivered=bool(sent))
+
     def _give_up(self, message: Message, reason: str) -> None:
-        self.counted = replace(self.counted, lost=self.counted.lost + 1, delivered=False)
+        self._count(lost=1)
         logs.event(
             logger, "notification_lost", level=logging.ERROR, channel=self.name, reason=reason, title=message.title,
             text=message.text,

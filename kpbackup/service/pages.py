@@ -75,18 +75,10 @@ class Pages:
             running=self._running(),
             in_a_row=self._in_a_row(),
             latency=self.latency.read(),
-            archive=self._archive(),
+            archive=standing(self._meter) if self._meter is not None else None,
             notified=self._notified(),
         )
         return http.Answer(200, metrics.CONTENT_TYPE, metrics.exposition(observed))
-
-    def _archive(self) -> ContinuousArchive | None:
-        meter = self._meter
-        if meter is None:
-            return None
-        return ContinuousArchive(
-            meter.following, meter.stalled_s, meter.waiting_segments, meter.waiting_bytes, meter.interruptions
-        )
 
     def front(self, query: http.Query) -> http.Answer:
         now = datetime.now(UTC)
@@ -95,6 +87,11 @@ class Pages:
             status, label=self._watch.source_label, problem="" if view.up else f"The store cannot be read: {view.problem}",
             zone=self._watch.zone, now=now, query=query,
         )
+
+
+def standing(meter: Meter) -> ContinuousArchive:
+    """How the continuous archive stands at this moment."""
+    return ContinuousArchive(meter.following, meter.stalled_s, meter.waiting_segments, meter.waiting_bytes, meter.interruptions)
 
 
 def uptime_text(uptime: timedelta) -> str:

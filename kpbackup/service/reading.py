@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ class State:
     heads: Heads = Heads("")
     drills: tuple[statuses.Drill, ...] = ()
     regressed: str = ""  # what the store showed before and shows no more
-    check: reports.Latest | None = None
+    reported: Mapping[str, reports.Latest] = field(default_factory=dict)  # the newest of each verb
     runs: tuple[runs.Run, ...] = ()  # the newest few, newest first
 
     @functools.cached_property
@@ -78,8 +78,8 @@ class Reader:
         drills = tuple(sorted(self._drilled.values(), key=lambda one: one.ended_at))
         shown = tuple(self._runs[name] for name in sorted(self._runs, reverse=True)[: runs.SHOWN])
         self._runs = {run.name: run for run in shown}
-        checked = reports.read_latest(self.repository, self._reports).get("check")
-        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), checked, shown)
+        left = reports.read_latest(self.repository, self._reports)
+        return State(catalog, tuple(recoveries), datetime.now(UTC), proven, now, drills, head_file.told(missing), left, shown)
 
     def _remember(self, run: str) -> None:
         """Reads a run's journal. A damaged one proves nothing: `check` reports it."""
@@ -125,7 +125,7 @@ def assess(
         timings=timings(settings),
         now=now,
         clock_skew=clock_skew,
-        objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto),
+        objectives=statuses.Objectives(settings.objectives.rpo, settings.objectives.rto, settings.objectives.drill),
         drills=state.drills,
         forecast=forecast(settings, state, now=now),
         runs=state.runs,
@@ -150,15 +150,24 @@ def forecast(settings: config.Settings, state: State, *, now: datetime) -> forec
 
 def trust_of(settings: config.Settings, state: State, copies: tuple[trusts.Copy, ...] = ()) -> trusts.Trust:
     """What the state says of keys and the like, with the limits of the settings."""
+    check = state.reported.get("check")
     return trusts.Trust(
         limits=trusts.Limits(canary=settings.objectives.canary, check=settings.objectives.check),
         regressed=state.regressed,
         copies=copies,
         heads=tuple((log.removeprefix("timelines/"), seq) for log, seq in sorted(state.heads.logs.items()) if "/" in log),
         canaries=tuple(trusts.Canary(one.short, one.first_at, one.newest_at, one.proven_at) for one in state.canaries),
-        last_check=_check(state.check.newest if state.check is not None else None),
-        last_passed_check=_check(state.check.passed if state.check is not None else None),
+        last_check=_check(check.newest if check is not None else None),
+        last_passed_check=_check(check.passed if check is not None else None),
+        last_prune=_prune(state.reported.get("prune")),
     )
+
+
+def _prune(left: reports.Latest | None) -> trusts.Prune | None:
+    if left is None:
+        return None
+    report, names = left.newest.report, ("deleted", "kept_by_lock", "renewed_locks")
+    return trusts.Prune(report.head.created_at, report.passed, *(report.figures.get(name, 0) for name in names))
 
 
 def _check(left: reports.Left | None) -> trusts.Check | None:

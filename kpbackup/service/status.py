@@ -45,6 +45,7 @@ class Objectives:
 
     rpo: timedelta
     rto: timedelta
+    drill: timedelta = timedelta(days=35)  # since one last passed
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,7 @@ def _reasons(status: Status, timings: dict[str, schedule.Timing]) -> Iterator[Re
     yield _rpo(status)
     yield from _clock(status)
     yield from _full_age(status, timings.get("full"))
+    yield from _drills(status)
     yield from _rto(status)
 
 
@@ -304,9 +306,20 @@ def _full_age(status: Status, timing: schedule.Timing | None) -> Iterator[Reason
         yield Reason(Level.WARNING, f"the newest full backup is {age} old: its schedule ({timing.cron}) passed twice since")
 
 
+def _drills(status: Status) -> Iterator[Reason]:
+    """One that failed is said, else how long ago the last good one was; without any nothing: it takes a server to drill on."""
+    newest = status.last_drill
+    if newest is None:
+        return
+    age, allowed = status.at - newest.ended_at, status.objectives.drill
+    if not newest.passed:
+        yield Reason(Level.WARNING, f"the newest drill ({newest.run}) failed")
+    elif age > allowed:
+        told = f"{quantities.format_duration(age)} old, allowed are {quantities.format_duration(allowed)} (objectives.drill)"
+        yield Reason(Level.WARNING, f"the newest drill is {told}: run `kpbackup drill`")
+
+
 def _rto(status: Status) -> Iterator[Reason]:
-    if status.last_drill is not None and not status.last_drill.passed:
-        yield Reason(Level.WARNING, f"the newest drill ({status.last_drill.run}) failed")
     measured = status.measured_rto.get("restore")
     if measured is not None and measured.measured_rto_s > status.objectives.rto.total_seconds():
         took = quantities.format_duration(timedelta(seconds=measured.measured_rto_s))

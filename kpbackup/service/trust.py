@@ -60,6 +60,17 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Prune:
+    """What the newest report of `prune` says; its counts are 0 where it could not finish."""
+
+    ended_at: datetime
+    passed: bool
+    deleted: int
+    kept_by_lock: int
+    renewed_locks: int
+
+
+@dataclass(frozen=True)
 class Trust:
     """All of it, at one moment."""
 
@@ -71,6 +82,7 @@ class Trust:
     certificates: tuple[tuple[str, datetime], ...] = ()  # endpoint, when it expires
     last_check: Check | None = None
     last_passed_check: Check | None = None
+    last_prune: Prune | None = None
 
 
 def judge(trust: Trust, now: datetime, *, sets: int = 0) -> Iterator[Judgement]:
@@ -149,3 +161,9 @@ def samples(trust: Trust) -> Iterator[tuple[str, list[tuple[tuple[str, ...], flo
         yield "kpbackup_check_last_passed", [((), float(last.passed))]
         yield "kpbackup_check_problems", [((), last.problems)]
         yield "kpbackup_check_read_bytes", [((), last.read_bytes)]
+    if (prune := trust.last_prune) is not None:
+        yield "kpbackup_prune_last_end_timestamp_seconds", [((), prune.ended_at.timestamp())]
+        yield "kpbackup_prune_last_passed", [((), float(prune.passed))]
+        yield "kpbackup_prune_deleted_objects", [((), prune.deleted)]
+        yield "kpbackup_prune_kept_by_lock_objects", [((), prune.kept_by_lock)]
+        yield "kpbackup_prune_renewed_locks", [((), prune.renewed_locks)]

@@ -201,6 +201,7 @@ HEALTHY: dict[str, str] = {
     COPY_POINT: "0+60",
     series("kpbackup_copy_max_age_seconds", repository="offsite"): "86400",
     series("kpbackup_drill_last_passed"): "1",
+    series("kpbackup_drill_max_age_seconds"): "3024000",
     series("kube_cronjob_status_last_schedule_time", JOB): "0",
     series("kube_cronjob_status_last_successful_time", JOB): "30",
     series("kube_cronjob_status_active", JOB): "0",

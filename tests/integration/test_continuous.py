@@ -24,6 +24,7 @@ from kpbackup.recovery import cut as cuts
 from kpbackup.recovery.binlog import SegmentReader
 from kpbackup.repository import binding, catalog, check, compact, layout, lease, prune
 from kpbackup.repository.binding import Repository
+from kpbackup.service import metrics, pages
 from kpbackup.storage import open_backend
 from tests.cut_off import CutOffBackend
 from tests.integration.deployment import until
@@ -87,6 +88,16 @@ class Archive:
         with self.source.connect() as connection:
             end = coordinates.read_coordinates(connection, facts.read_facts(connection))
         return (found.end.file, found.end.position) == (end.file, end.position)
+
+
+def shown(archive: Archive) -> dict[str, float]:
+    """What `/metrics` says of the continuous archive at this moment, by the end of the name."""
+    observed = metrics.Observed("db", datetime.now(UTC), None, archive=pages.standing(archive.meter))
+    lines = (line.partition("{")[::2] for line in metrics.exposition(observed).decode().splitlines() if line[:1] != "#")
+    return {
+        name.removeprefix("kpbackup_archive_"): float(rest.rpartition("} ")[2])
+        for name, rest in lines if name.startswith("kpbackup_archive_")
+    }  # fmt: skip
 
 
 @contextmanager
@@ -213,13 +224,16 @@ def test_a_store_that_is_away_for_a_while(how: str, tmp_path: Path, mariadb: Ser
         until(archive.is_at_end, what="the first rows")
         away.set()
         mariadb.execute(*(f"INSERT INTO shop.orders (note) VALUES ('{secrets.token_hex(30_000)}')" for _ in range(90)))
-        until(lambda: archive.meter.stalled_s > 0.5, what="the stall to be seen")
-        until(lambda: archive.meter.waiting_bytes > 500_000, what="the spool to fill")
-        assert archive.meter.waiting_bytes < 1_700_000 < 90 * 30_000  # bounded: the rest is left on the source
-        assert archive.meter.following
+        until(lambda: shown(archive)["stalled_seconds"] > 0.5, what="the stall to be seen in the metrics")
+        until(lambda: shown(archive)["waiting_bytes"] > 500_000, what="the spool to fill, and the metrics to say so")
+        meanwhile = shown(archive)
+        assert meanwhile["waiting_bytes"] < 1_700_000 < 90 * 30_000  # bounded: the rest is left on the source
+        assert meanwhile["following"] == 1 and meanwhile["waiting_segments"] > 0
+        assert shown(archive)["stalled_seconds"] > meanwhile["stalled_seconds"] > 0.5  # it grows as long as the store is away
         away.clear()
         until(archive.is_at_end, what="the archive to catch up")
-        until(lambda: archive.meter.stalled_s == 0 and archive.meter.waiting_segments == 0, what="the end of the stall")
+        until(lambda: {*map(shown(archive).get, ("stalled_seconds", "waiting_segments", "waiting_bytes"))} == {0.0},
+              what="the end of the stall in the metrics")
     assert archive.error is None
     each_once(archive, 95)
 

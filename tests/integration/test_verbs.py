@@ -16,7 +16,7 @@ from kpbackup.plan import retention
 from kpbackup.repository import catalog as catalogs
 from kpbackup.repository import check as checks
 from kpbackup.repository import lease, prune
-from kpbackup.service import opening
+from kpbackup.service import opening, reading, trust
 from tests.integration.deployment import Deployment, deploy, order
 from tests.servers import ports
 from tests.servers.database import Server
@@ -185,6 +185,8 @@ def test_check_finds_flipped_manifests(copy: Deployment) -> None:
     status = copy.json("status", code=2)
     assert status["damaged_manifests"] == 1 and not status["chain_intact"] and status["gaps"]
     assert copy.run("prune").returncode == 16
+    told = last_prune(copy)
+    assert told is not None and not told.passed
 
 
 @pytest.mark.parametrize("pattern", ["data/0001/*/000000", "data/0001/*/inventory", "timelines/0001/segments/*/*"])
@@ -314,7 +316,16 @@ def test_prune_dry_run_changes_nothing(copy: Deployment) -> None:
     shown = copy.json("prune", "--dry-run")
     assert shown["dry_run"] and all(one["reason"] for one in shown["decisions"]) and shown["deleted_objects"] is None
     assert {path: path.read_bytes() for path in objects(copy, "**/*")} == before
-    assert copy.json("prune")["released_sets"] == 0
+    assert last_prune(copy) is None
+    done = copy.json("prune")
+    told = last_prune(copy)
+    assert done["released_sets"] == 0 and told is not None
+    assert (told.passed, told.deleted, told.renewed_locks) == (True, done["deleted_objects"], 0)
+
+
+def last_prune(made: Deployment) -> trust.Prune | None:
+    """What a process that only reads the repository knows of prunes."""
+    return reading.trust_of(made.load(), reading.Reader(made.open()).read()).last_prune
 
 
 def test_prune_is_held_off_by_another(copy: Deployment) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kpbackup.model.catalog import Catalog, Damaged
 from kpbackup.plan.schedule import Timing
 from kpbackup.service import metrics, trust
-from kpbackup.service.status import Level, Objectives, Recovery, Status, assess
+from kpbackup.service.status import Drill, Level, Objectives, Recovery, Status, assess
 from tests.unit.plain_histories import Source, catalog, when
 
 OBJECTIVES = Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30))
@@ -30,7 +30,7 @@ def nightly(days: int = 2) -> Source:
 
 
 def judged(found: Catalog, now: datetime, recoveries: tuple[Recovery, ...] = (), **more: Any) -> Status:
-    return assess(found, recoveries, objectives=OBJECTIVES, timings=TIMINGS, now=now, **more)
+    return assess(found, recoveries, timings=TIMINGS, now=now, **{"objectives": OBJECTIVES, **more})
 
 
 def texts(status: Status, level: Level) -> str:
@@ -124,6 +124,32 @@ def test_a_failed_check_is_critical_until_one_passes() -> None:
     assert "old" not in texts(failed, Level.WARNING)  # that it failed says more
     unfinished = trust.Trust(last_check=replace(bad, problems=0))
     assert "could not finish" in texts(judged(history, when(51), trust=unfinished), Level.CRITICAL)
+
+
+def test_an_overdue_drill_is_a_warning_by_the_objective_that_its_alert_has() -> None:
+    history = catalog(nightly().history())
+    passed = Drill("a", when(40), True)
+    promised = replace(OBJECTIVES, drill=timedelta(hours=10))
+    old = judged(history, when(51), objectives=promised, drills=[passed])
+    assert texts(old, Level.WARNING) == "the newest drill is 11h old, allowed are 10h (objectives.drill): run `kpbackup drill`"
+    assert judged(history, when(50), objectives=promised, drills=[passed]).level is Level.OK
+    assert judged(history, when(51), objectives=promised).level is Level.OK  # not everybody has a server for it
+    failed = judged(history, when(51), objectives=promised, drills=[passed, replace(passed, run="b", passed=False)])
+    assert texts(failed, Level.WARNING) == "the newest drill (b) failed"
+    samples = metrics.samples(metrics.Observed("shop", when(51), old))
+    assert samples["kpbackup_drill_max_age_seconds"] == [((), 36_000.0)]
+
+
+def test_what_the_newest_prune_did_is_in_the_metrics() -> None:
+    history = catalog(nightly().history())
+    samples = metrics.samples(metrics.Observed("shop", when(51), judged(history, when(51))))
+    assert not [name for name in samples if name.startswith("kpbackup_prune_")]
+    pruned = trust.Trust(last_prune=trust.Prune(when(50), True, 7, 3, 2))
+    samples = metrics.samples(metrics.Observed("shop", when(51), judged(history, when(51), trust=pruned)))
+    assert {name.removeprefix("kpbackup_prune_"): found for name, found in samples.items() if "_prune_" in name} == {
+        "last_end_timestamp_seconds": [((), when(50).timestamp())], "last_passed": [((), 1.0)], "deleted_objects": [((), 7)],
+        "kept_by_lock_objects": [((), 3)], "renewed_locks": [((), 2)],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("nights", "level"), [(7, Level.OK), (8, Level.WARNING)])
