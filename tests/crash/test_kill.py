@@ -50,7 +50,7 @@ SHOP = (
 def scene(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> Iterator[Scene]:
     source, target = mariadb_pair
     source.execute(*SHOP)
-    scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+    scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
     scene.ok("init", "--keys", str(scene.keys))
     yield scene
 
@@ -348,7 +348,7 @@ def test_restore_while_replaying_anonymous_transactions(tmp_path: Path, mysql97_
             "CREATE TABLE shop.b LIKE shop.a", "INSERT INTO shop.b (v, w) VALUES ('b', 1)",
         )
         target.execute("SET GLOBAL event_scheduler = OFF")
-        scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+        scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
         scene.ok("init", "--keys", str(scene.keys))
         _replay_killed(scene, source, target)
 

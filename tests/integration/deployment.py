@@ -17,6 +17,7 @@ import yaml
 from kpbackup import config as configuration
 from kpbackup.repository.binding import Repository
 from kpbackup.service import opening
+from tests.integration import beginning
 from tests.servers.database import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +93,8 @@ def deploy(
     }
     made = Deployment(directory, settings, environ or {})
     made.write()
-    report = made.json("init", "--keys", str(made.keys))
+    begun = beginning.begin(made.config, made.keys) if not environ else {}
+    report = begun or made.json("init", "--keys", str(made.keys))
     made.settings |= {
         "encryption": {"recipients": [report["recipient"]]},
         "signing": {"key_file": report["signing_key_file"], "public_keys": [report["public_key"]]},

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from kpbackup.mysql import server as mysql
+from tests.integration import beginning
 from tests.servers.database import Server
 
 COMMAND_TIMEOUT_S = 480
@@ -44,7 +45,7 @@ class Scene:
 
     def __init__(
         self, directory: Path, *, url: str = "", source: Server | None = None, target: Server | None = None,
-        endpoint_url: str | None = None, environ: Mapping[str, str] | None = None, loads_as_users_do: bool = False,
+        endpoint_url: str | None = None, environ: Mapping[str, str] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -62,7 +63,12 @@ class Scene:
         if source is not None:
             self.settings["source"] = {"max_connections": 4, **login(source)}
         if target is not None:
-            self.settings["recovery"]["target"] = login(target) if loads_as_users_do else target_login(target)
+            self.settings["recovery"]["target"] = target_login(target)
+
+    def loading_as_users_do(self) -> Scene:
+        """Itself, with the default's number of programs that load."""
+        del self.settings["recovery"]["target"]["max_connections"]
+        return self
 
     def for_restore(self) -> Scene:
         """The same repository as seen from a machine that only restores: no source, no signing key."""
@@ -93,7 +99,10 @@ class Scene:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *words: str) -> Any:
-        """Runs kpbackup, which must succeed; its answer as a JSON document."""
+        """Runs kpbackup, which must succeed; its answer as a JSON document. `init` is carried out here where it can be."""
+        is_plain = words == ("init", "--keys", str(self.keys)) and not self.environ
+        if is_plain and (begun := beginning.begin(Path(self.argv()[4]), self.keys)):
+            return begun
         ended = self.run("--json", *words)
         assert ended.code == 0, f"{words} ended with {ended.code}:\n{ended.err}\n{ended.out}"
         return ended.document

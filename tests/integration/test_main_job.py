@@ -88,8 +88,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[St
         bucket = s3.create_bucket(f"kpb-{secrets.token_hex(6)}")
         scene = Scene(
             directory / "scene", url=f"s3://{bucket}/shop", endpoint_url=s3.endpoint_url, environ=s3.environ(),
-            source=source, target=target, loads_as_users_do=True,
-        )
+            source=source, target=target,
+        ).loading_as_users_do()
         yield _tell(Story(scene, source, target))
 
 
@@ -354,7 +354,7 @@ def test_a_wrong_answer_fails_the_verification(story: Story, target: Server) -> 
 
 def test_a_reset_source_starts_a_second_timeline(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> None:
     source, target = mariadb_pair
-    scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+    scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
     source.execute("CREATE DATABASE shop", "CREATE TABLE shop.t (i INT PRIMARY KEY)", "INSERT INTO shop.t VALUES (1)")
     scene.ok("init", "--keys", str(scene.keys))
     first = scene.ok("backup", "full")
@@ -379,7 +379,7 @@ def test_a_reset_source_starts_a_second_timeline(tmp_path: Path, mariadb_pair: t
 def test_a_source_that_crashes_between_passes(tmp_path: Path, mariadb_pair: tuple[Server, Server]) -> None:
     """Its last file has no ROTATE; the archive goes on in the next one, and a cut at the file's end stays a cut."""
     source, target = mariadb_pair
-    scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+    scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
     source.execute("CREATE DATABASE shop", "CREATE TABLE shop.t (i INT PRIMARY KEY)", "INSERT INTO shop.t VALUES (1)")
     scene.ok("init", "--keys", str(scene.keys))
     scene.ok("backup", "full")  # and a second one, before the archive has begun

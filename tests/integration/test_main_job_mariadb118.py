@@ -44,7 +44,7 @@ def backed_up(scene: Scene, source: Server, *extra: str) -> None:
 
 def test_to_a_time_and_latest(tmp_path: Path, mariadb118_pair: tuple[Server, Server]) -> None:
     source, target = mariadb118_pair
-    scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+    scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
     backed_up(scene, source, *VECTORS)
     source.execute("USE shop", "UPDATE item SET price = price + 1 WHERE id < 20", "INSERT INTO item (name) VALUES ('kept')",
                    "INSERT INTO words VALUES (3, VEC_FromText('[1,2,3]'))", "DO NEXTVAL(numbers)")
@@ -63,7 +63,7 @@ def test_to_a_time_and_latest(tmp_path: Path, mariadb118_pair: tuple[Server, Ser
 
 
 def test_an_upgrade_from_10_11_is_exact(tmp_path: Path, mariadb: Server, mariadb118: Server) -> None:
-    scene = Scene(tmp_path / "scene", source=mariadb, target=mariadb118, loads_as_users_do=True)
+    scene = Scene(tmp_path / "scene", source=mariadb, target=mariadb118).loading_as_users_do()
     backed_up(scene, mariadb)
     mariadb.execute("UPDATE shop.item SET price = price + 1 WHERE id < 20")
     scene.ok("backup", "incremental")
@@ -85,7 +85,7 @@ def test_what_cannot_be_exact_is_refused(
     tmp_path: Path, request: pytest.FixtureRequest, source_name: str, target_name: str, why: str
 ) -> None:
     source, target = request.getfixturevalue(source_name), request.getfixturevalue(target_name)
-    scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+    scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
     source.execute("CREATE DATABASE shop", "CREATE TABLE shop.item (id INT PRIMARY KEY)")
     scene.ok("init", "--keys", str(scene.keys))
     scene.ok("backup", "full")

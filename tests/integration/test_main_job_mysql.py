@@ -33,7 +33,7 @@ def test_to_a_time_and_latest(tmp_path: Path, mysql97_programs: Path, gtid_mode:
         mysql97_server(tmp_path / "source", server_id=31, options=options) as source,
         mysql97_server(tmp_path / "target", server_id=31) as target,  # GTIDs on: it gives anonymous transactions its own
     ):
-        scene = Scene(tmp_path / "scene", source=source, target=target, loads_as_users_do=True)
+        scene = Scene(tmp_path / "scene", source=source, target=target).loading_as_users_do()
         source.execute(USER, "GRANT ALL ON *.* TO kpb@'%'", *SHOP)
         target.execute(USER, "GRANT ALL ON *.* TO kpb@'%' WITH GRANT OPTION", "SET GLOBAL event_scheduler = OFF")
         for login in (scene.settings["source"], scene.settings["recovery"]["target"]):
