@@ -145,7 +145,7 @@ def test_a_full_backup_beside_a_daemon_that_archives_all_the_time_and_probes(sou
             until(lambda: connection.value(sessions) == 0, what="the end of its sessions", timeout_s=20)
     for wrong in ("job_failed", "source_lost", "archive_interrupted"):
         assert wrong not in log.read_text(), log.read_text()
-    assert count.most == 4
+    assert 3 <= count.most <= 4  # a probe has its connection for moments, which nobody may have seen
 
 
 def test_too_few_connections_are_refused(tmp_path: Path, mariadb: Server) -> None:
