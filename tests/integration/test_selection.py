@@ -242,7 +242,8 @@ def test_one_table_that_cannot_be_loaded_can_be_left_out(mariadb_pair: tuple[Ser
     of a statement back: all else must still come back."""
     source, target = mariadb_pair
     source.execute(
-        "CREATE DATABASE odd", "CREATE TABLE odd.`the map` (id INT PRIMARY KEY) ENGINE=MyISAM", "INSERT INTO odd.`the map` VALUES (1)",
+        "CREATE DATABASE odd", "CREATE TABLE odd.`the map` (id INT PRIMARY KEY) ENGINE=MyISAM",
+        "INSERT INTO odd.`the map` VALUES (1)",
         "ALTER TABLE odd.`the map` ADD COLUMN place POINT NOT NULL", "CREATE TABLE odd.t (id INT PRIMARY KEY)",
         "INSERT INTO odd.t VALUES (1), (2)", "CREATE VIEW odd.v AS SELECT id FROM odd.t",
     )
