@@ -258,7 +258,6 @@ class WorkerChannel:
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
-        atexit.register(gc.freeze)  # an eighth of what a worker costs that does nothing was the last look for cycles
 
     def receive(self) -> Message | bytes:
         """The parent's next message."""
