@@ -78,7 +78,7 @@ def run(*, databases: int, tables: int, megabytes: int, scrapes: int, idle_s: fl
 def fill(source: Server, *, databases: int, tables: int, megabytes: int) -> None:
     """Tables as applications have them: a key, an index, a text. One of ten holds nine tenths of the rows.
 
-    (The same number in each would need twenty times the space: InnoDB gives nine megabytes to a table of one.)
+    (The same number in each would need twenty times the space: InnoDB gives nine megabytes to a table of half a megabyte.)
     """
     each = max(1, megabytes * 1_000_000 // ROW_BYTES // tables)
     most, few = each * LARGE_OF * 9 // 10, max(1, each * LARGE_OF // 10 // (LARGE_OF - 1))

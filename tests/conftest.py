@@ -43,6 +43,11 @@ LONGEST = (
 
 # what runs real servers and programs: a test of these that fails is run once more
 TRIED_TWICE = ("chart", "conformance", "crash", "fidelity", "integration")
+TESTS = Path(__file__).parent
+
+
+def is_tried_twice(path: Path) -> bool:
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).parts[0] in TRIED_TWICE
 
 
 def pytest_configure() -> None:
@@ -52,11 +57,10 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; the others, and the tests of each file, in the order they were found in."""
-    tests = Path(__file__).parent
-    places = {tests / name: place for place, name in enumerate(LONGEST)}
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
     for item in items:
-        if item.path.relative_to(tests).parts[0] in TRIED_TWICE:
+        if is_tried_twice(item.path):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 

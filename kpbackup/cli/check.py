@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kpbackup import errors, quantities
-from kpbackup.cli import context, render
+from kpbackup.cli import context, left, render
 
 if TYPE_CHECKING:
     from kpbackup.repository.binding import Repository
@@ -62,20 +61,13 @@ def check(
 
 
 def _leave(repository: Repository, started_at: datetime, report: Report | None) -> None:
-    """Leaves what was found in the repository, None for a check that could not finish. An account that may only read still gets
-    its answer, and is told that nobody else will know of it."""
-    from kpbackup.repository import reports
-
+    """Leaves what was found in the repository, None for a check that could not finish."""
     figures = {}
     if report is not None:
         figures = {"manifests": report.manifests, "objects": report.objects, "read_objects": report.read_objects}
         figures |= {"read_bytes": report.read_bytes, "opened": int(report.opened), "problems": len(report.problems)}
     passed = report is not None and not report.problems
-    try:
-        reports.leave(repository, "check", started_at=started_at, passed=passed, figures=figures)
-    except errors.KpbackupError as exc:
-        told = f"status and metrics will not know of this check, its report could not be left: {exc.message}"
-        print(f"warning: {told}", file=sys.stderr)
+    left.report(repository, "check", started_at=started_at, passed=passed, figures=figures)
 
 
 def _percent(text: str | None, *, everything: bool) -> int:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,13 +23,14 @@ from kpbackup.service import founding, opening
 
 if TYPE_CHECKING:
     from kpbackup.config import Settings
+    from kpbackup.repository.binding import Repository
 
 IDENTITY, RECIPIENTS, SIGNING, PUBLIC = "identity.txt", "recipients.txt", "signing.key", "signing.pub"
 SEALED_IDENTITY = "identity.age"
 
 
 @dataclass(frozen=True)
-class _Keys:
+class Keys:
     """`identity_file` is None when the settings name recipients: then their identities are the user's matter. `sealed` is the
     identity sealed with the passphrase of the settings. Either `signing_file` or `secret` says where the signing key is."""
 
@@ -63,20 +64,27 @@ def init(
     With --secret no file is written; recipients must be in the settings, since a private identity is never made in a cluster.
     """
     room = context.of(ctx, json=json)
-    backend = opening.backend(room.settings)
-    source = room.settings.need_source()
-    flavour = founding.flavour(room.settings)
+    made, repository = begin(room.settings, Path(keys), secret=secret, if_missing=if_missing)
+    _report(room, made, repository)
+
+
+def begin(
+    settings: Settings, keys: Path, *, secret: str | None = None, if_missing: bool = False
+) -> tuple[Keys, Repository]:
+    """All of it but what is said. Raises what `init` ends with."""
+    backend = opening.backend(settings)
+    source = settings.need_source()
+    flavour = founding.flavour(settings)
     founding.try_store(backend)
-    made = _cluster_keys(room.settings, secret) if secret else _keys(room.settings, Path(keys))
+    made = _cluster_keys(settings, secret) if secret else _keys(settings, keys)
     if made.sealed:
         from kpbackup.repository import sealed_identity
 
         sealed_identity.store(backend, made.sealed)
-    repository = founding.create(backend, signing_key=made.signing, source=source.label, flavour=flavour, if_missing=if_missing)
-    _report(room, made, repository.id, backend.name)
+    return made, founding.create(backend, signing_key=made.signing, source=source.label, flavour=flavour, if_missing=if_missing)
 
 
-def _keys(settings: Settings, directory: Path) -> _Keys:
+def _keys(settings: Settings, directory: Path) -> Keys:
     """Keys from the settings where those name some, else new ones. A file named there that is to be made here is made."""
     recipients_file, signing_file = settings.encryption.recipients_file, settings.signing.key_file
     has_recipients = settings.encryption.recipients or (recipients_file and not _is_in(directory, recipients_file, RECIPIENTS))
@@ -87,18 +95,18 @@ def _keys(settings: Settings, directory: Path) -> _Keys:
         signing = opening.signing_key(settings) if has_signing_key else _new_signing_key(directory)
         place = Path(signing_file) if has_signing_key and signing_file else directory / SIGNING
         if has_recipients:
-            return _Keys(signing, place, settings.need_recipients(), None)
+            return Keys(signing, place, settings.need_recipients(), None)
         if settings.encryption.passphrase_file:
             recipient, sealed = _new_sealed_recipient(directory, settings.need_passphrase().get_secret_value())
-            return _Keys(signing, place, (recipient,), directory / SEALED_IDENTITY, sealed)
-        return _Keys(signing, place, (_new_recipient(directory),), directory / IDENTITY)
+            return Keys(signing, place, (recipient,), directory / SEALED_IDENTITY, sealed)
+        return Keys(signing, place, (_new_recipient(directory),), directory / IDENTITY)
     except OSError as exc:
         raise errors.LocalIOError(
             f"cannot write keys to {directory}: {exc.strerror}", hint="give a directory of your own with --keys"
         ) from exc
 
 
-def _cluster_keys(settings: Settings, secret: str) -> _Keys:
+def _cluster_keys(settings: Settings, secret: str) -> Keys:
     from kpbackup.service import cluster, signing_secret
 
     recipients = settings.need_recipients()
@@ -108,7 +116,7 @@ def _cluster_keys(settings: Settings, secret: str) -> _Keys:
             "--secret works inside a Kubernetes pod with a service account",
             hint="elsewhere use --keys and make the Secret yourself",
         )
-    return _Keys(signing_secret.kept_signing_key(found, secret), None, recipients, None, secret=secret)
+    return Keys(signing_secret.kept_signing_key(found, secret), None, recipients, None, secret=secret)
 
 
 def _is_in(directory: Path, file: str, name: str) -> bool:
@@ -172,25 +180,29 @@ def _create(path: Path, content: bytes, *, private: bool) -> None:
         os.fsync(file.fileno())
 
 
-def _report(room: context.Context, made: _Keys, repository: str, url: str) -> None:
-    identity = made.identity_file.resolve() if made.identity_file else None
-    signing_file = made.signing_file.resolve() if made.signing_file else None
-    document = {
-        "repository": repository,
-        "url": url,
+def document(made: Keys, repository: Repository) -> dict[str, Any]:
+    """What `--json` answers."""
+    return {
+        "repository": repository.id,
+        "url": repository.backend.name,
         "recipient": made.recipients[0],
         "recipients": made.recipients,
         "public_key": str(made.signing.public_key),
-        "identity_file": str(identity) if identity else None,
-        "signing_key_file": str(signing_file) if signing_file else None,
+        "identity_file": str(made.identity_file.resolve()) if made.identity_file else None,
+        "signing_key_file": str(made.signing_file.resolve()) if made.signing_file else None,
         "signing_secret": made.secret,
     }
+
+
+def _report(room: context.Context, made: Keys, repository: Repository) -> None:
+    told = document(made, repository)
+    identity, signing_file = told["identity_file"], told["signing_key_file"]
     known = "the holders of the recipients in the settings"
     room.printer.show(
-        document,
+        told,
         render.Fields(
             [
-                ("repository", f"{repository} at {url}"),
+                ("repository", f"{repository.id} at {repository.backend.name}"),
                 ("identity", identity or known),
                 ("signing key", signing_file or f"Secret {made.secret}"),
             ]

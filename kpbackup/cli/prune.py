@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpbackup import errors
-from kpbackup.cli import context, render
+from kpbackup.cli import context, left, render
 from kpbackup.cli.backup import holder
 
 if TYPE_CHECKING:
@@ -62,17 +61,10 @@ def prune(
     _show(room, (*plan.decisions, *bundles.decisions), done)
 
 
-def _leave(repository: Repository, started_at: datetime, done: Pruned | None) -> None:
-    """Leaves in the repository what was done, None for a prune that could not finish: this process ends, and whoever serves the
-    metrics is another."""
-    from kpbackup.repository import reports
-
+def _leave(repository: Repository, now: datetime, done: Pruned | None) -> None:
+    """Leaves in the repository what was done, None for a prune that could not finish."""
     figures = asdict(done) if done is not None else {}
-    try:
-        reports.leave(repository, "prune", started_at=started_at, passed=done is not None, figures=figures)
-    except errors.KpbackupError as exc:
-        told = f"metrics will not know of this prune, its report could not be left: {exc.message}"
-        print(f"warning: {told}", file=sys.stderr)
+    left.report(repository, "prune", started_at=now, passed=done is not None, figures=figures)
 
 
 def _plan(settings: Settings, catalog: Catalog, policy: Policy, now: datetime) -> PrunePlan:

@@ -25,8 +25,8 @@ LOAD_ROW_US = 6.0
 LOAD_BYTE_US = 0.007
 INDEX_ENTRY_US = 0.9
 READ_BACK_SHARE = 0.15  # of the time for loading the same rows
-# How much of the above a worker does in a second: about 300,000 where four share two cores. Loading that is much slower waits for
-# something else than the server (the store, the network), for which an index does not wait.
+# How much of the above a worker does in a second at least when it waits for nothing but the server: where four share two cores
+# it is about 300,000, by reckoning. Loading that is much slower waits for the store or the network, and no index waits for those.
 LEAST_SPEED_US = 100_000.0
 
 

@@ -45,7 +45,7 @@ class Objectives:
 
     rpo: timedelta
     rto: timedelta
-    drill: timedelta = timedelta(days=35)  # since one last passed
+    drill: timedelta  # since one last passed
 
 
 @dataclass(frozen=True)

@@ -393,7 +393,7 @@ def test_a_week_of_the_program_s_own_numbers_is_quiet(rules_file: Path, tmp_path
             continue  # two nights, so that there is something to look at
         state = assess(
             catalog(source.history()), (), timings=TIMINGS, now=when(hour),
-            objectives=Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30)),
+            objectives=Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30), drill=timedelta(days=35)),
         )  # fmt: skip
         seen = metrics.Observed("shop", when(hour), state, store_up=True, source_up=True, read_at=when(hour))
         for name, samples in metrics.samples(seen).items():
@@ -442,7 +442,7 @@ def everything_known() -> metrics.Observed:
     source.full(2)
     source.archive(30)
     state = assess(
-        catalog(source.history()), (), timings=TIMINGS, now=when(31), objectives=Objectives(timedelta(hours=1), timedelta(minutes=30))  # noqa: E501
+        catalog(source.history()), (), timings=TIMINGS, now=when(31), objectives=Objectives(timedelta(hours=1), timedelta(minutes=30), timedelta(days=35))  # noqa: E501
     )
     recovery = Recovery("r1", "0001-1", when(30), True, 600.0)
     canary = trust.Canary("age1abc", when(1), when(2), when(3))

@@ -53,7 +53,7 @@ def broken() -> Status:
     check = trust.Check(when(24 * 8 + 5), True, 70_400, 90, 9, 0, signed=False)
     copied = trust.Copy("offsite", timedelta(days=1), when(24 * 8), copied_at=when(24 * 8 + 1))
     return assess(
-        found, recoveries, objectives=Objectives(timedelta(hours=4), timedelta(minutes=30)), now=NOW,
+        found, recoveries, objectives=Objectives(timedelta(hours=4), timedelta(minutes=30), timedelta(days=35)), now=NOW,
         trust=trust.Trust(last_check=check, last_passed_check=check, copies=(copied,)), runs=RUNS,
         forecast=forecasts.predict(
             found, [measured], objective_rto=timedelta(minutes=30), retention=timedelta(days=31), now=NOW, prices=prices
@@ -145,7 +145,7 @@ def test_a_page_of_a_crowded_year_stays_small() -> None:
         source.archive(day * 24 + 23)
     kept = tuple(one for number, one in enumerate(source.segments) if number % 20 != 7)
     crowded = catalog(dataclasses.replace(source.history(), segments=kept))
-    objectives = Objectives(timedelta(hours=4), timedelta(minutes=30))
+    objectives = Objectives(timedelta(hours=4), timedelta(minutes=30), timedelta(days=35))
     status = assess(crowded, (), objectives=objectives, now=when(24 * 400), timings={}, runs=RUNS * 3)
     shown = front.answer(status, label="shop", problem="", zone=UTC, now=when(24 * 400), query={})
     assert len(status.windows) > 20 and 20_000 < len(shown.body) < LARGEST_BYTES

@@ -52,3 +52,11 @@ def test_what_foreign_keys_tie_together_and_other_engines_are_made_in_order() ->
     assert "child" in [one.name for one in found.apart] and "FOREIGN KEY" in found.deferred["s", "child"][0]
     tied = creating.planned([*MANY, CHILD, table("parent")], {("s", "parent"): 1})  # no rows: made whole
     assert [one.name for one in tied.in_order] == ["child", "parent"]
+
+
+def test_a_key_to_columns_that_are_gone_comes_before_its_parent() -> None:
+    """The server takes such a key only while the parent is not there."""
+    orphan = table("orphan", more=",\n  CONSTRAINT `c` FOREIGN KEY (`n`) REFERENCES `a parent` (`lost`)")
+    found = creating.planned([table("a parent"), orphan], {("s", "a parent"): 1, ("s", "orphan"): 1})
+    assert [one.name for one in found.in_order] == ["orphan", "a parent"]
+    assert "REFERENCES `a parent` (`lost`)" in found.in_order[0].statements[0] and not found.deferred["s", "orphan"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -17,10 +18,12 @@ from kpbackup.mysql.segmenter import SegmentFacts
 from kpbackup.pipeline import stream
 from kpbackup.pipeline.age_keys import Identity
 from kpbackup.repository.keys import FreshKey
+from tests.integration.deployment import until
 
 IDENTITY = Identity.generate()
 KEY = FreshKey(Sealing("0123", str(IDENTITY.recipient)), b"")
 LARGE = os.urandom(sealing.WAITING_BYTES + 1)
+PATIENCE_S, MOMENT_S = 20.0, 0.3
 
 
 def facts(number: int) -> SegmentFacts:
@@ -72,6 +75,66 @@ def test_nobody_waits_for_a_store_that_was_given_up() -> None:
         sealer.write(first, b"x")
         backlog.abandon()
         sealer.write(second, LARGE)
+
+
+def test_what_waits_is_bounded_and_nothing_that_waits_is_idle() -> None:
+    """A store that takes nothing, and a capture that goes on: it is held up, and told that the store was given up."""
+    backlog = Backlog(1)
+    waiting = Spool(KEY, backlog)
+    waiting.finish()
+    backlog.add(Sealed(facts(0), waiting))
+    piece, handed = bytes(sealing.WAITING_BYTES // 4), 0
+    spool, has_handed_four, has_ended = Spool(KEY, backlog), threading.Event(), threading.Event()
+    idle = []
+
+    def give_up() -> None:
+        has_handed_four.wait(PATIENCE_S)
+        has_ended.wait(MOMENT_S)  # which is enough for one that nobody holds up
+        idle.append(sealer.is_idle)
+        backlog.abandon()
+
+    with pytest.raises(Abandoned), contextlib.closing(spool), Sealer(backlog) as sealer:
+        thread = threading.Thread(target=give_up)
+        thread.start()
+        try:
+            for handed in range(1, 10):
+                sealer.write(spool, piece)
+                if handed == 4:
+                    has_handed_four.set()
+        finally:
+            has_ended.set()
+            thread.join()
+    assert handed == 5 and idle == [False]  # the fifth was never taken
+
+
+def test_what_still_waits_when_one_is_done_is_not_idle() -> None:
+    backlog = Backlog(1)
+    first, second = Spool(KEY, backlog), Spool(KEY, backlog)
+    sealer = Sealer(backlog)
+    sealer.write(first, b"x")
+    sealer.finish(first, facts(1))
+    sealer.write(second, b"x")  # for which there is no room any more
+    with sealer:
+        until(lambda: backlog.waiting[0] == 1, what="the first to be sealed")
+        threading.Event().wait(MOMENT_S)
+        was_idle = sealer.is_idle
+        backlog.drop_first()
+    assert not was_idle and sealer.is_idle
+    second.close()
+
+
+def test_what_went_wrong_is_raised_at_the_next_call_and_closes_what_waits() -> None:
+    backlog = Backlog(1 << 30)
+    full, other, later = (Spool(KEY, backlog) for _ in range(3))
+    full.close()  # as a spool that has no space any more, it cannot be written
+    sealer = Sealer(backlog)
+    sealer.write(full, b"x")
+    sealer.write(other, b"x")
+    with pytest.raises((ValueError, errors.LocalIOError)), contextlib.closing(later), sealer:
+        with pytest.raises((ValueError, errors.LocalIOError)):
+            until(lambda: sealer.write(later, b"x"), what="the error", timeout_s=PATIENCE_S)
+        with pytest.raises(ValueError, match="closed"):
+            list(other.pieces())
 
 
 def test_what_went_wrong_at_the_end_is_raised_on_leaving() -> None:

@@ -16,7 +16,7 @@ from kpbackup.service import metrics, trust
 from kpbackup.service.status import Drill, Level, Objectives, Recovery, Status, assess
 from tests.unit.plain_histories import Source, catalog, when
 
-OBJECTIVES = Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30))
+OBJECTIVES = Objectives(rpo=timedelta(hours=4), rto=timedelta(minutes=30), drill=timedelta(days=35))
 TIMINGS = {"full": Timing(UTC, "0 2 * * *"), "incremental": Timing(UTC, "0 * * * *")}
 
 
