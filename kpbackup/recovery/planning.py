@@ -34,7 +34,7 @@ from kpbackup.mysql.transactions import Transaction
 from kpbackup.pipeline import encrypt
 from kpbackup.plan import timeline
 from kpbackup.recovery import cut as cuts
-from kpbackup.recovery import environment, holding, journal, loading, paths, precheck, selected_replay, shadow_replay
+from kpbackup.recovery import environment, holding, journal, loading, paths, precheck, selected_replay, shadow_judging
 from kpbackup.recovery import preview as previews
 from kpbackup.recovery import tiers as tier_replay
 from kpbackup.recovery.binlog import SegmentReader
@@ -160,11 +160,11 @@ def _complete(request: RecoveryRequest, wanted: timeline.RestorePlan, cut: cuts.
             " --rename, which reaches every moment",
         )
     if shadow is not None and target is not Found.RESTORED:
-        shadow_replay.judge(reader, backup_set, cut, shadow, frozenset(one.gtid for one in skipped))
+        shadow_judging.judge(reader, backup_set, cut, shadow, frozenset(one.gtid for one in skipped))
     elif second is not None and target is not Found.RESTORED:
         left_out = tier_replay.left_out(reader, backup_set, cut, second)
         skips = frozenset(one.gtid for one in skipped)
-        starts = second.starts(shadow_replay.judge(reader, backup_set, cut, second.shadow, skips))
+        starts = second.starts(shadow_judging.judge(reader, backup_set, cut, second.shadow, skips))
     elif target is not Found.RESTORED:
         left_out = selected_replay.left_out(reader, backup_set, cut, chosen, whole=whole, selected=selected)
     state = look_at_target(request, backup_set, inventory, target, may_be_away=starts_target(request))
