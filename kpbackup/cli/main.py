@@ -82,6 +82,18 @@ def _show_completion(ctx: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+def _show_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from kpbackup.cli import version
+
+        print(version.line())
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_show_version, help="Print what `kpbackup version` does, and exit."),
+]
 InstallCompletionOption = Annotated[
     bool,
     typer.Option(
@@ -105,6 +117,7 @@ def _options(
     json: JsonOption = False,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    version: VersionOption = False,
     install_completion: InstallCompletionOption = False,
     show_completion: ShowCompletionOption = False,
 ) -> None:

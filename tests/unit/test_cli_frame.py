@@ -62,6 +62,7 @@ def test_every_group_and_verb_has_help_of_its_own() -> None:
 
 def test_version() -> None:
     assert run("version").stdout.startswith(f"kpbackup {kpbackup.__version__} (Python ")
+    assert run("--version").stdout == run("version").stdout
     for words in (("version", "--json"), ("--json", "version")):
         assert json.loads(run(*words).stdout)["version"] == kpbackup.__version__
 
@@ -202,7 +203,7 @@ def test_another_broken_pipe_is_a_defect() -> None:
     assert trial("pipe").returncode == 70
 
 
-@pytest.mark.parametrize("words", [("version",), ("version", "--json"), ("--help",), ("--json", "nonsense")])
+@pytest.mark.parametrize("words", [("version",), ("version", "--json"), ("--version",), ("--help",), ("--json", "nonsense")])
 def test_a_full_disk_under_the_output_is_told(words: tuple[str, ...]) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         ended = subprocess.run(
@@ -219,7 +220,7 @@ def test_progress_is_log_lines_off_a_terminal() -> None:
     assert (first["work"], first["done_bytes"], last["done_bytes"], last["total_bytes"]) == ("work", 1 << 20, 2 << 20, 2 << 20)
 
 
-@pytest.mark.parametrize("words", ["['version']", "['--help']"])
+@pytest.mark.parametrize("words", ["['version']", "['--version']", "['--help']"])
 def test_start_up_imports_nothing_heavy(words: str) -> None:
     script = f"import sys; from kpbackup.cli import main; main.main({words}); print(*sys.modules, file=sys.stderr)"
     loaded = set(run(program=[sys.executable, "-c", script]).stderr.split())
