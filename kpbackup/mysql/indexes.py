@@ -32,7 +32,10 @@ _KEY = re.compile(
 _KEY_LINE = re.compile(r"(?:[A-Z]+ )?KEY ")
 _PRIMARY = re.compile(rf"PRIMARY KEY \((?P<parts>{_PART}(?:,{_PART})*)\)")
 _AUTO_INCREMENT_COLUMN = re.compile(rf"(?P<name>{_NAME}) .* AUTO_INCREMENT\b")
-_FOREIGN = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY \(.*?\) REFERENCES (?P<target>(?:{_NAME}\.)?{_NAME}) \((?P<named>.*?)\)")
+_VIRTUAL = re.compile(rf"(?P<name>{_NAME}) .* GENERATED ALWAYS AS \(.*\) VIRTUAL\b")
+_FOREIGN = re.compile(
+    rf"CONSTRAINT {_NAME} FOREIGN KEY \((?P<own>.*?)\) REFERENCES (?P<target>(?:{_NAME}\.)?{_NAME}) \((?P<named>.*?)\)"
+)
 _CREATE = re.compile(rf"CREATE TABLE (?P<name>{_NAME}) \(")
 
 
@@ -78,7 +81,8 @@ def defer(create_sql: str, *, referenced: bool = False) -> Deferral:
     foreign = [line for line in lines if _FOREIGN.match(line)]
     later = {*foreign, *(key.line for key in waiting)}
     remaining = [line for line in lines if line not in later]
-    return Deferral(_put_together(begin, remaining, end), _statements(begin, waiting, foreign), kept)
+    virtual = {_plain(match["name"]) for line in lines if (match := _VIRTUAL.match(line))}
+    return Deferral(_put_together(begin, remaining, end), _statements(begin, waiting, foreign, virtual), kept)
 
 
 def referenced_tables(database: str, create_sql: str) -> set[tuple[str, str]]:
@@ -202,15 +206,24 @@ def _choose(lines: list[str], primary: tuple[str, ...], *, unique_stays: bool) -
     return waiting, "; ".join(dict.fromkeys(reasons))
 
 
-def _statements(begin: str, waiting: Iterable[_Key], foreign: Sequence[str]) -> tuple[str, ...]:
-    """One ALTER for each FULLTEXT key (the first rebuilds the table: while it is small), one for all others and foreign keys."""
+def _statements(begin: str, waiting: Iterable[_Key], foreign: Sequence[str], virtual: set[str]) -> tuple[str, ...]:
+    """One ALTER for each FULLTEXT key (the first rebuilds the table: while it is small), one for all others and foreign keys.
+
+    Foreign keys of virtual columns come behind it: MariaDB (1821) does not see the index that the same ALTER adds for them.
+    """
     match = _CREATE.fullmatch(begin)
     assert match is not None
     table = match["name"]
     full = [key.line for key in waiting if key.kind == "FULLTEXT"]
     plain = [key.line for key in waiting if key.kind != "FULLTEXT"]
-    groups = [[line] for line in full] + ([[*plain, *foreign]] if plain or foreign else [])
-    return tuple(f"ALTER TABLE {table} " + ", ".join(f"ADD {line}" for line in group) for group in groups)
+    last = [line for line in foreign if virtual.intersection(_columns(_own_columns(line)))]
+    groups = [*([line] for line in full), [*plain, *(line for line in foreign if line not in last)], last]
+    return tuple(f"ALTER TABLE {table} " + ", ".join(f"ADD {line}" for line in group) for group in groups if group)
+
+
+def _own_columns(foreign: str) -> str:
+    match = _FOREIGN.match(foreign)
+    return match["own"] if match else ""
 
 
 def _columns(parts: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pymysql.charset import charset_by_name
 
-from kpbackup.model.inventory import Definition, Inventory
+from kpbackup.model.inventory import Definition, Inventory, Table
 from kpbackup.model.selection import leaving_out
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.findings import Finding
@@ -30,6 +30,10 @@ _PLUGIN_MARIADB = re.compile(r"\b(?:IDENTIFIED VIA|OR) (\w+)")
 _PLUGIN_MYSQL = re.compile(r"\bIDENTIFIED WITH '(\w+)'")
 _TRUSTED = re.compile(r"^    (?:DETERMINISTIC|NO SQL|READS SQL DATA)$", re.MULTILINE)  # as SHOW CREATE FUNCTION lays them out
 _ALWAYS = frozenset({"binary", "filename"})  # every server has them and lists the second nowhere
+_LONG = frozenset({
+    "longblob", "longtext", "json", "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
+    "geometrycollection", "geomcollection",
+})
 _NAMED = 3  # so many objects are named in a message
 
 
@@ -187,22 +191,33 @@ def _keys(inventory: Inventory, offer: Offer) -> list[Finding]:
 
 
 def _packets(inventory: Inventory, offer: Offer) -> list[Finding]:
-    """Rows are known by their chunks alone: a chunk below the limit holds no row above it."""
+    """Rows are known by their chunks alone: a chunk below the limit holds no row above it.
+
+    A row above it can be sent all the same where no single value is: its long values go ahead, one by one.
+    """
     limit = int(offer.settings.get("max_allowed_packet", "0")) or 1 << 30
     statements = {f"{one.kind} {one.name}": one.statements for one in (*inventory.after_rows, *inventory.accounts)}
     statements |= {f"table {table.schema}.{table.name}": (table.create_sql,) for table in inventory.tables}
     large = [name for name, texts in statements.items() if max((4 * len(one) for one in texts), default=0) > limit]
     chunks = [one for one in inventory.chunks if one.rows and one.row_bytes > limit]
-    large += sorted({f"{one.schema}.{one.table}" for one in chunks if one.row_bytes // one.rows > limit})
-    doubtful = sorted({f"{one.schema}.{one.table}" for one in chunks} - set(large))
+    longest = {(table.schema, table.name): limit * max(_long_columns(table), 1) for table in inventory.tables}
+    too_long = (one for one in chunks if one.row_bytes // one.rows > longest.get((one.schema, one.table), limit))
+    tables = sorted({f"{one.schema}.{one.table}" for one in too_long})
+    doubtful = sorted({f"{one.schema}.{one.table}" for one in chunks} - set(tables))
     mend = "SET GLOBAL max_allowed_packet=1073741824;"
-    if large:
-        return [Finding("error", f"max_allowed_packet is {limit}, too small for {_some(large)}", "they could not be sent", mend)]
+    if large or tables:
+        what = f"max_allowed_packet is {limit}, too small for {_some(large + tables)}"
+        return [Finding("error", what, "they could not be sent", mend + _without([] if large else tables))]
     source = int(inventory.settings.get("max_allowed_packet", "0"))
     if doubtful and limit < source:
         why = f"a larger row would stop the restore, and {_some(doubtful)} may hold one"
         return [Finding("warning", f"max_allowed_packet is {limit}, on the source {source}", why, mend)]
     return []
+
+
+def _long_columns(table: Table) -> int:
+    """How many columns can hold more than any packet."""
+    return sum(column.data_type in _LONG for column in table.columns)
 
 
 def _accounts(inventory: Inventory, offer: Offer) -> list[Finding]:

@@ -73,6 +73,16 @@ def test_foreign_keys_of_a_table_wait_for_its_keys() -> None:
     assert found.statements == (f"ALTER TABLE `t` ADD KEY `a` (`a`), ADD KEY `b` (`b`), ADD {foreign[0]}, ADD {foreign[1]}",)
 
 
+def test_foreign_keys_of_virtual_columns_come_last() -> None:
+    foreign = ("CONSTRAINT `g` FOREIGN KEY (`v`) REFERENCES `other` (`id`)",
+               "CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `other` (`id`)")
+    virtual = "`v` int(11) GENERATED ALWAYS AS (`a` + 1) VIRTUAL"
+    found = indexes.defer(with_lines(*ID, virtual, "PRIMARY KEY (`id`)", "KEY `a` (`a`)", "KEY `v` (`v`)", *foreign))
+    assert found.statements == (
+        f"ALTER TABLE `t` ADD KEY `a` (`a`), ADD KEY `v` (`v`), ADD {foreign[1]}", f"ALTER TABLE `t` ADD {foreign[0]}",
+    )
+
+
 def test_foreign_keys_stay_where_no_key_waits() -> None:
     create_sql = with_lines(*ID, "PRIMARY KEY (`id`)", "CONSTRAINT `f` FOREIGN KEY (`id`) REFERENCES `other` (`id`)")
     assert indexes.defer(create_sql) == indexes.Deferral(create_sql, ())

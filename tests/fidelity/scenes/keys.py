@@ -94,6 +94,10 @@ def _secondary(kind: Kind) -> list[str]:
             "(4,ST_GeomFromText('POINT(5 6)'),'',ST_GeomFromText('POINT(9 9)'),ST_GeomFromText('POINT(8 8)'))",
             "ALTER TABLE late_geometry ADD d point NOT NULL AFTER id",
             "INSERT INTO late_geometry (id, d, a, b) VALUES (5,ST_GeomFromText('POINT(5 5)'),ST_GeomFromText('POINT(5 6)'),ST_GeomFromText('POINT(9 9)'))",
+            # foreign keys of virtual columns, and one of a plain one beside them
+            "CREATE TABLE virtual_child (c int, v int AS (c + 1) VIRTUAL, s int, KEY s (s), CONSTRAINT virt FOREIGN KEY (v) REFERENCES self (id),"
+            " CONSTRAINT plain FOREIGN KEY (s) REFERENCES self (id))",
+            "INSERT INTO virtual_child (c, s) VALUES (0, 1), (7, 9)",
             # foreign keys to a column that their parent does not have, because it was made after them
             "CREATE TABLE zz_child (id int PRIMARY KEY, p int, s int, KEY (p), KEY (s), CONSTRAINT gone FOREIGN KEY (p) REFERENCES columnless (`no such`))",
             "INSERT INTO zz_child VALUES (1,5,6)", "CREATE TABLE columnless (id int PRIMARY KEY)", "INSERT INTO columnless VALUES (1)",
