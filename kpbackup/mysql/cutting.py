@@ -8,7 +8,7 @@ Two ways, both exact whatever the server's estimates say (a wrong guess costs ba
   all give even chunks. The walk is bounded: every index entry is passed once, shortly before a worker reads its row.
 
 Tables whose key neither way can cut (none, or one that begins with a column `ranges` leaves out) are one chunk, as are
-those of engines that do not keep the key in order.
+those of engines that do not keep the key in order, or take rows in its order alone.
 
 Nothing is kept between calls. Bounds found on one session's snapshot are good on every other: they need not be rows there.
 """
@@ -25,6 +25,7 @@ CANDIDATES = 20  # keys looked at for one bound: those that cannot be stated exa
 
 _OPEN = ChunkBounds()
 _ORDERED_ENGINES = {"INNODB", "MYISAM", "ARIA"}
+_ASCENDING_ENGINES = {"ARCHIVE"}  # no row is taken whose counter is below one that is there: no chunks side by side
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def planned(connection: server.Connection, table: Table, size: Size = Size()) ->
         PrivilegeMissing, DatabaseError, ServerUnreachable.
     """
     wanted = pieces_wanted(table, size)
-    if wanted < 2 or not table.key:
+    if wanted < 2 or not table.key or table.engine.upper() in _ASCENDING_ENGINES:
         return [_OPEN]
     is_walkable = table.engine.upper() in _ORDERED_ENGINES and bool(ranges.bound_columns(table))
     first = next((column for column in table.columns if column.name == table.key[0]), None)

@@ -69,7 +69,7 @@ class ChunkLoader:
             _compare(tally, record)
             self._commit(table, record)
         except errors.KpbackupError as exc:
-            self._undo(table, record)
+            self._undo(table, record, exc)
             if isinstance(exc, errors.DatabaseError):
                 what = f"loading {table.schema}.{table.name}: {exc.message}"
                 raise errors.DatabaseError(what, hint=exc.hint, number=exc.number) from exc
@@ -126,7 +126,7 @@ class ChunkLoader:
         )
         self._connection.execute("COMMIT")
 
-    def _undo(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
+    def _undo(self, table: inventory.Table, record: inventory.ChunkRecord, first: errors.KpbackupError) -> None:
         """Takes the chunk's rows away again. A lost connection does so by itself, or the next attempt does."""
         try:
             if self._inserts is not None:
@@ -138,6 +138,8 @@ class ChunkLoader:
                 self._delete(table, record)
         except errors.ServerUnreachable:
             pass  # the first error is the one to report
+        except errors.RestoreMismatch as left:
+            raise errors.RestoreMismatch(f"{left.message} ({first.message})", hint=left.hint) from first
 
     def _delete(self, table: inventory.Table, record: inventory.ChunkRecord) -> None:
         # DELETE and not TRUNCATE, which would set AUTO_INCREMENT back; a keyless table is always one chunk

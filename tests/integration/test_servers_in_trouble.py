@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kpbackup import errors
+from kpbackup.mysql import cutting
 from tests.integration import scenario
 from tests.integration.scenario import Scene
 from tests.servers import plugins
@@ -244,6 +245,25 @@ def test_a_collation_that_the_target_does_not_have(tmp_path: Path) -> None:
         assert scenario.databases(target) == []
         scene.ok(*RESTORE, "--exclude", "shop.named")
         assert set(scenario.truth(target)) == {"shop.plain"}
+
+
+def test_an_archive_table_of_many_rows(tmp_path: Path) -> None:
+    """Its engine takes rows in the order of their counter alone, and none back: the error of a row that it refuses is told."""
+    loaded = plugins.options(plugins.installed_mariadb(), ("ha_archive",))
+    with mariadb_server(tmp_path / "source", server_id=74, options=loaded) as source, target_of(tmp_path, *loaded) as target:
+        table = "(i INT AUTO_INCREMENT PRIMARY KEY, v INT) ENGINE=ARCHIVE"
+        filled = f"INSERT INTO a SELECT seq, seq % 7 FROM seq_1_to_{cutting.Size().rows + 10_000}"
+        scene = backed_up(tmp_path, source, "shop", f"CREATE TABLE a {table}", filled)
+        scene.settings["recovery"]["target"] = scenario.target_login(target)
+        scene.ok(*RESTORE)
+        assert scenario.truth(target) == scenario.truth(source)
+        target.execute("DROP DATABASE shop")
+        source.execute("USE shop", "DROP TABLE a", f"CREATE TABLE odd {table}", "INSERT INTO odd VALUES (1, 1), (-1, 2)")
+        scene.ok(*FULL)
+        told = scene.refused(25, *RESTORE)
+        assert "engine ARCHIVE cannot take back the rows of an interrupted load (running " in told
+        assert "error 1022: Can't write; duplicate key in table 'odd')" in told
+        assert "--exclude shop.odd" in told
 
 
 def test_missing_plugins(tmp_path: Path) -> None:
