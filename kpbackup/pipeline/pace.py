@@ -1,8 +1,8 @@
 """A bandwidth limit that several processes share: together they pass no more, and what one leaves over another may use.
 
-A small file in memory, which has no name, holds the moment up to which the bytes counted so far fill the line, on the machine's monotonic clock. Who
-counts more bytes moves it on under a lock and waits until it is reached. An idle process moves nothing, so the others have
-its share; a pause is not saved up for a burst.
+A small file in memory, which has no name, holds the moment up to which the bytes counted so far fill the line, on the
+machine's monotonic clock. Who counts more bytes moves it on under a lock and waits until it is reached. An idle process moves
+nothing, so the others have its share; a pause is not saved up for a burst.
 
 Guaranteed: over any stretch of time the processes count at most rate x time, and one piece each (what `count` was told and
 is still waiting for). Bytes are counted as they are taken from the socket: what the kernels' buffers hold may be on its way
