@@ -2,7 +2,8 @@
 
 Both take the same whole files from one MariaDB over TCP into a directory, in turns. `mariadb-binlog --raw` copies them as
 they are; kpbackup checks every event, compresses, seals, hashes and signs, and its start and its safeguards are in its time.
-What those take whatever the number of bytes is shown apart: a run with nothing new, right after each.
+What those take whatever the number of bytes is shown apart: a run with nothing new, right after each. It weighs the less the
+more there is, so each of the sizes asked for has its own table.
 
 Prints the table; `--write` keeps it as docs/evidence/archive.json and in docs/benchmarks.md.
 """
@@ -15,6 +16,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ from tests.servers import mariadb
 from tests.servers.database import Server
 
 PROGRAM, OURS = "`mariadb-binlog --read-from-remote-server --raw`", "`kpbackup backup incremental`"
+COUNTS = (transactions.COUNT, 260_000)  # small transactions: about 0.5 and 1.2 GB of binlog
 LARGE = 24  # transactions that copy a whole table: about as many bytes as the small ones write
 GOAL_CORES, GOAL_MB_S = 0.5, 20  # at most so many cores for so many MB a second
 
@@ -48,11 +51,16 @@ def _files(source: Server) -> list[tuple[str, int]]:
         return [(str(row[0]), int(row[1])) for row in connection.rows("SHOW BINARY LOGS")]
 
 
-def measured(count: int, rounds: int) -> dict[str, Any]:
-    document: dict[str, Any] = {
+def measured(counts: Sequence[int], rounds: int) -> dict[str, Any]:
+    return {
         "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **machine.commit(), "machine": machine.facts(),
-        "transactions": count, "rounds": rounds, "runs": {PROGRAM: [], OURS: []}, "nothing_new": [],
+        "rounds": rounds, "sizes": [_size(count, rounds) for count in counts],
     }
+
+
+def _size(count: int, rounds: int) -> dict[str, Any]:
+    """One size, on a server of its own."""
+    found: dict[str, Any] = {"transactions": count, "runs": {PROGRAM: [], OURS: []}, "nothing_new": []}
     with (
         tempfile.TemporaryDirectory(prefix="kpb-archive-") as top,
         mariadb.mariadb_server(Path(top) / "source", server_id=81, options=("--max-binlog-size=128M",)) as source,
@@ -65,17 +73,17 @@ def measured(count: int, rounds: int) -> dict[str, Any]:
         first = _files(source)[-1][0]
         _write(source, count)
         source.execute("FLUSH BINARY LOGS")
-        document["server"], files = source.version, [one for one in _files(source) if one[0] >= first]
-        document["binlog_bytes"] = sum(size for _, size in files)
+        found["server"], files = source.version, [one for one in _files(source) if one[0] >= first]
+        found["binlog_bytes"] = sum(size for _, size in files)
         shutil.copytree(scene.repository, Path(top) / "before")
         for number in range(rounds):
             for name in (PROGRAM, OURS) if number % 2 == 0 else (OURS, PROGRAM):
                 made = _run(name, source, scene, Path(top), [file for file, _ in files])
-                document["runs"][name].append(_rounded(made))
+                found["runs"][name].append(_rounded(made))
                 if name == OURS:
-                    document["nothing_new"].append(_rounded(_measured(scene.argv("backup", "incremental"), source, Path(top))))
-                print(f"round {number + 1}  {name:<50} {made.wall_s:.2f} s", file=sys.stderr, flush=True)
-    return document
+                    found["nothing_new"].append(_rounded(_measured(scene.argv("backup", "incremental"), source, Path(top))))
+                print(f"{count:,}  round {number + 1}  {name:<50} {made.wall_s:.2f} s", file=sys.stderr, flush=True)
+    return found
 
 
 def _run(name: str, source: Server, scene: Scene, top: Path, files: list[str]) -> Run:
@@ -104,48 +112,54 @@ def _rounded(made: Run) -> dict[str, float]:
 
 
 def table(document: dict[str, Any]) -> str:
-    megabytes = document["binlog_bytes"] / 1e6
-    other = max(run["other_share"] for runs in document["runs"].values() for run in runs)
+    sizes = document["sizes"]
+    other = max(run["other_share"] for size in sizes for runs in size["runs"].values() for run in runs)
     lines = [
-        f"{megabytes:,.0f} MB of binlog, {document['transactions']:,} small transactions and {LARGE} large ones of about as many"
-        f" bytes; medians of {document['rounds']} runs each, in turns. Made {document['made_at']}, MariaDB {document['server']},"
-        f" {document['machine']['cores']} cores; other programs took up to {other:.0%} of the machine meanwhile.",
+        f"Small transactions, and {LARGE} large ones of about as many bytes; medians of {document['rounds']} runs each, in turns."
+        f" Made {document['made_at']}, MariaDB {sizes[0]['server']}, {document['machine']['cores']} cores; other programs took up"
+        f" to {other:.0%} of the machine meanwhile.",
+    ]
+    return "\n".join([*lines, *(line for size in sizes for line in _size_lines(size))])
+
+
+def _size_lines(size: dict[str, Any]) -> list[str]:
+    megabytes, middle = size["binlog_bytes"] / 1e6, dict[str, dict[str, float]]()
+    lines = [
+        "", f"{megabytes:,.0f} MB of binlog, {size['transactions']:,} small transactions:",
         "", "| | wall s (lowest to highest) | MB/s | CPU s, program | CPU s, server | cores at 20 MB/s |",
         "|---|---|---|---|---|---|",
     ]
-    middle: dict[str, dict[str, float]] = {}
-    for name, runs in document["runs"].items():
+    for name, runs in size["runs"].items():
         middle[name] = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         walls, found = sorted(run["wall_s"] for run in runs), middle[name]
         cores = found["client_cpu_s"] / megabytes * GOAL_MB_S
         lines.append(
-            f"| {name} | {found['wall_s']:.1f} ({walls[0]:.1f} to {walls[-1]:.1f}) | {megabytes / found['wall_s']:.0f}"
+            f"| {name} | {found['wall_s']:.2f} ({walls[0]:.2f} to {walls[-1]:.2f}) | {megabytes / found['wall_s']:.0f}"
             f" | {found['client_cpu_s']:.1f} | {found['server_cpu_s']:.1f} | {cores:.2f} |"
         )
-    if idle := document.get("nothing_new"):
-        wall_s, cpu_s = (statistics.median(run[key] for run in idle) for key in ("wall_s", "client_cpu_s"))
-        ours = middle[OURS]
-        lines.append(
-            f"| of that its start and safeguards: a run with nothing new | {wall_s:.1f} | without them"
-            f" {megabytes / max(ours['wall_s'] - wall_s, 0.001):.0f} | {cpu_s:.1f} | | |"
-        )
-    faster = middle[PROGRAM]["wall_s"] / middle[OURS]["wall_s"]
-    cores = middle[OURS]["client_cpu_s"] / megabytes * GOAL_MB_S
-    lines += [
+    wall_s, cpu_s = (statistics.median(run[key] for run in size["nothing_new"]) for key in ("wall_s", "client_cpu_s"))
+    ours = middle[OURS]
+    faster, cores = middle[PROGRAM]["wall_s"] / ours["wall_s"], ours["client_cpu_s"] / megabytes * GOAL_MB_S
+    return [
+        *lines,
+        f"| of that its start and safeguards: a run with nothing new | {wall_s:.2f} | without them"
+        f" {megabytes / max(ours['wall_s'] - wall_s, 0.001):.0f} | {cpu_s:.1f} | | |",
         "", "| goal | found | |", "|---|---|---|",
         f"| at least as fast as the program | {faster:.2f}x | {'met' if faster >= 1 else '**missed**'} |",
         f"| under {GOAL_CORES} of a core at {GOAL_MB_S} MB/s | {cores:.2f} | {'met' if cores < GOAL_CORES else '**missed**'} |",
     ]
-    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.archive", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=transactions.COUNT, help="small transactions (default: 100000)")
+    parser.add_argument(
+        "--counts", type=int, nargs="+", default=COUNTS, metavar="N",
+        help="small transactions, a size each (default: 100000 and 260000, about 0.5 and 1.2 GB)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--write", action="store_true", help="keep the figures: docs/evidence/archive.json, docs/benchmarks.md")
     arguments = parser.parse_args()
-    document = measured(arguments.count, arguments.rounds)
+    document = measured(arguments.counts, arguments.rounds)
     if arguments.write:
         publish("archive", document, table(document))
     print(table(document))

@@ -162,6 +162,11 @@ def _leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _load_no_plugins() -> None:
+    """Settings are judged by our code alone; to look for others', pydantic would read the metadata of every package installed."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; the console script's entry."""
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -170,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.setup()
     _leave_no_core()
     _collect_seldom()
+    _load_no_plugins()
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         return _guarded(words, room)

@@ -241,7 +241,7 @@ def query_database(data: bytes) -> str:
     return data[start : start + database_bytes].decode("utf-8", "surrogateescape")
 
 
-def mariadb_gtid_head(data: bytes | memoryview) -> tuple[str, int]:
+def mariadb_gtid_head(data: bytes) -> tuple[str, int]:
     """(GTID, flags) of event 162."""
     try:
         server_id, seq, domain, flags = _MARIADB_GTID_HEAD.unpack_from(data, 5)

@@ -85,7 +85,7 @@ def follow_blocks(
     server_id: int | None = None, heartbeat_s: float = HEARTBEAT_S, read_timeout_s: float = READ_TIMEOUT_S,
     opened: Callable[[int], None] = lambda session: None,
 ) -> Generator[EventBlock | StreamEvent | Heartbeat, None, None]:
-    """As `follow`, but events that came together are one block, valid until the next item is asked for."""
+    """As `follow`, but events that came together are one block."""
     if heartbeat_s * 2 > read_timeout_s:
         raise errors.InternalError("read_timeout_s must be at least twice heartbeat_s")
     if until is not None and _is_reached(start, until):

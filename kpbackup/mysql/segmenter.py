@@ -2,7 +2,7 @@
 
 A segment's plaintext is itself a readable binlog file: the file's own bytes when it starts at the file's
 beginning, else the magic and the file's format description (the prefix) before file[start:end). Bytes go to a
-sink as they come, in pieces of 128 KiB or more, so a transaction of any size passes in bounded memory; a segment
+sink as they come, in pieces of 512 KiB or more, so a transaction of any size passes in bounded memory; a segment
 larger than `max_bytes` is one whose last transaction is. Put together without their prefixes, the segments of a
 closed file are the file.
 
@@ -28,7 +28,7 @@ from kpbackup.mysql.event_block import EventBlock
 from kpbackup.mysql.events import Heartbeat, StreamEvent
 from kpbackup.mysql.transactions import Transaction, TransactionWalker
 
-PIECE_BYTES = 131_072
+PIECE_BYTES = 512 << 10  # each wakes the thread that takes it: with smaller ones the two wait for one another
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -241,10 +241,10 @@ class _OpenSegment:
         if self._waiting_bytes >= PIECE_BYTES:
             self._flush()
 
-    def add_all(self, events_of: list[memoryview], size: int) -> None:
-        """Adds `size` bytes of events; keeps no reference to them."""
+    def add_all(self, several: list[bytes], size: int) -> None:
+        """Adds `size` bytes of events."""
         self.raw_bytes += size
-        self._pieces.append(b"".join(events_of))
+        self._pieces += several
         self._waiting_bytes += size
         if self._waiting_bytes >= PIECE_BYTES:
             self._flush()

@@ -107,7 +107,7 @@ class TransactionWalker:
         if self._start is None and following < len(block.events):
             self._start = place
 
-    def _marked(self, kind: int, file: str, start: int, end: int, data: bytes | memoryview) -> Transaction | None:
+    def _marked(self, kind: int, file: str, start: int, end: int, data: bytes) -> Transaction | None:
         """Takes an event that a transaction can begin or end with."""
         if kind == events.MARIADB_GTID:
             gtid, flags = events.mariadb_gtid_head(data)
@@ -115,10 +115,10 @@ class TransactionWalker:
         elif kind in _ROW_ENDS:
             return self._close(file, start, end, data, Kind.ROWS)
         elif kind in _MYSQL_GTIDS:
-            found = events.mysql_gtid(bytes(data))
+            found = events.mysql_gtid(data)
             self._open(start, found.gtid, found.commit_at_us, False)
         elif kind in _QUERIES:
-            return self._query(file, start, end, bytes(data))
+            return self._query(file, start, end, data)
         else:
             return self._close(file, start, end, data, Kind.XA_PREPARE)
         return None
@@ -137,7 +137,7 @@ class TransactionWalker:
     def _open(self, start: int, gtid: str, commit_at_us: int | None, in_block: bool) -> None:
         self._start, self._gtid, self._commit_at_us, self._in_block = start, gtid, commit_at_us, in_block
 
-    def _close(self, file: str, start: int, end: int, data: bytes | memoryview, kind: Kind) -> Transaction:
+    def _close(self, file: str, start: int, end: int, data: bytes, kind: Kind) -> Transaction:
         begun = start if self._start is None else self._start
         stamp = self._commit_at_us or int.from_bytes(data[:4], "little") * 1_000_000
         found = Transaction(file, begun, end, self._gtid, stamp, kind)

@@ -1,12 +1,12 @@
 """A bandwidth limit that several processes share: together they pass no more, and what one leaves over another may use.
 
-A small file holds the moment up to which the bytes counted so far fill the line, on the machine's monotonic clock. Who
-counts more bytes moves it on under a lock and waits until it is reached. An idle process moves nothing, so the others have
-its share; a pause is not saved up for a burst.
+A small file in memory, which has no name, holds the moment up to which the bytes counted so far fill the line, on the
+machine's monotonic clock. Who counts more bytes moves it on under a lock and waits until it is reached. An idle process moves
+nothing, so the others have its share; a pause is not saved up for a burst.
 
 Guaranteed: over any stretch of time the processes count at most rate x time, and one piece each (what `count` was told and
 is still waiting for). Bytes are counted as they are taken from the socket: what the kernels' buffers hold may be on its way
-beside them. A crash leaves a file of eight bytes in the temporary directory.
+beside them. A crash leaves nothing: the file is gone with the last process that has it open.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,19 +56,16 @@ class Pace:
 
 @contextmanager
 def shared() -> Iterator[str]:
-    """The path of the file that processes share, for as long as the block runs.
+    """The path of the file that processes share, for as long as the block runs: this one and those it starts.
 
     Raises:
-        LocalIOError: the temporary directory refuses.
+        LocalIOError: the system refuses.
     """
     try:
-        file = tempfile.NamedTemporaryFile(prefix="kpbackup-pace-")  # noqa: SIM115 - the block below closes it
+        file = open(os.memfd_create("kpbackup-pace"), "r+b", buffering=0)  # noqa: SIM115 - the block below closes it
         file.write(_MOMENT.pack(0.0))
-        file.flush()
     except OSError as exc:
-        raise errors.LocalIOError(
-            f"cannot write to {tempfile.gettempdir()} what a bandwidth limit needs: {exc.strerror}",
-            hint="free space there, or set TMPDIR",
-        ) from exc
+        raise errors.LocalIOError(f"cannot make what a bandwidth limit needs: {exc.strerror}", hint="free memory") from exc
     with file:
-        yield file.name
+        # each opens it anew and not by an inherited descriptor: locks go by what was opened
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"

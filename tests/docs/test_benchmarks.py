@@ -84,6 +84,15 @@ def test_the_other_tables_are_made_of_their_evidence(name: str, table: Callable[
     assert published.renewed(page, name, table({**found, "made_at": "never"})) != page
 
 
+def test_the_archive_is_judged_at_each_size() -> None:
+    kept = published.evidence("archive")
+    ours = kept["sizes"][0]["runs"][archive.OURS]
+    larger = {**kept["sizes"][0], "transactions": 999_999, "runs": {archive.PROGRAM: ours, archive.OURS: ours}}
+    both = archive.table({**kept, "sizes": [kept["sizes"][0], larger]})
+    assert "999,999 small transactions" in both and "| 1.00x | met |" in both
+    assert both.startswith(archive.table({**kept, "sizes": kept["sizes"][:1]}))
+
+
 def test_a_replay_of_one_server_keeps_what_was_measured_of_the_other() -> None:
     """And says that it is older, whichever run it was of."""
     first = {"made_at": "t1", "commit": "a" * 40, "runs": {"mariadb": "m1", "mysql": "y1"}}

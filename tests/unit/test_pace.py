@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,27 @@ def test_nothing_is_left_and_a_missing_file_is_told() -> None:
     assert not Path(path).exists()
     with pytest.raises(errors.LocalIOError, match="bandwidth limit"):
         pace.Pace(path, bytes_per_second=1)
+
+
+_HOLDING = """
+import sys
+from kpbackup.pipeline import pace
+with pace.shared() as path:
+    print(path, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_kill_leaves_nothing(tmp_path: Path) -> None:
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDING], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        path = holder.stdout.readline().strip()
+        taker = pace.Pace(path, bytes_per_second=1e9)  # as another process of the same account
+        taker.count(1000)
+        holder.kill()
+    taker.count(1000)  # goes on with what it has open
+    taker.close()
+    assert not Path(path).exists() and not list(tmp_path.iterdir())
