@@ -141,6 +141,17 @@ def test_every_type_comes_back_exactly(pair: tuple[Server, Server]) -> None:
     assert set(found) == set(expected)
 
 
+def test_rows_come_into_no_slow_log(mariadb_pair: tuple[Server, Server]) -> None:
+    source, target = mariadb_pair
+    source.execute("CREATE DATABASE s", "CREATE TABLE s.t (id int PRIMARY KEY, v text)", "INSERT INTO s.t VALUES (1, 'row-of-s')")
+    target.execute("SET GLOBAL slow_query_log = 1, GLOBAL long_query_time = 0")
+    copy(source, target, ["t"])
+    target.execute("SELECT 'another session'")
+    with target.connect() as connection:
+        log = Path(connection.value("SELECT @@datadir"), connection.value("SELECT @@slow_query_log_file")).read_text()
+    assert "another session" in log and "row-of-s" not in log
+
+
 def test_rows_of_twenty_megabytes(pair: tuple[Server, Server]) -> None:
     source, target = pair
     for server in pair:
