@@ -91,7 +91,7 @@ def _folds(columns: int, rows: int) -> list[tuple[int, int, int]]:
     At first each row has a field of `width` bits of which `used` matter; a step brings the used bits of two
     neighbours together in a field twice as wide.
     """
-    width, used = bitmap_bytes(columns) * 8, columns
+    width, used = wire.bitmap_bytes(columns) * 8, columns
     steps = []
     pairs = rows // 2
     while pairs:
@@ -99,11 +99,6 @@ def _folds(columns: int, rows: int) -> list[tuple[int, int, int]]:
         steps.append((low, low << used, width - used))
         width, used, pairs = width * 2, used * 2, pairs // 2
     return steps
-
-
-def bitmap_bytes(columns: int) -> int:
-    """Size of the NULL bitmap of a result row."""
-    return (columns + 9) // 8
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class Batcher:
     def __init__(self, columns: int, *, limit_bytes: int, batch_bytes: int = BATCH_BYTES) -> None:
         """`limit_bytes` is what no batch of more than one row may exceed."""
         self._columns = columns
-        self._bitmap_end = wire.HEADER_BYTES + 1 + bitmap_bytes(columns)
+        self._bitmap_end = wire.HEADER_BYTES + 1 + wire.bitmap_bytes(columns)
         self._most_rows = MAX_PLACEHOLDERS // columns
         self._batch_bytes = batch_bytes
         self._limit_bytes = min(limit_bytes, 4 * batch_bytes)
@@ -136,13 +131,9 @@ class Batcher:
             yield from self.flush()
             yield self._large(block)
             return
-        data, starts, skip = block.data, block.starts, self._bitmap_end
-        ends = [*starts[1:], block.end]
-        bitmap_start = wire.HEADER_BYTES + 1
-        assert isinstance(data, bytes)
-        self._values += [data[start + skip : end] for start, end in zip(starts, ends, strict=True)]
-        self._bitmaps += [data[start + bitmap_start : start + skip] for start in starts]
-        self._bytes += block.end - starts[0]
+        self._values += block.values
+        self._bitmaps += block.bitmaps
+        self._bytes += sum(map(len, block.values)) + len(block.values) * self._bitmap_end
         average = max(self._bytes // len(self._values), 1)
         rows = _power_below(min(self._most_rows, max(self._batch_bytes // average, 1)))
         whole = len(self._values) // rows * rows
@@ -159,7 +150,6 @@ class Batcher:
             yield from self._batches(position, rows)
             position += rows
         del self._values[:position], self._bitmaps[:position]
-        self._bytes = sum(map(len, self._values)) + len(self._values) * self._bitmap_end
 
     def _batches(self, position: int, rows: int) -> Iterator[Batch]:
         """One batch, or its halves when rows of very uneven size make it too large."""
@@ -171,6 +161,7 @@ class Batcher:
             return
         joined = b"".join(self._bitmaps[position : position + rows])
         nulls = shift_bitmaps(joined, columns=self._columns, rows=rows)
+        self._bytes -= size + rows * self._bitmap_end
         yield Batch(rows=rows, nulls=nulls, values=values, size_bytes=size)
 
     def _large(self, block: frame.RowBlock) -> Batch:

@@ -1,4 +1,4 @@
-"""What a server is and how it is set, read once as one value.
+"""What a server is and how it is set, read once as one value (`flavour_and_version`: these two alone).
 
 Two statements: SHOW GLOBAL VARIABLES (needs no privilege) and the replica status. A value stays true only as long as
 nobody changes the server; read it anew for every backup.
@@ -70,13 +70,26 @@ def read_facts(connection: Connection) -> ServerFacts:
         DatabaseError, ServerUnreachable.
     """
     variables = {str(name).lower(): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
-    flavour = "mariadb" if "gtid_domain_id" in variables else "mysql"
-    version = version_tuple(variables["version"])
+    flavour, version = _flavour_and_version(variables)
     is_replica, filters = _replica(connection, flavour, version)
     if flavour == "mariadb":
         filters = {name: variables.get(f"replicate_{name}", "") for name in _FILTERS}
     told = "; ".join(f"replicate_{name}={value}" for name, value in filters.items() if value)
     return facts_of(variables, flavour=flavour, is_replica=is_replica, replica_filters=told)
+
+
+def flavour_and_version(connection: Connection) -> tuple[str, tuple[int, ...]]:
+    """What `read_facts` says of these two, without the hundreds of variables, which cost a session of a restore 11 ms.
+
+    Raises:
+        DatabaseError, ServerUnreachable.
+    """
+    found = connection.rows("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'gtid_domain_id')")
+    return _flavour_and_version({str(name).lower(): str(value) for name, value in found})
+
+
+def _flavour_and_version(variables: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:
+    return "mariadb" if "gtid_domain_id" in variables else "mysql", version_tuple(variables["version"])
 
 
 def facts_of(

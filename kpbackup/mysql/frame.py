@@ -1,10 +1,10 @@
 """Reading chunk frames: what a dump wrote, taken apart from a stream of plaintext pieces.
 
 A data object's plaintext is one or more frames, one after the other (`docs/format.md` has the byte table). The reader
-finds where packets begin and end and looks no deeper: whole row packets leave it as blocks, in the order and with the
-headers they came with, so that a hash over the blocks is a hash over what the source sent.
+finds where packets begin and end, takes a row's NULL bitmap off its values and looks no deeper: whole row packets leave it
+as blocks, in the order and with the headers they came with, so that a hash over the blocks is a hash over what the source sent.
 
-Limits: memory is the piece at hand, or one row when a row is larger than `LARGE_ROW_BYTES`. Nothing is verified here
+Limits: memory is the piece at hand twice, or one row when a row is larger than `LARGE_ROW_BYTES`. Nothing is verified here
 but the shape; whoever consumes a frame compares its hash before believing it. Nothing outlives the process.
 """
 
@@ -54,20 +54,27 @@ class Frame:
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Whole raw row packets, headers included: `data[starts[0]:end]`, one row at each of `starts`.
+    """Whole raw row packets, headers included: `data[start:end]`; and each row's NULL bitmap and values.
 
-    `large` marks a single row that may be split over several packets; its `data` is a bytearray for the taker to keep.
+    `large` marks a single row that may be split over several packets: it is not taken apart, and its `data` is a bytearray
+    for the taker to keep.
     """
 
     data: bytes | bytearray
-    starts: list[int]
+    start: int
     end: int
+    bitmaps: list[bytes]
+    values: list[bytes]
     large: bool = False
+
+    @property
+    def rows(self) -> int:
+        return 1 if self.large else len(self.values)
 
     @property
     def raw(self) -> memoryview:
         """The packets as sent; release it before `data` is changed."""
-        return memoryview(self.data)[self.starts[0] : self.end]
+        return memoryview(self.data)[self.start : self.end]
 
 
 class FrameReader:
@@ -75,6 +82,7 @@ class FrameReader:
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._stream = _Window(pieces)
+        self._walk = _Walk(0)
 
     def next_frame(self) -> Frame | None:
         """The head of the next frame, None at the clean end of the object.
@@ -91,29 +99,31 @@ class FrameReader:
             raise errors.IntegrityError(f"a chunk claims a header of {size} bytes")
         header = _header(self._stream.take(size))
         definitions = [self._definition() for _ in (*header["columns"], *header["json_types"])]
+        self._walk = _Walk(len(definitions))
         return _frame(header, definitions)
 
     def blocks(self) -> Iterator[RowBlock]:
         """The rows of the frame whose head was read last, up to and without its EOF packet. Raises as `next_frame`."""
         stream = self._stream
         while True:
-            starts, position = _walk(stream.data, stream.position)
-            if starts:
-                yield RowBlock(stream.data, starts, position)
-                stream.position = position
+            block = self._walk.block(stream.data, stream.position)
+            if block.values:
+                yield block
+                stream.position = block.end
+            del block
             stream.fill(_HEAD_AND_FIRST.size)
             head, first = _HEAD_AND_FIRST.unpack_from(stream.data, stream.position)
             length = head & wire.MAX_PAYLOAD
             if first == 0xFE and 0 < length < wire.EOF_LIMIT:
                 stream.take(wire.HEADER_BYTES + length)
                 return
-            if first or length == 0:
+            if first or length < self._walk.least_bytes:
                 raise errors.IntegrityError(f"a chunk holds a packet that is no row (first byte {first:#04x})")
             if length < LARGE_ROW_BYTES:
                 stream.fill(wire.HEADER_BYTES + length)
             else:
                 raw = self._large_row()
-                yield RowBlock(raw, [0], len(raw), large=True)
+                yield RowBlock(raw, 0, len(raw), [], [], large=True)
                 del raw  # its taker alone keeps a row of up to 1 GiB
 
     def _large_row(self) -> bytearray:
@@ -136,25 +146,35 @@ class FrameReader:
             raise errors.IntegrityError(f"a chunk's column definition cannot be read: {exc}") from exc
 
 
-def _walk(data: bytes, position: int) -> tuple[list[int], int]:
-    """(where each whole plain row starts, position after the last): the tight loop.
+class _Walk:
+    """Takes the plain rows of a frame apart: one pass, because what is done for each row is most of a load's cost."""
 
-    Binary rows start with 00; anything else, a large or a cut row ends the walk.
-    """
-    starts: list[int] = []
-    add = starts.append
-    unpack = _HEAD_AND_FIRST.unpack_from
-    end = len(data)
-    limit = end - _HEAD_AND_FIRST.size
-    while position <= limit:
-        head, first = unpack(data, position)
-        length = head & 0xFFFFFF
-        following = position + 4 + length
-        if first or following > end or length >= LARGE_ROW_BYTES or not length:
-            break
-        add(position)
-        position = following
-    return starts, position
+    def __init__(self, columns: int) -> None:
+        bitmap_bytes = wire.bitmap_bytes(columns)
+        self.least_bytes = 1 + bitmap_bytes  # of a row's payload
+        self._lead = struct.Struct(f"<IB{bitmap_bytes}s")
+
+    def block(self, data: bytes, start: int) -> RowBlock:
+        """The whole plain rows from `start` on: the tight loop.
+
+        Binary rows start with 00; anything else, a large or a cut row ends the walk.
+        """
+        values: list[bytes] = []
+        bitmaps: list[bytes] = []
+        add_values, add_bitmap = values.append, bitmaps.append
+        unpack, lead_bytes, least_bytes = self._lead.unpack_from, self._lead.size, self.least_bytes
+        position, end = start, len(data)
+        limit = end - lead_bytes
+        while position <= limit:
+            head, first, bitmap = unpack(data, position)
+            length = head & 0xFFFFFF
+            following = position + 4 + length
+            if first or following > end or not least_bytes <= length < LARGE_ROW_BYTES:
+                break
+            add_values(data[position + lead_bytes : following])
+            add_bitmap(bitmap)
+            position = following
+        return RowBlock(data, start, position, bitmaps, values)
 
 
 def _header(text: bytes) -> dict[str, Any]:

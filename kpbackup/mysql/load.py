@@ -181,7 +181,7 @@ def _counted(blocks: Iterable[frame.RowBlock], tally: rows.RowTally) -> Iterator
     """Passes blocks on while `tally` counts and hashes them."""
     for block in blocks:
         with block.raw as raw:
-            tally.update(raw, rows=len(block.starts))
+            tally.update(raw, rows=block.rows)
         yield block
 
 

@@ -35,7 +35,7 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
         PrivilegeMissing: `write_binlog` is off and the account may not say so.
         ServerUnfit: max_allowed_packet is too small to work with.
     """
-    found = facts.read_facts(connection)
+    flavour, version = facts.flavour_and_version(connection)
     packet_bytes = int(connection.value("SELECT @@max_allowed_packet"))
     if packet_bytes < LEAST_PACKET_BYTES:
         raise errors.ServerUnfit(
@@ -48,16 +48,16 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
         "innodb_lock_wait_timeout": str(LOCK_WAIT_S), "lock_wait_timeout": str(LOCK_WAIT_S),
         "wait_timeout": "28800", "net_read_timeout": "3600", "autocommit": "1",
     }
-    if found.mariadb:
+    if flavour == "mariadb":
         values |= {
             "check_constraint_checks": "0", "max_statement_time": "0", "idle_transaction_timeout": "0",
             "idle_write_transaction_timeout": "0",
-            # with it on, every prepared INSERT is written out as text, were it never so fast
+            # else the server writes out the text of every INSERT in case it is slow: processor time, and rows in a log
             "slow_query_log": "0",
             # a table made under another rule comes back too; its definition is compared at the end
             "innodb_strict_mode": "0",
         }
-        if found.version >= versioned.WRITABLE_SINCE:
+        if version >= versioned.WRITABLE_SINCE:
             values["system_versioning_insert_history"] = "1"
     else:
         # not on MariaDB: there, with both checks off, the first transaction into an empty table locks it for all others
@@ -67,7 +67,7 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
         values["sql_log_bin"] = "0"
     connection.execute("SET NAMES utf8mb4")
     connection.execute("SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in values.items()))
-    return Session(flavour=found.flavour, max_allowed_packet=packet_bytes)
+    return Session(flavour=flavour, max_allowed_packet=packet_bytes)
 
 
 def prepare_progress(connection: server.Connection) -> None:

@@ -122,6 +122,11 @@ def parse_error(payload: bytes, doing: str) -> errors.KpbackupError:
     return server.translate(pymysql.err.OperationalError(number, text.decode("utf-8", "replace")), doing)
 
 
+def bitmap_bytes(columns: int) -> int:
+    """Size of the NULL bitmap of a binary result row."""
+    return (columns + 9) // 8
+
+
 def packet_header(length: int, sequence: int) -> bytes:
     """The four bytes before a payload: u24 length, u8 sequence number."""
     return _HEADER.pack(length | (sequence & 0xFF) << 24)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kpbackup import errors
@@ -71,57 +71,54 @@ class RowSplitter:
         columns, lists = len(head.columns), len(head.json_types)
         self._kinds = [batch.parameter_type(column) & 0xFF for column in head.columns] + [batch.STRING] * lists
         self._json = [[column.name for column in head.columns].index(name) for name in head.json_types]
-        self._bitmap_bytes, self._plain_bytes = batch.bitmap_bytes(columns + lists), batch.bitmap_bytes(columns)
+        self._bitmap_bytes, self._plain_bytes = wire.bitmap_bytes(columns + lists), wire.bitmap_bytes(columns)
         self._list_bits = ((1 << lists) - 1) << columns + 2
 
     def split(self, block: frame.RowBlock) -> tuple[frame.RowBlock | None, list[TypedRow]]:
         """The block without its typed rows and without lists (None when nothing is left), and the typed rows."""
         if block.large:
             return self._split_large(block)
-        begin, end = wire.HEADER_BYTES + 1, wire.HEADER_BYTES + 1 + self._bitmap_bytes
-        data, wanted = block.data, self._list_bits
-        ends = [*block.starts[1:], block.end]
-        typed = [
-            place for place, start in enumerate(block.starts)
-            if int.from_bytes(data[start + begin : start + end], "little") & wanted != wanted
-        ]
-        if not typed and self._bitmap_bytes == self._plain_bytes:
+        wanted = self._list_bits
+        is_typed = [int.from_bytes(bitmap, "little") & wanted != wanted for bitmap in block.bitmaps]
+        if not any(is_typed) and self._bitmap_bytes == self._plain_bytes:
             return block, []
-        apart = set(typed)
-        plain = [
-            data[start : start + begin + self._plain_bytes] + data[start + end : stop]
-            for place, (start, stop) in enumerate(zip(block.starts, ends, strict=True)) if place not in apart
+        found = [
+            self._take_apart(bitmap, memoryview(values))
+            for bitmap, values in itertools.compress(zip(block.bitmaps, block.values, strict=True), is_typed)
         ]
-        found = [self._take_apart(memoryview(data)[block.starts[place] + wire.HEADER_BYTES : ends[place]]) for place in typed]
-        if not plain:
+        is_plain = [not typed for typed in is_typed]
+        bitmaps = [bitmap[: self._plain_bytes] for bitmap in itertools.compress(block.bitmaps, is_plain)]
+        if not bitmaps:
             return None, found
-        places = list(itertools.accumulate((len(row) for row in plain), initial=0))
-        return frame.RowBlock(b"".join(plain), places[:-1], places[-1]), found
+        values = list(itertools.compress(block.values, is_plain))
+        return replace(block, bitmaps=bitmaps, values=values), found
 
     def _split_large(self, block: frame.RowBlock) -> tuple[frame.RowBlock | None, list[TypedRow]]:
         raw = block.data
         assert isinstance(raw, bytearray)
         begin, end = wire.HEADER_BYTES + 1, wire.HEADER_BYTES + 1 + self._bitmap_bytes
         if int.from_bytes(raw[begin:end], "little") & self._list_bits != self._list_bits:
-            return None, [self._take_apart(batch.without_headers(raw))]
+            payload = batch.without_headers(raw)
+            values_start = 1 + self._bitmap_bytes
+            return None, [self._take_apart(bytes(payload[1:values_start]), payload[values_start:])]
         surplus = self._bitmap_bytes - self._plain_bytes
         if surplus:
             length = int.from_bytes(raw[:3], "little") - surplus
             raw[:3] = length.to_bytes(3, "little")
             del raw[end - surplus : end]
-        return frame.RowBlock(raw, [0], len(raw), large=True), []
+        return replace(block, end=len(raw)), []
 
-    def _take_apart(self, payload: memoryview) -> TypedRow:
-        position = 1 + self._bitmap_bytes
-        nulls = int.from_bytes(payload[1:position], "little") >> 2
+    def _take_apart(self, bitmap: bytes, encoded: memoryview) -> TypedRow:
+        position = 0
+        nulls = int.from_bytes(bitmap, "little") >> 2
         values: list[bytes | None] = []
         try:
             for place, kind in enumerate(self._kinds):
                 if nulls >> place & 1:
                     values.append(None)
                     continue
-                _, end = batch.value_bounds(payload, position, kind)
-                values.append(bytes(payload[position:end]))
+                _, end = batch.value_bounds(encoded, position, kind)
+                values.append(bytes(encoded[position:end]))
                 position = end
         except (ValueError, IndexError) as exc:
             raise errors.IntegrityError(f"a row of a chunk is malformed: {exc}") from exc

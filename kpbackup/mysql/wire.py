@@ -31,6 +31,7 @@ from kpbackup.mysql.packets import (
     UNSIGNED,
     ColumnDefinition,
     OkPacket,
+    bitmap_bytes,
     frame_payload,
     packet_header,
     parse_column_definition,
@@ -60,6 +61,7 @@ __all__ = [
     "RowTotals",
     "Statement",
     "WireSocket",
+    "bitmap_bytes",
     "frame_payload",
     "packet_header",
     "parse_column_definition",
@@ -143,7 +145,8 @@ class WireSocket:
             ServerUnreachable: the connection broke or the server does not take the bytes.
         """
         try:
-            self._socket.settimeout(self._timeout_s)  # the driver's own calls set theirs
+            if self._socket.gettimeout() != self._timeout_s:  # the driver's own calls set theirs
+                self._socket.settimeout(self._timeout_s)
             for piece in frame_payload(parts):
                 self._socket.sendall(piece)
         except OSError as exc:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kpbackup import errors
 from kpbackup.mysql import batch, frame, rows, wire
 
 
@@ -139,6 +141,18 @@ def test_a_row_split_over_packets_is_joined() -> None:
     assert bytes(block.raw) == packet(row)
     (only,) = batch.Batcher(2, limit_bytes=1000).add(block)
     assert (only.rows, only.nulls, b"".join(only.values)) == (1, b"\x02", values)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00", b"\x00\x00", b"\x01\x00\x00\x05"])
+def test_a_packet_too_short_for_a_row_or_of_another_kind_is_refused(payload: bytes) -> None:
+    columns = 9  # a bitmap of two bytes
+    whole = packet(b"\x00" + result_bitmap([False] * columns) + b"\x05")
+    reader = frame.FrameReader([raw_frame(columns, [whole, whole, packet(payload), whole])])
+    reader.next_frame()
+    blocks = reader.blocks()
+    assert next(blocks).values == [b"\x05", b"\x05"]
+    with pytest.raises(errors.IntegrityError, match="no row"):
+        next(blocks)
 
 
 def test_long_values_are_taken_out_of_a_row() -> None:
