@@ -29,7 +29,10 @@ def changes(plan: RecoveryPlan, request: RecoveryRequest) -> str | None:
 def replay(plan: RecoveryPlan) -> str | None:
     if not plan.cut.segments or not plan.target.replay_paths:
         return None
-    return f"{' or else '.join(plan.target.replay_paths)}, tried in step 1 before anything is loaded"
+    told = f"{' or else '.join(plan.target.replay_paths)}, tried in step 1 before anything is loaded"
+    if plan.target.relaxes:
+        told += "; the target's logs are written once a second meanwhile: if it crashes, the restore must begin anew"
+    return told
 
 
 def warnings(plan: RecoveryPlan) -> list[str]:

@@ -313,6 +313,7 @@ def _show(room: context.Context, plan: RecoveryPlan, request: RecoveryRequest, *
         "selection": plan_text.selection_document(plan, request),
         "second_tier": plan.second.names if plan.second else [],
         "replay_paths": list(plan.target.replay_paths),
+        "relaxes_durability": plan.target.relaxes,
         "estimate_seconds": round(plan.estimate_s) if plan.estimate_s is not None else None,
         **(told.preview_document(plan.preview) if plan.preview else {}),
         "warnings": plan_text.warnings(plan),

@@ -204,6 +204,13 @@ class ReplaySettings(Group):
     several times faster. The restored data and GTID state are the same; the target's own binlog holds no GTIDs between.
     Set it to false where a replica shall go on from one of those. Not done where tables keep their history."""
 
+    relaxed: bool = False
+    """Let the target write its redo log and binlog once a second instead of at each commit while transactions are replayed
+    (`innodb_flush_log_at_trx_commit` and `sync_binlog` are 0 meanwhile, and everything is flushed before the replay counts as
+    done). If the target's server crashes or is restarted meanwhile, the restore must begin anew: `--resume` refuses. Worth it
+    where each transaction commits by itself: MySQL, and MariaDB with `grouped: false`. Needs the right to set global variables
+    (MariaDB: SUPER); without it nothing is changed."""
+
 
 class TiersSettings(Group):
     """A restore in two phases: essential tables first, and while the application serves again, those of the second tier."""

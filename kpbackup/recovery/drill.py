@@ -21,8 +21,8 @@ from kpbackup.mysql import accounts, load, schema, server
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.quoting import identifier
 from kpbackup.plan.timeline import Target, Window
+from kpbackup.recovery import durability, loading, planning, run
 from kpbackup.recovery import journal as journals
-from kpbackup.recovery import loading, planning, run
 from kpbackup.recovery.scratch_programs import Like
 from kpbackup.recovery.steps import RecoveryRequest, Step
 from kpbackup.repository import choosing, keys
@@ -138,6 +138,7 @@ def clear(endpoint: server.Endpoint, accounts_before: frozenset[str]) -> None:
     """Drops databases and accounts that the drill brought; the server was empty before."""
     with server.connect(endpoint) as connection:
         load.prepare_session(connection, write_binlog=False)
+        durability.put_back(connection)
         for name in (*schema.database_names(connection), load.SCRATCH_SCHEMA):
             connection.execute(f"DROP DATABASE IF EXISTS {identifier(name)}")
         for name in sorted(_accounts(connection) - accounts_before):

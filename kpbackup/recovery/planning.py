@@ -63,6 +63,7 @@ class TargetState:
     overwritten: tuple[str, ...]
     warnings: tuple[str, ...]
     replay_paths: tuple[str, ...] = ()  # those the account's grants allow; step 1 tries them in this order
+    relaxes: bool = False  # its logs are written once a second while the replay runs
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,8 @@ def _target_state(
         overwritten = tuple(sorted(set(there) & set(request.overwrite)))
         _refuse_others(request, tuple(set(there) & {request.into}) if request.into else there)
     warnings = tuple(f"{f.what}: {f.why}" for f in findings if f.severity == "warning")
-    return TargetState(facts, there, overwritten, warnings, replay_paths)
+    relaxes = request.replaying.relaxed and not request.into
+    return TargetState(facts, there, overwritten, warnings, replay_paths, relaxes)
 
 
 def _refuse_others(request: RecoveryRequest, there: tuple[str, ...]) -> None:

@@ -88,12 +88,13 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Replaying:
-    """By which path transactions come into the target: `auto`, `served` or `direct`; where it reaches us for `served`, and
-    whether small ones come into MariaDB in groups."""
+    """By which path transactions come into the target: `auto`, `served` or `direct`; where it reaches us for `served`;
+    whether small ones come into MariaDB in groups; whether the target writes its logs once a second meanwhile."""
 
     path: str = "auto"
     listening: replay.Listening = replay.Listening(tls=True)
     grouped: bool = True
+    relaxed: bool = False
 
 
 class Drilled(Protocol):

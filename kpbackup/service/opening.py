@@ -270,7 +270,8 @@ def replaying(settings: config.Settings) -> Replaying:
     from kpbackup.recovery.steps import Replaying
 
     found = settings.recovery.replay
-    return Replaying(found.path, Listening(found.host, found.port, tls=found.tls), grouped=found.grouped)
+    listening = Listening(found.host, found.port, tls=found.tls)
+    return Replaying(found.path, listening, grouped=found.grouped, relaxed=found.relaxed)
 
 
 def tiers(settings: config.Settings) -> Tiers:
