@@ -30,10 +30,12 @@ _PLUGIN_MARIADB = re.compile(r"\b(?:IDENTIFIED VIA|OR) (\w+)")
 _PLUGIN_MYSQL = re.compile(r"\bIDENTIFIED WITH '(\w+)'")
 _TRUSTED = re.compile(r"^    (?:DETERMINISTIC|NO SQL|READS SQL DATA)$", re.MULTILINE)  # as SHOW CREATE FUNCTION lays them out
 _ALWAYS = frozenset({"binary", "filename"})  # every server has them and lists the second nowhere
-_LONG = frozenset({
+_LONG_TYPES = (
     "longblob", "longtext", "json", "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
     "geometrycollection", "geomcollection",
-})
+)
+_LONGEST = {"mediumtext": 1 << 24, "mediumblob": 1 << 24, **dict.fromkeys(_LONG_TYPES, 1 << 32)}  # bytes of a value
+_LONGEST_OTHER = 1 << 16
 _NAMED = 3  # so many objects are named in a message
 
 
@@ -200,7 +202,7 @@ def _packets(inventory: Inventory, offer: Offer) -> list[Finding]:
     statements |= {f"table {table.schema}.{table.name}": (table.create_sql,) for table in inventory.tables}
     large = [name for name, texts in statements.items() if max((4 * len(one) for one in texts), default=0) > limit]
     chunks = [one for one in inventory.chunks if one.rows and one.row_bytes > limit]
-    longest = {(table.schema, table.name): limit * max(_long_columns(table), 1) for table in inventory.tables}
+    longest = {(table.schema, table.name): _longest_row(table, limit) for table in inventory.tables}
     too_long = (one for one in chunks if one.row_bytes // one.rows > longest.get((one.schema, one.table), limit))
     tables = sorted({f"{one.schema}.{one.table}" for one in too_long})
     doubtful = sorted({f"{one.schema}.{one.table}" for one in chunks} - set(tables))
@@ -215,9 +217,9 @@ def _packets(inventory: Inventory, offer: Offer) -> list[Finding]:
     return []
 
 
-def _long_columns(table: Table) -> int:
-    """How many columns can hold more than any packet."""
-    return sum(column.data_type in _LONG for column in table.columns)
+def _longest_row(table: Table, limit: int) -> int:
+    """Bytes of a row none of whose values is above the limit, at most."""
+    return sum(min(_LONGEST.get(column.data_type, _LONGEST_OTHER), limit) for column in table.columns)
 
 
 def _accounts(inventory: Inventory, offer: Offer) -> list[Finding]:

@@ -25,7 +25,8 @@ ROWS_ELSEWHERE = {"MRG_MYISAM", "FEDERATED", "SPIDER", "CONNECT", "S3", "OQGRAPH
 _COLUMNS = """SELECT table_name, column_name, data_type, column_type, character_set_name, collation_name, generation_expression,
   is_nullable = 'YES' AND column_default IS NULL AND extra NOT LIKE '%%auto_increment%%',
   extra NOT LIKE '%%VIRTUAL%%' OR column_key <> '',
-  data_type IN ('enum', 'set') AND character_maximum_length = 0 AND column_type NOT IN ("enum('')", "set('')")
+  data_type IN ('enum', 'set') AND character_maximum_length = 0 AND column_type NOT IN ("enum('')", "set('')"),
+  data_type IN ('double', 'float') AND column_type NOT LIKE '%%(%%' AND numeric_precision <> IF(data_type = 'double', 22, 12)
   FROM information_schema.columns WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 _KEYS = """SELECT table_name, column_name, index_name = 'PRIMARY' FROM information_schema.statistics
   WHERE table_schema = %s AND (index_name = 'PRIMARY' OR comment = 'disabled') ORDER BY table_name, seq_in_index"""
@@ -39,6 +40,10 @@ _DEFAULTLESS = (  # MariaDB
 _UNMEASURED = (
     "table {table}: the columns {columns} show a length of 0 in information_schema, as CREATE ... SELECT may leave ENUM and SET;"
     " they come back with that of their members"
+)
+_PRECISE = (
+    "table {table}: the columns {columns} show another numeric_precision in information_schema than their type has, as CREATE ..."
+    " SELECT of a computed DOUBLE leaves it; they come back with that of their type, and the same values"
 )
 _CONSTANT = re.compile(r"[\d +*()-]+")  # surely, in every session
 _FOUR_BYTES = ("utf8mb4", "utf16", "utf16le", "utf32")
@@ -108,16 +113,19 @@ class _Listed:
         self.keys: dict[str, list[str]] = defaultdict(list)
         self._defaultless: dict[str, list[str]] = defaultdict(list)
         self._unmeasured: dict[str, list[str]] = defaultdict(list)
+        self._precise: dict[str, list[str]] = defaultdict(list)
         self._constant: dict[str, Column] = {}
         self.disabled: set[str] = set()
         for row in connection.rows(_COLUMNS, (schema,)):
-            table, name, data_type, column_type, charset, collation, expression, bare, fixed, unmeasured = row
+            table, name, data_type, column_type, charset, collation, expression, bare, fixed, unmeasured, precise = row
             if not text(expression):  # neither generated, nor the row start or end of system versioning
                 self.columns[text(table)].append(_column(name, data_type, column_type, charset, collation))
                 if bare and flavour == "mariadb":
                     self._defaultless[text(table)].append(text(name))
                 if unmeasured:
                     self._unmeasured[text(table)].append(text(name))
+                if precise:
+                    self._precise[text(table)].append(text(name))
             elif text(expression) in ("ROW START", "ROW END"):
                 self.periods[text(table)].append((text(name), text(data_type).lower()))
             elif fixed or _CONSTANT.fullmatch(text(expression)):
@@ -139,6 +147,8 @@ class _Listed:
             yield _DEFAULTLESS.format(table=place, columns=", ".join(self._defaultless[table]))
         if self._unmeasured[table]:
             yield _UNMEASURED.format(table=place, columns=", ".join(self._unmeasured[table]))
+        if self._precise[table]:
+            yield _PRECISE.format(table=place, columns=", ".join(self._precise[table]))
 
 
 @contextmanager

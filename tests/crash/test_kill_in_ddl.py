@@ -7,9 +7,8 @@ into it on a machine of any speed.
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,14 +47,6 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     yield made
 
 
-def until(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def waiting(connection: mysql.Connection, state: str, text: str) -> int:
     """The session that waits so, at such a statement; 0 for none."""
     sql = "SELECT id FROM information_schema.processlist WHERE state LIKE %s AND info LIKE %s"
@@ -70,14 +61,14 @@ def killed_at(scene: Scene, server: Server, words: tuple[str, ...], at: tuple[st
         assert gate.value("SELECT GET_LOCK('kpbackup_replay', 60)") == 1
         process = scene.start(*words)
         try:
-            until(process, lambda: waiting(looking, "User lock", "GET_LOCK"))
+            scenario.until(process, lambda: waiting(looking, "User lock", "GET_LOCK"))
             if SHADOW not in scenario.databases(server):  # step 1 tries the path: it passes, and the gate is closed behind it
                 gate.rows("SELECT RELEASE_LOCK('kpbackup_replay'), GET_LOCK('kpbackup_replay', 60)")
-                until(process, lambda: waiting(looking, "User lock", "GET_LOCK"))
+                scenario.until(process, lambda: waiting(looking, "User lock", "GET_LOCK"))
             holder.execute("START TRANSACTION")
             holder.rows(f"SELECT * FROM {SHADOW}.{table}")
             gate.value("SELECT RELEASE_LOCK('kpbackup_replay')")
-            until(process, lambda: waiting(looking, "metadata lock", text))
+            scenario.until(process, lambda: waiting(looking, "metadata lock", text))
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,14 +82,6 @@ def mysql_shop(tmp_path: Path, mysql97_programs: Path) -> Iterator[Shop]:
         yield shop
 
 
-def until(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def is_in_the_middle(connection: mysql.Connection) -> bool:
     """Not by information_schema.innodb_trx: to whoever asks often it shows the same for ever."""
     waits = int(connection.rows("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")[0][1])
@@ -108,9 +99,9 @@ def held(shop: Shop, words: tuple[str, ...], holder: mysql.Connection) -> Iterat
         assert gate.value(f"SELECT GET_LOCK('{LOCK}', 60)") == 1
         process = shop.scene.start(*words)
         try:
-            until(process, lambda: waits_for_gate(looking))
+            scenario.until(process, lambda: waits_for_gate(looking))
             gate.rows(f"SELECT RELEASE_LOCK('{LOCK}'), GET_LOCK('{LOCK}', 60)")  # step 1 tries the path: it passes
-            until(process, lambda: waits_for_gate(looking))
+            scenario.until(process, lambda: waits_for_gate(looking))
             holder.execute("START TRANSACTION")
             holder.rows("SELECT * FROM shop.held FOR UPDATE")
             gate.value(f"SELECT RELEASE_LOCK('{LOCK}')")
@@ -124,7 +115,7 @@ def held(shop: Shop, words: tuple[str, ...], holder: mysql.Connection) -> Iterat
 def ended_in_the_middle(shop: Shop, words: tuple[str, ...], end: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
     """kpbackup with these words, ended so when a part of the history is committed; exit code and what it said."""
     with shop.target.connect() as holder, shop.target.connect() as looking, held(shop, words, holder) as process:
-        until(process, lambda: is_in_the_middle(looking))
+        scenario.until(process, lambda: is_in_the_middle(looking))
         assert shop.settings() == (0, 0)
         end(process)
         _, err = process.communicate(timeout=PATIENCE_S)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,9 @@ from tests.servers.database import Server
 
 COMMAND_TIMEOUT_S = 480
 SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')"
+
+
+PATIENCE_S = 180.0  # of a machine ten times slower than usual
 
 
 @dataclass(frozen=True)
@@ -238,3 +241,12 @@ def position(server: Server) -> str:
 def gtid(server: Server) -> str:
     """The newest transaction of a MariaDB server."""
     return str(rows(server, "SELECT @@gtid_binlog_pos")[0][0])
+
+
+def until(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+    """Polls for the condition while the process is at work."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

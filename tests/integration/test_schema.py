@@ -318,3 +318,18 @@ def test_columns_without_any_default_are_named_and_disabled_keys_are_kept(mariad
     assert [table.keys_disabled for table in found.tables] == [False, True, False]
     assert [one for one in found.warnings if one.startswith("table d.v: the columns e show a length of 0")]
     assert [table.key for table in found.tables] == [(), ("a",), ()]
+
+
+@pytest.mark.parametrize("name", ["mariadb", "mysql97"])
+def test_a_computed_double_of_another_precision_is_named(name: str, request: pytest.FixtureRequest) -> None:
+    """A literal's is that of its digits, on every server; no statement that names the column can make it."""
+    server: Server = request.getfixturevalue(name)
+    server.execute(
+        "CREATE DATABASE d",
+        "CREATE TABLE d.plain (d double, u double unsigned, f float, s double(5,2), z double unsigned zerofill)",
+        "CREATE TABLE d.t AS SELECT 1e0 AS lit, d, f, s FROM d.plain",
+    )
+    with server.connect() as connection:
+        found = schema.read_inventory(connection, read_facts(connection), databases=("d",))
+    named = [one.partition(": ")[2] for one in found.warnings if "numeric_precision" in one]
+    assert len(named) == 1 and named[0].startswith("the columns lit show another")
