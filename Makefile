@@ -1,6 +1,8 @@
 # Every target does its own set-up. A fresh Debian 12 with git, make and python3 is enough; see CONTRIBUTING.md.
 
 PYTHON := .venv/bin/python
+# a program that is compiled anew at each of its starts is not the one that is installed, and tests start it thousands of times
+unexport PYTHONDONTWRITEBYTECODE
 SIZE ?= small
 KEEP ?=
 EXAMPLES ?= 20000

@@ -32,12 +32,14 @@ BASE_SESSION = {
 }
 UTF8 = ("utf8", "utf8mb3", "utf8mb4")
 MISSING_REFERENCE = (1146, 1305, 1356, 1049, 1321)  # table, routine, view's object, database, column: maybe created later
+PARSE_ERROR = 1064
 COLUMN_GONE = 1054  # a trigger that names a column its table has lost: as on the source, where it fails every statement
 MISSING_GRANTEE = (1133, 1959, 3523)  # a role or proxied account that is not here
 EVENT_IN_THE_PAST = (1544, 1588)
 # MariaDB takes an expression of a generated column whose value depends on these modes only in a session that has them
 NOT_IN_THIS_MODE = 1901
 DEPENDED_ON = "PAD_CHAR_TO_FULL_LENGTH,NO_UNSIGNED_SUBTRACTION"
+KEEPING_UNKNOWN_OPTIONS = "IGNORE_BAD_TABLE_OPTIONS"  # MariaDB's mode in which a table takes options its engine does not know
 NO_SUCH_TIME_ZONE = 1298
 
 
@@ -48,18 +50,22 @@ def definition_of(table: Table, create_sql: str = "", *, has_rows: bool = False)
         # it takes no row below its counter, and counts by itself
         before, _, after = split_auto_increment(text)
         text = before + after
+    text, has_unknown = table_text.with_unknown_options(text)
+    session = {"sql_mode": f"{BASE_SQL_MODE},{KEEPING_UNKNOWN_OPTIONS}"} if has_unknown else {}
     # before the rows: servers keep such keys as they are while rows come in
     disabling = (f"ALTER TABLE {identifier(table.name)} DISABLE KEYS",) if table.keys_disabled else ()
     statements = (table_text.keeping_order(text), *table_text.after_creation(text), *disabling)
-    return Definition("table", table.schema, table.name, statements)
+    return Definition("table", table.schema, table.name, statements, session)
 
 
 def create(
-    connection: server.Connection, definitions: Iterable[Definition], *, hint: Callable[[Definition], str] = lambda one: ""
+    connection: server.Connection, definitions: Iterable[Definition], *, hint: Callable[[Definition], str] = lambda one: "",
+    source_version: str = "",
 ) -> list[str]:
     """Creates the objects in their order; returns warnings (an object left out, a text sent in another character set).
 
-    `hint` says how to go on without an object that cannot be made. Objects that name something not there yet are tried again
+    `hint` says how to go on without an object that cannot be made. A trigger that is no SQL to a server of `source_version`
+    is none on the source either, and left out. Objects that name something not there yet are tried again
     after the others, as long as that gets any of them done. The session's variables are put back, the database in USE is not.
 
     Raises:
@@ -75,6 +81,9 @@ def create(
                 except errors.DatabaseError as exc:
                     missing = MISSING_REFERENCE + (MISSING_GRANTEE if definition.kind == "grant" else ())
                     exc.hint = "; ".join(filter(None, (exc.hint, hint(definition))))
+                    if exc.number == PARSE_ERROR and _is_as_on_source(connection, definition, source_version):
+                        warnings.append(f"{exc.message}: the source, of the same version, cannot read it either; left out")
+                        continue
                     if exc.number not in missing and not _may_be_left_out(definition, exc):
                         raise
                     later.append((definition, exc))
@@ -96,6 +105,12 @@ def _may_be_left_out(definition: Definition, exc: errors.DatabaseError) -> bool:
     return definition.optional or (definition.kind == "trigger" and exc.number == COLUMN_GONE)
 
 
+def _is_as_on_source(connection: server.Connection, definition: Definition, source_version: str) -> bool:
+    """Whether a text that is no SQL here is none there. MariaDB stores a trigger's body without the signs of its comments:
+    `INSERT/*!INTO*/t` comes out as one word, and every statement on its table fails."""
+    return definition.kind == "trigger" and source_version == str(connection.value("SELECT @@version"))
+
+
 def _create_one(connection: server.Connection, definition: Definition) -> list[str]:
     what = f"cannot create {definition.kind} {_name(definition)}"
     try:
@@ -107,9 +122,10 @@ def _create_one(connection: server.Connection, definition: Definition) -> list[s
             except errors.DatabaseError as exc:
                 if exc.number != NOT_IN_THIS_MODE or definition.kind != "table":
                     raise
-                connection.execute(f"SET SESSION sql_mode = {literal(f'{BASE_SQL_MODE},{DEPENDED_ON}')}")
+                mode = definition.session.get("sql_mode", BASE_SQL_MODE)
+                connection.execute(f"SET SESSION sql_mode = {literal(f'{mode},{DEPENDED_ON}')}")
                 warnings = _send(connection, definition, charset)
-                connection.execute(f"SET SESSION sql_mode = {literal(BASE_SQL_MODE)}")
+                connection.execute(f"SET SESSION sql_mode = {literal(mode)}")
         return warnings
     except errors.PrivilegeMissing as exc:
         raise errors.PrivilegeMissing(f"{what}: {exc.message}", hint=exc.hint) from exc

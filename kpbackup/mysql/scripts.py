@@ -47,8 +47,13 @@ def _plain(definitions: Iterable[Definition]) -> Iterator[str]:
         if definition.kind != "database" and definition.schema != schema:
             schema = definition.schema
             yield f"USE {identifier(schema)};"
+        own_mode = "" if definition.kind == "database" else definition.session.get("sql_mode", "")
+        if own_mode:
+            yield f"SET SESSION sql_mode = {literal(own_mode)};"
         for statement in definition.statements:
             yield f"{statement};\n"
+        if own_mode:
+            yield f"SET SESSION sql_mode = {BASE_SESSION['sql_mode']};"
 
 
 def _in_own_session(definitions: Iterable[Definition], collations: dict[str, str]) -> Iterator[str]:

@@ -38,6 +38,10 @@ _NULL_COUNTER = re.compile(
 )
 # MariaDB puts the conversion into the text of an expression once a session of another character set has used the table
 _CONVERTED = re.compile(r"convert\(((?:dayname|monthname|date_format)\((?:[^()']|'(?:[^'\\]|''|\\.)*')*\)) using \w+\)")
+# MariaDB prints options that a table keeps although its engine does not know them inside a comment
+_UNKNOWN_OPTIONS = re.compile(
+    rf"({_QUOTED}|`(?:[^`]|``)+`)| /\*((?: `(?:[^`]|``)+`=(?:{_QUOTED}|[^\s'`*]+))+) \*/", re.DOTALL
+)
 _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
 
 
@@ -80,6 +84,17 @@ def keeping_order(create_sql: str) -> str:
     open_ones = {columns[name] for name in _parts(primary) if name in columns}
     shown = (_NOT_NULL.sub(lambda one: one[1] or "", line) if line in open_ones else line for line in lines)
     return begin + "\n" + ",\n".join(shown) + mark + end
+
+
+def with_unknown_options(create_sql: str) -> tuple[str, bool]:
+    """The text to execute so that the table keeps the options its engine does not know, and whether it has any.
+
+    They come out of their comment, and the session must then take what it does not know (IGNORE_BAD_TABLE_OPTIONS).
+    """
+    if " /* `" not in create_sql:
+        return create_sql, False
+    text = _UNKNOWN_OPTIONS.sub(lambda one: one[1] or one[2], create_sql)
+    return text, text != create_sql
 
 
 def _parts(key_line: str) -> set[str]:

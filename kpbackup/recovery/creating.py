@@ -91,13 +91,19 @@ def create_tables(
         return warnings + [warning for found in threads.map(create_share, shares) for warning in found]
 
 
-def create(connection: server.Connection, wanted: Sequence[Definition], sources: Mapping[str, str]) -> list[str]:
+def create(
+    connection: server.Connection, wanted: Sequence[Definition], sources: Mapping[str, str], *, source_version: str = ""
+) -> list[str]:
     """Creates what is not there; warnings. `sources` gives the source's name of a database that is renamed."""
-    return _create(connection, missing(connection, wanted), sources) if wanted else []
+    return _create(connection, missing(connection, wanted), sources, source_version) if wanted else []
 
 
-def _create(connection: server.Connection, wanted: Sequence[Definition], sources: Mapping[str, str]) -> list[str]:
-    return definitions.create(connection, wanted, hint=lambda one: way_out.of_definition(one, sources))
+def _create(
+    connection: server.Connection, wanted: Sequence[Definition], sources: Mapping[str, str], source_version: str = ""
+) -> list[str]:
+    return definitions.create(
+        connection, wanted, hint=lambda one: way_out.of_definition(one, sources), source_version=source_version
+    )
 
 
 def missing(connection: server.Connection, wanted: Sequence[Definition]) -> list[Definition]:

@@ -155,7 +155,8 @@ class _Load:
                 warnings += self._create_before_rows(connection)
             workers.run([self._next] * self._work())
         with self._session() as connection:
-            warnings += creating.create(connection, self.inventory.after_rows, self.sources)
+            version = self.inventory.settings.get("version", "")
+            warnings += creating.create(connection, self.inventory.after_rows, self.sources, source_version=version)
             warnings += self._create_accounts(connection)
             self._compare(connection)
         return LoadResult(self.total, len(self.inventory.chunks), tuple(warnings), self.busy_s)

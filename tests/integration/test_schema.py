@@ -203,6 +203,41 @@ def test_views_in_the_wrong_order_are_tried_again(mariadb: Server) -> None:
             definitions.create(connection, [hopeless])
 
 
+def test_a_trigger_that_the_source_spoiled_is_left_out_only_where_the_source_is_as_this_server(mariadb: Server) -> None:
+    """MariaDB stores the body of a trigger without the signs of its comments, and cannot read it again."""
+    mariadb.execute(
+        "CREATE DATABASE d", "CREATE TABLE d.t (i int)", "CREATE TABLE d.u (i int)", "USE d",
+        "CREATE TRIGGER spoiled BEFORE INSERT ON t FOR EACH ROW INSERT/*!INTO*/u VALUES (1)",
+    )
+    with mariadb.connect() as connection:
+        with pytest.raises(errors.DatabaseError):
+            connection.execute("INSERT INTO d.t VALUES (1)")
+        made = read(mariadb)
+        connection.execute("DROP TRIGGER d.spoiled")
+        with pytest.raises(errors.DatabaseError, match=r"cannot create trigger d\.spoiled"):
+            definitions.create(connection, made.after_rows, source_version="10.6.1-MariaDB")
+        (warning,) = definitions.create(connection, made.after_rows, source_version=made.settings["version"])
+        assert "trigger d.spoiled" in warning and "left out" in warning
+
+
+def test_options_that_no_engine_knows_come_back_by_script_too(mariadb: Server) -> None:
+    mariadb.execute(
+        "CREATE DATABASE d", "USE d", "SET SESSION sql_mode = 'IGNORE_BAD_TABLE_OPTIONS'",
+        "CREATE TABLE odd (i int first_one='a', KEY k (i) second_one=2) third_one='c'", "SET SESSION sql_mode = DEFAULT",
+        "CREATE TABLE plain (i int)",
+    )
+    before = read(mariadb)
+    assert all(f"`{name}_one`=" in before.tables[0].create_sql for name in ("first", "second", "third"))
+    script = scripts.definitions_text(before)[scripts.BEFORE_ROWS]
+    mariadb.execute("DROP DATABASE d")
+    mariadb_client(mariadb, script)
+    assert definitions.compare(before, read(mariadb)) == []
+    known = dataclasses.replace(before.tables[1], create_sql="CREATE TABLE `other` (\n  `i` int(11) `lost`=1\n) ENGINE=InnoDB")
+    with mariadb.connect() as connection, pytest.raises(errors.DatabaseError, match="lost"):
+        connection.execute("USE d")
+        definitions.create(connection, [definitions.definition_of(known)])
+
+
 def test_an_account_without_rights_on_mysql_gets_a_warning_not_accounts(mariadb: Server) -> None:
     mariadb.execute(
         "CREATE DATABASE d", "CREATE USER limited IDENTIFIED BY 'p'", "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON d.* TO limited"

@@ -72,3 +72,21 @@ def test_mysqls_columns_without_default_lose_it_again() -> None:
 def test_a_definition_whose_quotes_do_not_close_is_refused() -> None:
     with pytest.raises(errors.IntegrityError, match="quotes that do not close"):
         table_text.creatable("CREATE TABLE `t` (\n  `e` int(11) 'b\n) ENGINE=InnoDB", flavour="mariadb")
+
+
+@pytest.mark.parametrize(
+    ("printed", "executed"),
+    [
+        ("`a` int(11) DEFAULT NULL /* `X`=1 */,\n  `b` int(11) NOT NULL", "`a` int(11) DEFAULT NULL `X`=1,\n  `b` int(11) NOT NULL"),
+        ("`a` text /* `od``d`='it\\'s */' `Y`=no */", "`a` text `od``d`='it\\'s */' `Y`=no"),
+        ("`a` text `known`=1 /* `x`='' */ `more`=2", "`a` text `known`=1 `x`='' `more`=2"),
+        ("`a /* `` b` int DEFAULT ' /* `c`=1 */'", ""),
+        ("`a` varbinary(9) /*M!100301 COMPRESSED*/ COMMENT ' /* `c`=1 */'", ""),
+        ("`a` int /* `c` */", ""),
+    ],
+)
+def test_options_unknown_to_the_engine_are_kept(printed: str, executed: str) -> None:
+    text = LINES.format(line=printed)
+    assert table_text.with_unknown_options(text) == (LINES.format(line=executed or printed), bool(executed))
+    options = text + " /* `Z`='1' */ COMMENT='c'"
+    assert table_text.with_unknown_options(options)[0].endswith("ENGINE=InnoDB `Z`='1' COMMENT='c'")

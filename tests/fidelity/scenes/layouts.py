@@ -109,6 +109,13 @@ def _options(kind: Kind) -> list[str]:
             "CREATE TABLE page_compressed (id int PRIMARY KEY, t text) PAGE_COMPRESSED=1 PAGE_COMPRESSION_LEVEL=3", "INSERT INTO page_compressed VALUES (1,REPEAT('x',9000))",
             "CREATE TABLE aria_options (id int, c char(9)) ENGINE=Aria ROW_FORMAT=PAGE TRANSACTIONAL=0 PAGE_CHECKSUM=0", "INSERT INTO aria_options VALUES (1,'a')",
             "CREATE TABLE aria_transactional (id int PRIMARY KEY) ENGINE=Aria TRANSACTIONAL=1", "INSERT INTO aria_transactional VALUES (1)",
+            # options that no engine knows: a table keeps them for an engine to come
+            "SET SESSION sql_mode='IGNORE_BAD_TABLE_OPTIONS'",
+            "CREATE TABLE unknown_options (id int PRIMARY KEY future=1, v varchar(40) DEFAULT ' /* `x`=1 */' COMMENT 'it''s' `od``d`='a''b */ c', KEY k (v) far='x')"
+            " ENGINE=InnoDB PAGE_COMPRESSED=0 later='\\\\ é' ever=7 COMMENT=' /* `y`=2 */'",
+            "INSERT INTO unknown_options (id) VALUES (1)",
+            "CREATE TABLE unknown_parts (id int) ENGINE=MyISAM once='1' PARTITION BY HASH (id) PARTITIONS 2", "INSERT INTO unknown_parts VALUES (1),(2)",
+            "SET SESSION sql_mode=DEFAULT",
         ]
     else:
         found += [
