@@ -9,13 +9,14 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kpbackup import errors
 from kpbackup.mysql import server as mysql
 from tests.integration import scenario
 from tests.integration.scenario import Scene
@@ -32,7 +33,7 @@ INSERTS = ["INSERT INTO shop.a (v) VALUES (1)"] * 150
 HISTORY = (*INSERTS, "CREATE TABLE shop.b (id INT PRIMARY KEY)", *INSERTS, "UPDATE shop.held SET v = 1", *INSERTS)
 SETTINGS = "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.sync_binlog"
 OWN = (1, 3)
-OPTIONS = ("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=3")
+OPTIONS = ("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=3", "--event-scheduler=OFF")
 RESTORE = ("restore", "database", "--to", "latest", "--yes")
 LOCK = "kpbackup_replay"
 ANEW = (*RESTORE, "--overwrite", "shop")
@@ -77,9 +78,7 @@ def mariadb_shop(tmp_path: Path) -> Iterator[Shop]:
 @pytest.fixture
 def mysql_shop(tmp_path: Path, mysql97_programs: Path) -> Iterator[Shop]:
     """The same."""
-    for shop in made(tmp_path, mysql97_server):
-        shop.target.execute("SET GLOBAL event_scheduler = OFF")
-        yield shop
+    yield from made(tmp_path, mysql97_server)
 
 
 def is_in_the_middle(connection: mysql.Connection) -> bool:
@@ -97,8 +96,7 @@ def held(shop: Shop, words: tuple[str, ...], holder: mysql.Connection) -> Iterat
     """kpbackup, begun with these words; `holder` has the lock that it will meet."""
     with shop.target.connect() as gate, shop.target.connect() as looking:
         assert gate.value(f"SELECT GET_LOCK('{LOCK}', 60)") == 1
-        process = shop.scene.start(*words)
-        try:
+        with begun(shop, words) as process:
             scenario.until(process, lambda: waits_for_gate(looking))
             gate.rows(f"SELECT RELEASE_LOCK('{LOCK}'), GET_LOCK('{LOCK}', 60)")  # step 1 tries the path: it passes
             scenario.until(process, lambda: waits_for_gate(looking))
@@ -106,15 +104,40 @@ def held(shop: Shop, words: tuple[str, ...], holder: mysql.Connection) -> Iterat
             holder.rows("SELECT * FROM shop.held FOR UPDATE")
             gate.value(f"SELECT RELEASE_LOCK('{LOCK}')")
             yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate(timeout=PATIENCE_S)
+
+
+@contextmanager
+def held_served(shop: Shop, words: tuple[str, ...], holder: mysql.Connection) -> Iterator[subprocess.Popen[str]]:
+    """The same where appliers of the target replay: the row is locked as soon as it is loaded, long before they begin."""
+
+    def locks() -> bool:
+        holder.execute("START TRANSACTION")
+        with suppress(errors.DatabaseError):  # the table is not made yet
+            if holder.rows("SELECT v FROM shop.held FOR UPDATE") == [(0,)]:
+                return True
+        holder.execute("ROLLBACK")
+        return False
+
+    with begun(shop, words) as process:
+        scenario.until(process, locks)
+        yield process
+
+
+@contextmanager
+def begun(shop: Shop, words: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
+    process = shop.scene.start(*words)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate(timeout=PATIENCE_S)
 
 
 def ended_in_the_middle(shop: Shop, words: tuple[str, ...], end: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
     """kpbackup with these words, ended so when a part of the history is committed; exit code and what it said."""
-    with shop.target.connect() as holder, shop.target.connect() as looking, held(shop, words, holder) as process:
+    hold = held_served if shop.scene.settings["recovery"]["replay"]["path"] == "served" else held
+    with shop.target.connect() as holder, shop.target.connect() as looking, hold(shop, words, holder) as process:
         scenario.until(process, lambda: is_in_the_middle(looking))
         assert shop.settings() == (0, 0)
         end(process)
@@ -171,6 +194,14 @@ def test_mariadb(mariadb_shop: Shop) -> None:
     assert "writes its logs as before" in again.err
     assert (scenario.truth(target), shop.settings()) == (shop.truth, OWN)
 
+    scene.settings["recovery"]["target"]["user"] = "root"
+    scene.settings["recovery"]["replay"]["path"] = "served"
+    ended_in_the_middle(shop, ANEW, killed)
+    assert shop.settings() == (0, 0)
+    scene.ok("restore", "--resume", shop.newest_run())
+    assert (scenario.truth(target), shop.settings()) == (shop.truth, OWN)
+    assert "was started anew" in scene.refused(26, "restore", "--resume", crash(shop))
+
 
 @pytest.mark.slow
 def test_mysql(mysql_shop: Shop) -> None:
@@ -184,3 +215,5 @@ def test_mysql(mysql_shop: Shop) -> None:
     assert (scenario.truth(target), shop.settings()) == (shop.truth, OWN)
     assert "was started anew" in scene.refused(26, "restore", "--resume", given_up)
     assert scenario.truth(target) == shop.truth
+    assert "was started anew" in scene.refused(26, "restore", "--resume", crash(shop))
+    assert shop.settings() == OWN

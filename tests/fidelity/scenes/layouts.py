@@ -111,11 +111,11 @@ def _options(kind: Kind) -> list[str]:
             "CREATE TABLE aria_transactional (id int PRIMARY KEY) ENGINE=Aria TRANSACTIONAL=1", "INSERT INTO aria_transactional VALUES (1)",
             # options that no engine knows: a table keeps them for an engine to come
             "SET SESSION sql_mode='IGNORE_BAD_TABLE_OPTIONS'",
-            "CREATE TABLE unknown_options (id int PRIMARY KEY future=1, v varchar(40) DEFAULT ' /* `x`=1 */' COMMENT 'it''s' `od``d`='a''b */ c', KEY k (v) far='x')"
+            "CREATE TABLE unknown_options (id int PRIMARY KEY future=1, v varchar(40) DEFAULT ' /* `x`=1 */' COMMENT 'it''s' `odd`='a''b */ c', KEY k (v) far='x')"
             " ENGINE=InnoDB PAGE_COMPRESSED=0 later='\\\\ é' ever=7 COMMENT=' /* `y`=2 */'",
             "INSERT INTO unknown_options (id) VALUES (1)",
             "CREATE TABLE unknown_parts (id int) ENGINE=MyISAM once='1' PARTITION BY HASH (id) PARTITIONS 2", "INSERT INTO unknown_parts VALUES (1),(2)",
-            "SET SESSION sql_mode=DEFAULT",
+            "SET SESSION sql_mode=''",
         ]
     else:
         found += [
