@@ -77,7 +77,7 @@ def test_a_definition_whose_quotes_do_not_close_is_refused() -> None:
 @pytest.mark.parametrize(
     ("printed", "executed"),
     [
-        ("`a` int(11) DEFAULT NULL /* `X`=1 */,\n  `b` int(11) NOT NULL", "`a` int(11) DEFAULT NULL `X`=1,\n  `b` int(11) NOT NULL"),
+        ("`a` int(11) /* `X`=1 */,\n  `b` int(11) NOT NULL", "`a` int(11) `X`=1,\n  `b` int(11) NOT NULL"),
         ("`a` text /* `od``d`='it\\'s */' `Y`=no */", "`a` text `od``d`='it\\'s */' `Y`=no"),
         ("`a` text `known`=1 /* `x`='' */ `more`=2", "`a` text `known`=1 `x`='' `more`=2"),
         ("`a /* `` b` int DEFAULT ' /* `c`=1 */'", ""),
