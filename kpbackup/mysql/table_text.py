@@ -40,7 +40,7 @@ _NULL_COUNTER = re.compile(
 _CONVERTED = re.compile(r"convert\(((?:dayname|monthname|date_format)\((?:[^()']|'(?:[^'\\]|''|\\.)*')*\)) using \w+\)")
 # MariaDB prints options that a table keeps although its engine does not know them inside a comment
 _UNKNOWN_OPTIONS = re.compile(
-    rf"({_QUOTED}|`(?:[^`]|``)+`)| /\*((?: `(?:[^`]|``)+`=(?:{_QUOTED}|[^\s'`*]+))+) \*/", re.DOTALL
+    rf"({_QUOTED}|`(?:[^`]|``)+`)| /\*((?: `(?:[^`]|``)+`=(?:{_QUOTED}|[^\s'`*]+)| TRANSACTIONAL=[01])+) \*/", re.DOTALL
 )
 _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
 
@@ -91,7 +91,7 @@ def with_unknown_options(create_sql: str) -> tuple[str, bool]:
 
     They come out of their comment, and the session must then take what it does not know (IGNORE_BAD_TABLE_OPTIONS).
     """
-    if " /* `" not in create_sql:
+    if " /* " not in create_sql:
         return create_sql, False
     text = _UNKNOWN_OPTIONS.sub(lambda one: one[1] or one[2], create_sql)
     return text, text != create_sql

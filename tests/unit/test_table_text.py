@@ -88,5 +88,5 @@ def test_a_definition_whose_quotes_do_not_close_is_refused() -> None:
 def test_options_unknown_to_the_engine_are_kept(printed: str, executed: str) -> None:
     text = LINES.format(line=printed)
     assert table_text.with_unknown_options(text) == (LINES.format(line=executed or printed), bool(executed))
-    options = text + " /* `Z`='1' */ COMMENT='c'"
-    assert table_text.with_unknown_options(options)[0].endswith("ENGINE=InnoDB `Z`='1' COMMENT='c'")
+    options = text + " /* TRANSACTIONAL=0 */ COMMENT='c' /* `Z`='1' */"
+    assert table_text.with_unknown_options(options)[0].endswith("ENGINE=InnoDB TRANSACTIONAL=0 COMMENT='c' `Z`='1'")
