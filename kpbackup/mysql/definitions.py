@@ -19,7 +19,7 @@ from pymysql.charset import charset_by_name
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
 from kpbackup.mysql import server, table_text
-from kpbackup.mysql.quoting import identifier, literal
+from kpbackup.mysql.quoting import identifier, literal, qualified
 from kpbackup.mysql.schema import comparable, split_auto_increment
 
 # without NO_ENGINE_SUBSTITUTION a missing engine becomes InnoDB without a word
@@ -249,6 +249,20 @@ def compare(source: Inventory, target: Inventory, *, values: bool = True) -> lis
     orders = [[d.name for d in side.after_rows if d.kind == "trigger"] for side in (source, target)]
     if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
         found.append("triggers fire in another order")
+    return found
+
+
+def moved_counters(source: Inventory, target: Inventory) -> list[str]:
+    """The statements that set AUTO_INCREMENT of tables where loading the rows left another value; compare() judges the result.
+
+    The counter of a partitioned MEMORY table begins anew when a row takes the last number of BIGINT UNSIGNED.
+    """
+    wanted = {(table.schema, table.name): split_auto_increment(table.create_sql)[1] for table in source.tables}
+    found = []
+    for table in target.tables:
+        value = wanted.get((table.schema, table.name), "")
+        if value and value != split_auto_increment(table.create_sql)[1]:
+            found.append(f"ALTER TABLE {qualified(table.schema, table.name)} AUTO_INCREMENT={value}")
     return found
 
 

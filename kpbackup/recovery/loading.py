@@ -333,9 +333,11 @@ class _Load:
 
     def _compare(self, connection: server.Connection) -> None:
         """The definitions on the target must be the set's."""
-        names = tuple(d.name for d in self.inventory.databases)
-        facts = server_facts.read_facts(connection)
-        found = schema.read_inventory(connection, facts, databases=names) if names else self.inventory
+        found = self._found(connection)
+        if moved := definitions.moved_counters(self.inventory, found):
+            for statement in moved:
+                connection.execute(statement)
+            found = self._found(connection)
         there = {(d.kind, d.schema, d.name) for d in found.after_rows}
         # what was broken on the source and could not be made here was warned of; all else that is missing has raised
         may_miss = [d for d in self.inventory.after_rows if d.optional or d.kind == "trigger"]
@@ -353,6 +355,12 @@ class _Load:
                 f" {'; '.join(differences[:5])}",
                 hint=f"compare the servers' versions and settings; the target is not to be used{without}",
             )
+
+    def _found(self, connection: server.Connection) -> Inventory:
+        """The databases of the set as they are on the target."""
+        names = tuple(d.name for d in self.inventory.databases)
+        facts = server_facts.read_facts(connection)
+        return schema.read_inventory(connection, facts, databases=names) if names else self.inventory
 
 
 def drop_scratch(endpoint: server.Endpoint, *, write_binlog: bool = False) -> None:
