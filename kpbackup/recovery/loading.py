@@ -155,7 +155,8 @@ class _Load:
                 warnings += self._create_before_rows(connection)
             workers.run([self._next] * self._work())
         with self._session() as connection:
-            version = self.inventory.settings.get("version", "")
+            # of a text that renaming changed a server's opinion says nothing about the source
+            version = "" if self.renamed else self.inventory.settings.get("version", "")
             warnings += creating.create(connection, self.inventory.after_rows, self.sources, source_version=version)
             warnings += self._create_accounts(connection)
             self._compare(connection)
