@@ -72,6 +72,7 @@ def create(
         DatabaseError, PrivilegeMissing: kind and name of the object, and the server's reason.
     """
     waiting, warnings = list(definitions), list[str]()
+    same_version = bool(source_version) and source_version == str(connection.value("SELECT @@version"))
     with _base_session(connection):
         while waiting:
             later: list[tuple[Definition, errors.DatabaseError]] = []
@@ -81,34 +82,30 @@ def create(
                 except errors.DatabaseError as exc:
                     missing = MISSING_REFERENCE + (MISSING_GRANTEE if definition.kind == "grant" else ())
                     exc.hint = "; ".join(filter(None, (exc.hint, hint(definition))))
-                    if exc.number == PARSE_ERROR and _is_as_on_source(connection, definition, source_version):
-                        warnings.append(f"{exc.message}: the source, of the same version, cannot read it either; left out")
-                        continue
-                    if exc.number not in missing and not _may_be_left_out(definition, exc):
+                    if exc.number not in missing and not _may_be_left_out(definition, exc, same_version=same_version):
                         raise
                     later.append((definition, exc))
             if len(later) == len(waiting):
-                return warnings + _give_up(later)
+                return warnings + _give_up(later, same_version=same_version)
             waiting = [definition for definition, _ in later]
     return warnings
 
 
-def _give_up(stuck: list[tuple[Definition, errors.DatabaseError]]) -> list[str]:
+def _give_up(stuck: list[tuple[Definition, errors.DatabaseError]], *, same_version: bool) -> list[str]:
     for definition, exc in stuck:
-        if definition.kind != "grant" and not _may_be_left_out(definition, exc):
+        if definition.kind != "grant" and not _may_be_left_out(definition, exc, same_version=same_version):
             raise exc
     return [exc.message for _, exc in stuck]  # broken on the source, or a grant on an object that is no more
 
 
-def _may_be_left_out(definition: Definition, exc: errors.DatabaseError) -> bool:
-    """Whether no server could make it: then the restore goes on without it, and says so."""
-    return definition.optional or (definition.kind == "trigger" and exc.number == COLUMN_GONE)
+def _may_be_left_out(definition: Definition, exc: errors.DatabaseError, *, same_version: bool) -> bool:
+    """Whether no server could make it: then the restore goes on without it, and says so.
 
-
-def _is_as_on_source(connection: server.Connection, definition: Definition, source_version: str) -> bool:
-    """Whether a text that is no SQL here is none there. MariaDB stores a trigger's body without the signs of its comments:
-    `INSERT/*!INTO*/t` comes out as one word, and every statement on its table fails."""
-    return definition.kind == "trigger" and source_version == str(connection.value("SELECT @@version"))
+    `same_version`: what is no SQL to this server is none to the source either. MariaDB stores a trigger's body without the
+    signs of its comments: `INSERT/*!INTO*/t` comes out as one word, and every INSERT into its table fails.
+    """
+    broken = (COLUMN_GONE, PARSE_ERROR) if same_version else (COLUMN_GONE,)
+    return definition.optional or (definition.kind == "trigger" and exc.number in broken)
 
 
 def _create_one(connection: server.Connection, definition: Definition) -> list[str]:

@@ -171,8 +171,6 @@ def _reason_to_keep_all(create_sql: str, lines: list[str], end: str, *, referenc
         return "the table keeps its history"
     if table_text.keeping_order(create_sql) != create_sql:
         return "its unique keys are in an order that only one statement gives"
-    if table_text.with_unknown_options(create_sql)[1]:
-        return "it has options that its engine does not know, which only the one statement keeps"
     if "`FTS_DOC_ID" in create_sql.upper():
         return "InnoDB takes its FULLTEXT document ids, and the index of that name, only with the table"
     return ""

@@ -47,7 +47,7 @@ def _plain(definitions: Iterable[Definition]) -> Iterator[str]:
         if definition.kind != "database" and definition.schema != schema:
             schema = definition.schema
             yield f"USE {identifier(schema)};"
-        own_mode = "" if definition.kind == "database" else definition.session.get("sql_mode", "")
+        own_mode = definition.session.get("sql_mode", "")
         if own_mode:
             yield f"SET SESSION sql_mode = {literal(own_mode)};"
         for statement in definition.statements:

@@ -217,7 +217,7 @@ def test_a_trigger_that_the_source_spoiled_is_left_out_only_where_the_source_is_
         with pytest.raises(errors.DatabaseError, match=r"cannot create trigger d\.spoiled"):
             definitions.create(connection, made.after_rows, source_version="10.6.1-MariaDB")
         (warning,) = definitions.create(connection, made.after_rows, source_version=made.settings["version"])
-        assert "trigger d.spoiled" in warning and "left out" in warning
+        assert "cannot create trigger d.spoiled" in warning
 
 
 def test_options_that_no_engine_knows_come_back_by_script_too(mariadb: Server) -> None:

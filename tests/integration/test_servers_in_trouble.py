@@ -256,6 +256,23 @@ def test_an_archive_table_of_many_rows(tmp_path: Path) -> None:
         assert "--exclude shop.odd" in told
 
 
+def test_a_trigger_that_the_source_itself_spoiled(scene: Scene, servers: tuple[Server, Server]) -> None:
+    """Left out where the source cannot read it either; of a text that renaming changed that cannot be said."""
+    source, target = servers
+    spoiled = "CREATE TRIGGER odd.spoiled BEFORE INSERT ON odd.t FOR EACH ROW INSERT/*!INTO*/t VALUES (1)"
+    source.execute("CREATE DATABASE odd", "CREATE TABLE odd.t (i INT)", "USE odd", spoiled)
+    try:
+        scene.ok(*FULL)
+    finally:
+        source.execute("DROP DATABASE odd")
+    only = ("--only", "odd.*")
+    assert "error 1064" in scene.refused(30, *RESTORE, *only, "--rename", "odd=other")
+    scenario.wipe(target)
+    ended = scene.run(*RESTORE, *only)
+    assert ended.code == 0 and "warning: cannot create trigger odd.spoiled" in ended.err, ended.err
+    assert scenario.is_there(target, "odd", "t")
+
+
 def test_missing_plugins(tmp_path: Path) -> None:
     """An engine that is missing is refused with its tables; an account of a login that is missing is left out and named."""
     loaded = plugins.options(plugins.installed_mariadb(), ("ha_archive", "auth_ed25519"))

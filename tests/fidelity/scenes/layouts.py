@@ -114,6 +114,7 @@ def _options(kind: Kind) -> list[str]:
             "CREATE TABLE unknown_options (id int PRIMARY KEY future=1, v varchar(40) DEFAULT ' /* `x`=1 */' COMMENT 'it''s' `odd`='a''b */ c', KEY k (v) far='x')"
             " ENGINE=InnoDB PAGE_COMPRESSED=0 later='\\\\ é' ever=7 COMMENT=' /* `y`=2 */'",
             "INSERT INTO unknown_options (id) VALUES (1)",
+            "CREATE TABLE unknown_beside_key (id int PRIMARY KEY early=1, v int, KEY (v)) ENGINE=InnoDB later=1", "INSERT INTO unknown_beside_key VALUES (1,2)",
             "CREATE TABLE last_number (id bigint unsigned AUTO_INCREMENT PRIMARY KEY) ENGINE=MEMORY",
             "INSERT INTO last_number VALUES (18446744073709551615), (3)", "ALTER TABLE last_number PARTITION BY KEY ()",
             "CREATE TABLE not_transactional (id int) ENGINE=MyISAM TRANSACTIONAL=0", "INSERT INTO not_transactional VALUES (1)",
