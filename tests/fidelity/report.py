@@ -31,6 +31,7 @@ from typing import Any
 
 import pymysql
 
+from bench import machine
 from tests.fidelity import corpus, judge, page, pairs
 from tests.fidelity.scenes import MARIADB_10
 from tests.integration.scenario import Scene
@@ -201,8 +202,8 @@ def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
         expected = steady(source.port)
         counts = Counter("table" if kind in ("table", "sequence") else "other" for kind, _, _ in expected)
         found: dict[str, Any] = {
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "suite": suite, "scripts": len(scripts),
-            "unreadable": unreadable, "tables": counts["table"], "others": counts["other"],
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"), **machine.commit(), "suite": suite,
+            "scripts": len(scripts), "unreadable": unreadable, "tables": counts["table"], "others": counts["other"],
         }
         truth, left_out, said = with_kpbackup(source, databases, top)
         found["kpbackup"] = {
