@@ -241,12 +241,17 @@ def query_database(data: bytes) -> str:
     return data[start : start + database_bytes].decode("utf-8", "surrogateescape")
 
 
-def mariadb_gtid_head(data: bytes) -> tuple[str, int]:
-    """(GTID, flags) of event 162."""
+def mariadb_gtid_numbers(data: bytes) -> tuple[int, int, int, int]:
+    """(server id, sequence number, domain, flags) of event 162."""
     try:
-        server_id, seq, domain, flags = _MARIADB_GTID_HEAD.unpack_from(data, 5)
+        return _MARIADB_GTID_HEAD.unpack_from(data, 5)
     except struct.error as exc:
         raise errors.IntegrityError("MariaDB GTID event is cut") from exc
+
+
+def mariadb_gtid_head(data: bytes) -> tuple[str, int]:
+    """(GTID, flags) of event 162."""
+    server_id, seq, domain, flags = mariadb_gtid_numbers(data)
     return f"{domain}-{server_id}-{seq}", flags
 
 

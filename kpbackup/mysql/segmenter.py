@@ -26,7 +26,7 @@ from kpbackup.mysql import binlog_file, events
 from kpbackup.mysql.binlog_file import FileHead
 from kpbackup.mysql.event_block import EventBlock
 from kpbackup.mysql.events import Heartbeat, StreamEvent
-from kpbackup.mysql.transactions import Transaction, TransactionWalker
+from kpbackup.mysql.transactions import Tally, TransactionWalker
 
 PIECE_BYTES = 512 << 10  # each wakes the thread that takes it: with smaller ones the two wait for one another
 
@@ -148,7 +148,7 @@ class Segmenter:
         segment = self._open or self._segment()
         segment.add(event.data)
         if done is not None:
-            segment.count(done)
+            segment.count(Tally([done.commit_at_us], [done.gtid]))
         self._at = event.end
         if event.type in (events.ROTATE, events.STOP):
             self._file_ended = True
@@ -163,10 +163,16 @@ class Segmenter:
             for event in block.singly():
                 yield from self.feed(event)
             return
+        segment = self._segment()
+        if segment.raw_bytes + block.end - block.start < self._max_bytes:  # it ends no segment
+            segment.count(self._walker.tally(block))
+            segment.add_all(block.events, block.end - block.start)
+            self._at = block.end
+            return
         taken = 0
         for done, index in self._walker.feed_block(block):
             segment = self._segment()
-            segment.count(done)
+            segment.count(Tally([done.commit_at_us], [done.gtid]))
             if segment.raw_bytes + done.end - self._at >= self._max_bytes:
                 segment.add_all(block.events[taken : index + 1], done.end - self._at)
                 self._at, taken = done.end, index + 1
@@ -249,15 +255,15 @@ class _OpenSegment:
         if self._waiting_bytes >= PIECE_BYTES:
             self._flush()
 
-    def count(self, done: Transaction) -> None:
-        self._transactions += 1
-        at = done.commit_at_us
-        if self._first_us is None or at < self._first_us:
-            self._first_us = at
-        if self._last_us is None or at > self._last_us:
-            self._last_us = at
-        if done.gtid:
-            self._gtids.add(done.gtid)
+    def count(self, done: Tally) -> None:
+        if not done.commits_at_us:
+            return
+        self._transactions += len(done.commits_at_us)
+        first, last = min(done.commits_at_us), max(done.commits_at_us)
+        self._first_us = first if self._first_us is None else min(first, self._first_us)
+        self._last_us = last if self._last_us is None else max(last, self._last_us)
+        for text in filter(None, done.gtids):
+            self._gtids.add(text)
 
     def close(self, identity: FileIdentity, *, ends_file: bool) -> SegmentFacts:
         self._flush()

@@ -40,6 +40,14 @@ class Transaction(NamedTuple):
     kind: Kind
 
 
+class Tally(NamedTuple):
+    """Transactions added up: when each was committed, and their GTIDs in order; of a run of them on MariaDB, in one domain and
+    of one server, the first and the last."""
+
+    commits_at_us: list[int]
+    gtids: list[str]
+
+
 _ENDS = re.compile(rb"\s*(?:COMMIT|ROLLBACK)\s*;?\s*\Z|\s*XA\s+(?:COMMIT|ROLLBACK)\b", re.IGNORECASE)
 _BEGINS = re.compile(rb"\s*BEGIN\b", re.IGNORECASE)
 _XA_STARTS = re.compile(rb"\s*XA\s+(?:START|BEGIN)\b", re.IGNORECASE)
@@ -53,6 +61,7 @@ _OUTSIDE = frozenset({
     events.STOP, events.ROTATE, events.PREVIOUS_GTIDS, events.MARIADB_GTID_LIST, events.HEARTBEAT, events.HEARTBEAT_V2,
     events.BINLOG_CHECKPOINT,
 })
+_PAIR = bytes([events.MARIADB_GTID, events.XID])
 _CANNOT_ADD = event_block.MARKED | event_block.ALONE
 
 
@@ -96,15 +105,39 @@ class TransactionWalker:
 
     def feed_block(self, block: EventBlock) -> Iterator[tuple[Transaction, int]]:
         """The transactions that the block's events complete, each with the number of its last event. Raises as `feed`."""
-        place, following = block.start, 0  # of the event behind the last mark
-        for index, kind, end, data in block.marks:
+        return self._walk(block.file, block.marks, block.start, 0, len(block.events))
+
+    def tally(self, block: EventBlock) -> Tally:
+        """What `feed_block` gives, added up. Raises as `feed`.
+
+        Most blocks of MariaDB are the end of a transaction, pairs of a GTID event and an XID, and the beginning of another. No
+        transaction is made of the pairs.
+        """
+        marks, count = block.marks, len(block.events)
+        first = int(bool(marks) and marks[0][1] == events.XID)
+        last = first + (len(marks) - first) // 2 * 2
+        ends = marks[first + 1 : last : 2]
+        run = _run(marks[first:last:2], ends)
+        if not run:
+            return _tallied(self.feed_block(block))
+        head = _tallied(self._walk(block.file, marks[:first], block.start, 0, 0))
+        self._open(None, "", None, False)
+        tail = _tallied(self._walk(block.file, marks[last:], ends[-1][2], ends[-1][0] + 1, count))
+        stamps = [int.from_bytes(mark[3][:4], "little") * 1_000_000 for mark in ends]
+        return Tally(head.commits_at_us + stamps + tail.commits_at_us, head.gtids + run + tail.gtids)
+
+    def _walk(
+        self, file: str, marks: list[event_block.Mark], place: int, following: int, count: int
+    ) -> Iterator[tuple[Transaction, int]]:
+        """The marks among the events up to the one numbered `count`; `following` is the first one's number, `place` its start."""
+        for index, kind, end, data in marks:
             if self._start is None and index > following:
                 self._start = place
-            done = self._marked(kind, block.file, end - len(data), end, data)
+            done = self._marked(kind, file, end - len(data), end, data)
             if done is not None:
                 yield done, index
             place, following = end, index + 1
-        if self._start is None and following < len(block.events):
+        if self._start is None and following < count:
             self._start = place
 
     def _marked(self, kind: int, file: str, start: int, end: int, data: bytes) -> Transaction | None:
@@ -134,14 +167,14 @@ class TransactionWalker:
             return None
         return self._close(file, start, end, data, Kind.STATEMENT)
 
-    def _open(self, start: int, gtid: str, commit_at_us: int | None, in_block: bool) -> None:
+    def _open(self, start: int | None, gtid: str, commit_at_us: int | None, in_block: bool) -> None:
         self._start, self._gtid, self._commit_at_us, self._in_block = start, gtid, commit_at_us, in_block
 
     def _close(self, file: str, start: int, end: int, data: bytes, kind: Kind) -> Transaction:
         begun = start if self._start is None else self._start
         stamp = self._commit_at_us or int.from_bytes(data[:4], "little") * 1_000_000
         found = Transaction(file, begun, end, self._gtid, stamp, kind)
-        self._start, self._gtid, self._commit_at_us, self._in_block = None, "", None, False
+        self._open(None, "", None, False)
         return found
 
     def _refuse(self, event: StreamEvent) -> None:
@@ -150,3 +183,19 @@ class TransactionWalker:
             f"the source reports an incident at {event.file}:{event.start}: changes may be missing from its binlog",
             hint="take a new full backup",
         )
+
+
+def _run(begins: list[event_block.Mark], ends: list[event_block.Mark]) -> list[str]:
+    """The first and the last GTID of transactions that begin and end so; [] where they are not all pairs of MariaDB's GTID event
+    and an XID, of one domain and server."""
+    if not begins or {mark[1] for mark in begins} != {events.MARIADB_GTID} or {mark[1] for mark in ends} != {events.XID}:
+        return []
+    numbers = [events.mariadb_gtid_numbers(mark[3]) for mark in begins]
+    if len({(server_id, domain) for server_id, _, domain, _ in numbers}) > 1:
+        return []
+    return [f"{domain}-{server_id}-{seq}" for server_id, seq, domain, _ in (numbers[0], numbers[-1])]
+
+
+def _tallied(found: Iterator[tuple[Transaction, int]]) -> Tally:
+    done = [one for one, _ in found]
+    return Tally([one.commit_at_us for one in done], [one.gtid for one in done if one.gtid])

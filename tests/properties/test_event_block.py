@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kpbackup import errors
@@ -134,6 +134,49 @@ def test_blocks_are_the_events_and_the_segments(
     for end, sinks in ((one, by_one), (block, by_block)):
         sinks.take_all([last] if (last := end.finish()) else [])
     assert by_block.segments == by_one.segments
+
+
+@st.composite
+def mariadb_gtids(draw: st.DrawFn) -> bytes:
+    body = bytearray(vectors.MARIADB_GTID_ROWS)
+    several = (0, 1, 12), (0, 1, 12), (0, 1, 12 | events.GTID_STANDALONE), (1, 1, 12), (0, 2, 12)
+    domain, server_id, flags = draw(st.sampled_from(several))
+    struct.pack_into("<I10xQIB", body, 5, server_id, draw(st.integers(1, 99)), domain, flags)
+    return bytes(body)
+
+
+XIDS = st.integers(0, 0xFFFFFFFF).map(lambda stamp: struct.pack("<I", stamp) + vectors.XID[4:])
+OTHERS = st.sampled_from((ROW, vectors.query(b"COMMIT"), vectors.MARIADB_CREATE, vectors.MYSQL_GTID))
+PARTS = st.tuples(mariadb_gtids(), st.just(ROW), XIDS) | st.tuples(st.one_of(mariadb_gtids(), XIDS, OTHERS))
+
+
+@example(parts=3 * [(vectors.MARIADB_GTID_ROWS, ROW, vectors.XID)] + [(ROW,)], sizes=[20])
+@settings(max_examples=400)
+@given(parts=st.lists(PARTS, min_size=1, max_size=10), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=4))
+def test_a_tally_is_the_transactions_added_up(parts: list[tuple[bytes, ...]], sizes: list[int]) -> None:
+    whole = placed([one for several in parts for one in several], has_positions=True)
+    one_by_one, added_up, begin = TransactionWalker(), TransactionWalker(), 0
+    for number in range(len(whole)):
+        if begin >= len(whole):
+            break
+        block = _block(whole[begin : begin + sizes[number % len(sizes)]])
+        begin += len(block.events)
+        done, tally = [one for one, _ in one_by_one.feed_block(block)], added_up.tally(block)
+        assert tally.commits_at_us == [one.commit_at_us for one in done]
+        assert _ends(tally.gtids) == _ends([one.gtid for one in done if one.gtid])
+        assert vars(added_up) == vars(one_by_one)
+
+
+def _block(several: list[StreamEvent]) -> EventBlock:
+    marks = [
+        (number, one.type, one.end, one.data) for number, one in enumerate(several) if one.type in event_block.MARKED
+    ]
+    return EventBlock(FILE, several[0].start, several[-1].end, [one.data for one in several], marks)
+
+
+def _ends(gtids: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """The first, the last, and the last of each domain: what a segment says of MariaDB's."""
+    return gtids[:1], gtids[-1:], {one.partition("-")[0]: one for one in gtids}
 
 
 @given(data=st.data(), **READS)
