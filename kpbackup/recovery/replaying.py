@@ -30,7 +30,6 @@ from kpbackup.recovery.paths import Path
 from kpbackup.recovery.planning import RecoveryPlan
 from kpbackup.recovery.steps import RecoveryRequest, Step
 
-REPLAY_THREADS = 4
 _EVENT_STATES = f"{load.SCRATCH_SCHEMA}.event_states"  # as they were before the replay: a resumed one needs them
 _SETTINGS = f"{load.SCRATCH_SCHEMA}.settings"  # what the replay changes: a killed one could not put it back
 _ACCOUNT_RULE = f"{load.SCRATCH_SCHEMA}.account_rule"  # which accounts were the target's own before this restore
@@ -70,7 +69,7 @@ def _replayed(
             # the replay removes the old channel before it makes its own: in between only this entry knows
             journal.write("replay_resumed", {"file": start.file, "position": start.position})
         done = replay.replay(
-            target, facts, read_from=stream.read_from, start=start, workers=REPLAY_THREADS, on_progress=_report(plan, request),
+            target, facts, read_from=stream.read_from, start=start, on_progress=_report(plan, request),
             set_gtid_state=False, keep_channel=True, watch=watch, listening=request.replaying.listening,
             grouped=request.replaying.grouped and not _keeps_history(target),
         )

@@ -289,6 +289,23 @@ def test_a_connection_that_breaks_within_a_group(mariadb_pair: tuple[Server, Ser
     assert value(target, "SELECT @@gtid_slave_pos") == value(source, "SELECT @@gtid_binlog_pos")
 
 
+@pytest.mark.parametrize(("processors", "workers"), [(1, 2), (3, 3), (64, 4)])
+def test_as_many_appliers_as_the_target_has_processors(mariadb: Server, tmp_path: Path, processors: int, workers: int) -> None:
+    mariadb.execute(*SCHEMA, *WORK[:2])
+    stored = Stored(mariadb)
+    found: list[object] = []
+
+    with mariadb_server(tmp_path / "target", server_id=7, options=(f"--thread-pool-size={processors}",)) as target:
+        def read_from(file: str, position: int) -> Iterator[StreamEvent]:
+            found.append(value(target, "SELECT @@slave_parallel_threads"))
+            return stored.until()(file, position)
+
+        do_replay(target, read_from)
+        assert found == [0, workers]  # the first reading only looks
+        assert value(target, "SELECT @@slave_parallel_threads") == 0
+        assert checksums(target) == checksums(mariadb)
+
+
 @pytest.mark.parametrize("fixture", ["mariadb_pair", "mysql97_pair"])
 def test_a_row_larger_than_a_packet(fixture: str, request: pytest.FixtureRequest) -> None:
     source, target = request.getfixturevalue(fixture)
