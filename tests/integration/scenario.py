@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from kpbackup.mysql import server as mysql
+from tests import forked
 from tests.integration import beginning
 from tests.servers.database import Server
 
@@ -95,11 +96,7 @@ class Scene:
 
     def run(self, *words: str) -> Ended:
         """Runs kpbackup without a terminal to its end."""
-        done = subprocess.run(
-            self.argv(*words), env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=COMMAND_TIMEOUT_S, check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return Ended(*forked.run(self.argv(*words)[3:], self.environment(), timeout_s=COMMAND_TIMEOUT_S))
 
     def ok(self, *words: str) -> Any:
         """Runs kpbackup, which must succeed; its answer as a JSON document. `init` is carried out here where it can be."""
