@@ -11,22 +11,24 @@ import pytest
 from tests.fidelity import page
 
 
-def test_the_page_is_made_of_the_evidence() -> None:
-    evidence = json.loads(page.EVIDENCE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["mariadb", "mysql"])
+def test_the_page_is_made_of_the_evidence(name: str) -> None:
+    evidence = json.loads(page.evidence(name).read_text(encoding="utf-8"))
     text = page.PAGE.read_text(encoding="utf-8")
     changed = copy.deepcopy(evidence)
     changed["total"]["tables"] += 1
-    assert page.renewed(text, evidence) == text != page.renewed(text, changed)
+    assert page.renewed(text, name, evidence) == text != page.renewed(text, name, changed)
 
 
-def test_totals_follow_from_the_suites_and_the_wrong_objects() -> None:
-    evidence = json.loads(page.EVIDENCE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["mariadb", "mysql"])
+def test_totals_follow_from_the_suites_and_the_wrong_objects(name: str) -> None:
+    evidence = json.loads(page.evidence(name).read_text(encoding="utf-8"))
     assert evidence["total"] == dict(sum(map(Counter, evidence["suites"].values()), Counter()))
-    for name, wrong in evidence["wrong"].items():
-        assert page.tables(wrong) == evidence["total"].get(f"{name} tables", 0)
-        assert len(wrong) - page.tables(wrong) == evidence["total"].get(f"{name} others", 0)
+    for by, wrong in evidence["wrong"].items():
+        assert page.tables(wrong) == evidence["total"].get(f"{by} tables", 0)
+        assert len(wrong) - page.tables(wrong) == evidence["total"].get(f"{by} others", 0)
 
 
 def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="no markers"):
-        page.renewed("# Fidelity\n", {})
+        page.renewed("# Fidelity\n", "mysql", {})

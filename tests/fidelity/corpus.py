@@ -1,4 +1,4 @@
-"""SQL out of MariaDB's own regression scripts: thousands of tables and programs that nobody thought of when writing a backup.
+"""SQL out of MariaDB's and MySQL's own regression scripts: thousands of tables and programs that nobody thought of when writing a backup.
 
 A script of `mysqltest` mixes SQL with commands of its own. Statements are taken in their order with the delimiter in force;
 commands are dropped but for `let`, `eval`, `delimiter` and `source`, without which much SQL would not be SQL; blocks are run once.
@@ -9,14 +9,23 @@ Everything is bytes read as latin1, so that no script's character set matters he
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-SUITES = (
+from tests.fidelity.scenes import MARIADB_10, MYSQL_9, Kind
+from tests.servers import mysql97, plugins
+
+_MARIADB_SUITES = (
     "main", "suite/innodb/t", "suite/parts/t", "suite/funcs_1/t", "suite/engines/funcs/t", "suite/compat/oracle/t", "suite/maria",
     "suite/vcol/t", "suite/gcol/t", "suite/innodb_fts/t", "suite/innodb_gis/t", "suite/versioning/t", "suite/period/t",
     "suite/sql_sequence", "suite/innodb_zip/t", "suite/json/t", "suite/archive", "suite/csv", "suite/heap", "suite/jp/t", "suite/roles",
     "plugin/type_inet/type_inet", "plugin/type_uuid/type_uuid",
+)
+_MYSQL_SUITES = (
+    "t", "suite/innodb/t", "suite/parts/t", "suite/funcs_1/t", "suite/engines/funcs/t", "suite/gcol/t", "suite/gis/t",
+    "suite/innodb_fts/t", "suite/innodb_gis/t", "suite/innodb_zip/t", "suite/json/t", "suite/collations/t", "suite/jp/t",
+    "suite/opt_trace/t", "suite/engines/iuds/t",
 )
 _DEPTH = 4  # of scripts that take in scripts
 _LONGEST = 400_000  # characters of a statement
@@ -38,7 +47,8 @@ _COMMANDS = frozenset("""
 """.split())
 _UNFIT = re.compile(
     r"\s*(?:"
-    r"DROP\b(?!\s+(?:PREPARE|TEMPORARY))|SHUTDOWN|KILL|RESET|PURGE|CHANGE\s+MASTER|START\s+(?:SLAVE|ALL|REPLICA)|STOP\s+(?:SLAVE|ALL|REPLICA)|XA\b|LOCK\s|UNLOCK|BACKUP\b"
+    r"RESTART|CLONE|ALTER\s+INSTANCE|IMPORT\b|SET\s+(?:PERSIST|@@PERSIST|RESOURCE)|(?:CREATE|ALTER)\s+(?:RESOURCE|LOGFILE)"
+    r"|DROP\b(?!\s+(?:PREPARE|TEMPORARY))|SHUTDOWN|KILL|RESET|PURGE|CHANGE\s+MASTER|START\s+(?:SLAVE|ALL|REPLICA)|STOP\s+(?:SLAVE|ALL|REPLICA)|XA\b|LOCK\s|UNLOCK|BACKUP\b"
     r"|FLUSH|INSTALL|UNINSTALL|HANDLER|LOAD\s|DO\s+(?:SLEEP|GET_LOCK|RELEASE)|SELECT\s+(?:SLEEP|GET_LOCK|BENCHMARK|MASTER_)|SET\s+PASSWORD"
     r"|SET\s+(?:STATEMENT\s)?.*(?:GLOBAL|SQL_LOG_BIN|GTID|MAX_STATEMENT_TIME|TIMESTAMP)|CREATE\s+(?:OR\s+REPLACE\s+)?(?:USER|ROLE|SERVER)|ALTER\s+USER|RENAME\s+USER|GRANT\b|REVOKE\b"
     r"|CACHE\s+INDEX|REPAIR|BINLOG\b|SHOW\b|EXPLAIN\b|ANALYZE\s+(?!TABLE)|DESC|HELP|CHECK\s|CHECKSUM|OPTIMIZE"
@@ -54,9 +64,32 @@ _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)")
 _LET = re.compile(r"\s*\$?([A-Za-z_]\w*)\s*=\s*(.*)", re.DOTALL)
 
 
-def scripts(home: Path) -> Iterator[Path]:
-    """The scripts of the suites, in order; `home` is the folder mysql-test."""
-    for suite in SUITES:
+@dataclass(frozen=True)
+class Corpus:
+    """Whose scripts, the server they are played on, and the program that is asked for the same. `home` is the folder mysql-test."""
+
+    name: str
+    kind: Kind
+    dump: str
+    suites: tuple[str, ...]
+    home: Callable[[], Path]
+    version: Callable[[], str]
+
+
+CORPORA = {
+    one.name: one for one in (
+        Corpus(
+            "mariadb", MARIADB_10, "mariadb-dump", _MARIADB_SUITES,
+            lambda: plugins.package("mariadb-test-data") / "usr/share/mysql/mysql-test", lambda: f"MariaDB {plugins.version()}",
+        ),
+        Corpus("mysql", MYSQL_9, "mysqldump", _MYSQL_SUITES, lambda: mysql97.scripts() / "usr/lib/mysql-test", mysql97.version),
+    )
+}
+
+
+def scripts(of: Corpus, home: Path) -> Iterator[Path]:
+    """The scripts of the suites, in order."""
+    for suite in of.suites:
         yield from sorted((home / suite).glob("*.test"))
 
 

@@ -1,15 +1,20 @@
-"""docs/fidelity.md, its table made of docs/evidence/fidelity.json."""
+"""docs/fidelity.md, its tables made of docs/evidence/fidelity.json and fidelity-mysql.json."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-EVIDENCE, PAGE = DOCS / "evidence" / "fidelity.json", DOCS / "fidelity.md"
-BEGIN, END = "<!-- begin figures -->\n", "<!-- end figures -->"
+PAGE = DOCS / "fidelity.md"
 _LISTED = 60
+
+
+def evidence(name: str) -> Path:
+    """The file of what was found with the scripts of `mariadb` or `mysql`."""
+    return DOCS / "evidence" / ("fidelity.json" if name == "mariadb" else f"fidelity-{name}.json")
 
 
 def tables(wrong: Mapping[str, Any]) -> int:
@@ -17,32 +22,33 @@ def tables(wrong: Mapping[str, Any]) -> int:
     return sum(name.startswith(("table ", "sequence ")) for name in wrong)
 
 
-def renewed(page: str, evidence: Mapping[str, Any]) -> str:
-    """The page with the figures of the evidence.
+def renewed(page: str, name: str, found: Mapping[str, Any]) -> str:
+    """The page with the figures of the evidence of `name`.
 
     Raises:
         ValueError: the page has no markers.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(f"<!-- begin {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end {name} -->\n")
     if not begin or not end:
-        raise ValueError(f"{PAGE.name} has no markers for its figures")
-    return before + begin + figures(evidence) + end + after
+        raise ValueError(f"{PAGE.name} has no markers for the figures of {name}")
+    return before + begin + figures(found) + end + after
 
 
-def write(evidence: Mapping[str, Any]) -> None:
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), evidence), encoding="utf-8")
+def write(name: str) -> None:
+    found = json.loads(evidence(name).read_text(encoding="utf-8"))
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), name, found), encoding="utf-8")
 
 
 def figures(evidence: Mapping[str, Any]) -> str:
     """The text between the markers."""
-    total = evidence["total"]
+    total, dump = evidence["total"], evidence.get("dump", "mariadb-dump")
     lines = [
         "", f"Made until {evidence['made_at']} with {evidence['server']}{_extent(evidence)}.", "",
         "| scripts of | scripts | tables | other objects | wrong by kpbackup | of these broken on the source |"
-        " of these named by the backup | wrong by `mariadb-dump \\| mariadb` |",
+        f" of these named by the backup | wrong by `{dump} \\| {dump.removesuffix('dump').removesuffix('-')}` |",
         "|---|---|---|---|---|---|---|---|",
-        *(_row(f"`{suite}`", row) for suite, row in evidence["suites"].items()), _row("**all**", total), "",
+        *(_row(f"`{suite}`", row, dump) for suite, row in evidence["suites"].items()), _row("**all**", total, dump), "",
         "Where kpbackup stopped, so that all of the batch is missing:", "",
     ]
     lines += [f"- {_short(one)}" for one in evidence["stopped"]] or ["- nowhere"]
@@ -76,8 +82,8 @@ def _extent(evidence: Mapping[str, Any]) -> str:
     return f"; of {evidence['total']['scripts'] + left:,} scripts {left:,} were not run" if left else ""
 
 
-def _row(name: str, row: Mapping[str, int]) -> str:
-    programs = ("kpbackup", "mariadb-dump")
+def _row(name: str, row: Mapping[str, int], dump: str) -> str:
+    programs = ("kpbackup", dump)
     ours, theirs = (f"{row.get(f'{who} tables', 0)} tables, {row.get(f'{who} others', 0)} others" for who in programs)
     told = (f"{row.get('broken', 0)} others", f"{row.get('named', 0)} tables")
     cells = [*(f"{row.get(one, 0):,}" for one in ("scripts", "tables", "others")), ours, *told, theirs]

@@ -1,12 +1,13 @@
-"""`make fidelity`: MariaDB's own regression scripts through kpbackup and through mariadb-dump, the judge's findings kept.
+"""`make fidelity`: a server's own regression scripts through kpbackup and through its dump program, the judge's findings kept.
 
-    python -m tests.fidelity.report [--suites main,suite/json/t] [--parts FOLDER [--only-parts]] [--keep]
+    python -m tests.fidelity.report [--of mysql] [--suites main,suite/json/t] [--parts FOLDER [--only-parts]] [--keep]
 
 Each script of the corpus fills a database of its own; batches of scripts go from a fresh server into an empty one, once by
-kpbackup (full backup, restore) and once by `mariadb-dump | mariadb`, both told to bring everything. An object is wrong when any
-fact about it differs or it is missing; where kpbackup stops with an error, all of the batch is missing. `--parts` keeps what
-each batch gave, so that a run that was stopped goes on. `--keep` writes docs/evidence/fidelity.json and docs/fidelity.md, which
-say which suites were taken. Tables that the source itself cannot open (a MERGE over tables that are gone) are dropped first.
+kpbackup (full backup, restore) and once by `mariadb-dump | mariadb` or `mysqldump | mysql`, both told to bring everything. An
+object is wrong when any fact about it differs or it is missing; where kpbackup stops with an error, all of the batch is missing.
+`--parts` keeps what each batch gave, so that a run that was stopped goes on. `--keep` writes docs/evidence/fidelity.json or
+fidelity-mysql.json, and docs/fidelity.md, which say which suites were taken. Tables that the source itself cannot open (a MERGE
+over tables that are gone) are dropped first.
 
 Limits: what a script needs of options it does not get, so a part of its statements fails, on the source alone.
 """
@@ -33,9 +34,9 @@ import pymysql
 
 from bench import machine
 from tests.fidelity import corpus, judge, page, pairs
-from tests.fidelity.scenes import MARIADB_10
+from tests.fidelity.corpus import Corpus
 from tests.integration.scenario import Scene
-from tests.servers import mariadb, plugins
+from tests.servers import mariadb, mysql97
 from tests.servers.database import Server
 
 BATCH = 60  # scripts
@@ -90,7 +91,9 @@ def _session(server: Server, database: str) -> Any:
         use_unicode=False, read_timeout=4 * STATEMENT_S, conv={},
     )
     with connection.cursor() as cursor:
-        cursor.execute(f"SET max_statement_time = {STATEMENT_S}, lock_wait_timeout = 2, innodb_lock_wait_timeout = 2")
+        cursor.execute("SET lock_wait_timeout = 2, innodb_lock_wait_timeout = 2")
+        if server.product == "MariaDB":
+            cursor.execute(f"SET max_statement_time = {STATEMENT_S}")
         cursor.execute("SET sql_mode = 'NO_ENGINE_SUBSTITUTION'")
     return connection
 
@@ -159,12 +162,12 @@ def by_kpbackup(
     return Said(broken=tuple(_NOT_MADE.findall(ended.err)), named=tuple(m[1] for m in map(_NAMED.match, warned) if m))
 
 
-def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], Said]:
+def with_kpbackup(of: Corpus, source: Server, databases: Sequence[str], top: Path) -> tuple[judge.Truth, dict[str, str], Said]:
     """(what is on the target, what had to be left out -> why, what was said in the end): as a user who follows the hints."""
     left_out: dict[str, str] = {}
     while True:
         nth = len(left_out)
-        with pairs.server(MARIADB_10, top / f"target-{nth}", server_id=82) as target:
+        with pairs.server(of.kind, top / f"target-{nth}", server_id=82) as target:
             said = by_kpbackup(source, target, databases, top / f"scene-{nth}", exclude=tuple(left_out))
             if not said.stopped or not said.way_out or said.way_out in left_out or nth >= MOST_LEFT_OUT:
                 return steady(target.port), left_out, said
@@ -173,8 +176,11 @@ def with_kpbackup(source: Server, databases: Sequence[str], top: Path) -> tuple[
 
 def by_dump(source: Server, target: Server, databases: Sequence[str]) -> None:
     login = ["--no-defaults", "-uroot", "-h127.0.0.1"]
-    dump = [mariadb.find("mariadb-dump"), *login, f"-P{source.port}", *_DUMP, *databases]
-    load = [mariadb.find("mariadb"), *login, f"-P{target.port}", "--force", "--binary-mode", "--max-allowed-packet=1G"]
+    find, programs, more = (mariadb.find, ("mariadb-dump", "mariadb"), []) if source.product == "MariaDB" else (
+        mysql97.program, ("mysqldump", "mysql"), ["--set-gtid-purged=OFF", "--column-statistics=0"]
+    )
+    dump = [find(programs[0]), *login, f"-P{source.port}", *more, *_DUMP, *databases]
+    load = [find(programs[1]), *login, f"-P{target.port}", "--force", "--binary-mode", "--max-allowed-packet=1G"]
     reading = subprocess.Popen(dump, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     subprocess.run(load, stdin=reading.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     reading.wait()
@@ -187,9 +193,9 @@ def batches(home: Path, suites: Sequence[str]) -> Iterator[tuple[str, list[Path]
             yield suite, found[begin : begin + BATCH]
 
 
-def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
+def judged(of: Corpus, suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
     """One batch: the counts, and each wrong object with what is wrong."""
-    with pairs.memory() as top, pairs.server(MARIADB_10, top / "source", server_id=81) as source:
+    with pairs.memory() as top, pairs.server(of.kind, top / "source", server_id=81) as source:
         for nth, script in enumerate(scripts):
             database = f"c{nth:03d}"
             with judge.connect(source.port) as connection, connection.cursor() as cursor:
@@ -205,15 +211,15 @@ def judged(suite: str, scripts: Sequence[Path], home: Path) -> dict[str, Any]:
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"), **machine.commit(), "suite": suite,
             "scripts": len(scripts), "unreadable": unreadable, "tables": counts["table"], "others": counts["other"],
         }
-        truth, left_out, said = with_kpbackup(source, databases, top)
+        truth, left_out, said = with_kpbackup(of, source, databases, top)
         found["kpbackup"] = {
             "stopped": said.stopped, "left_out": [f"{_place(key, scripts)}: {why}" for key, why in left_out.items()],
             "wrong": _wrong(expected, truth, scripts), "broken": [_broken(one, scripts) for one in said.broken],
             "named": [_broken(one, scripts) for one in said.named],
         }
-        with pairs.server(MARIADB_10, top / "target-dump", server_id=82) as target:
+        with pairs.server(of.kind, top / "target-dump", server_id=82) as target:
             by_dump(source, target, databases)
-            found["mariadb-dump"] = {"wrong": _wrong(expected, steady(target.port), scripts)}
+            found[of.dump] = {"wrong": _wrong(expected, steady(target.port), scripts)}
         return found
 
 
@@ -247,10 +253,10 @@ def _wrong(expected: judge.Truth, truth: judge.Truth, scripts: Sequence[Path]) -
     return wrong
 
 
-def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summed(of: Corpus, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The evidence: totals, rows by suite, and every wrong object."""
     suites: dict[str, Counter[str]] = {}
-    wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, "mariadb-dump": {}}
+    wrong: dict[str, dict[str, list[str]]] = {"kpbackup": {}, of.dump: {}}
     stopped: list[str] = []
     left_out: list[str] = []
     explained: dict[str, set[str]] = {"broken": set(), "named": set()}
@@ -276,13 +282,14 @@ def summed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fidelity.report")
+    parser.add_argument("--of", choices=corpus.CORPORA, default="mariadb", help="whose scripts, on its server (default: mariadb)")
     parser.add_argument("--suites", default="", help="only these, separated by commas")
     parser.add_argument("--parts", default="", help="a folder for what each batch gave")
     parser.add_argument("--keep", action="store_true", help="write docs/evidence/fidelity.json and docs/fidelity.md")
     parser.add_argument("--only-parts", action="store_true", help="run nothing: report what --parts holds")
     options = parser.parse_args()
-    home = plugins.package("mariadb-test-data") / "usr/share/mysql/mysql-test"
-    suites = options.suites.split(",") if options.suites else corpus.SUITES
+    of = corpus.CORPORA[options.of]
+    home, suites = of.home(), options.suites.split(",") if options.suites else of.suites
     found, unjudged = [], []
     for suite, scripts in batches(home, suites):
         part = Path(options.parts or "") / f"{suite.replace('/', '-')}-{scripts[0].stem}.json"
@@ -295,34 +302,34 @@ def main() -> int:
             continue
         began = time.monotonic()
         try:
-            found.append(judged(suite, scripts, home))
+            found.append(judged(of, suite, scripts, home))
         except (pymysql.MySQLError, AssertionError, TypeError, OSError, subprocess.SubprocessError) as exc:
             unjudged.append(f"{suite}, from {scripts[0].stem} on: {type(exc).__name__}: {exc}"[:400])
             print(f"not judged: {unjudged[-1]}", flush=True)
             if options.parts:
                 failed.write_text(unjudged[-1], encoding="utf-8")
             continue
-        _tell(found[-1], time.monotonic() - began)
+        _tell(of, found[-1], time.monotonic() - began)
         if options.parts:
             part.write_text(json.dumps(found[-1]), encoding="utf-8")
     evidence = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": f"MariaDB {plugins.version()}",
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": of.version(), "dump": of.dump,
         "python": platform.python_version(),
-        "scripts_left": len(list(corpus.scripts(home))) - sum(one["scripts"] for one in found), **summed(found),
+        "scripts_left": len(list(corpus.scripts(of, home))) - sum(one["scripts"] for one in found), **summed(of, found),
         "unjudged": unjudged, "batches": [f"{one['made_at']} {one['suite']}: {one['scripts']} scripts" for one in found],
     }
     if options.keep:
-        page.EVIDENCE.write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        page.write(evidence)
+        page.evidence(of.name).write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        page.write(of.name)
     print(json.dumps(evidence["total"], indent=1))
     return 1 if evidence["wrong"]["kpbackup"] else 0
 
 
-def _tell(one: dict[str, Any], seconds: float) -> None:
-    ours, theirs = one["kpbackup"], one["mariadb-dump"]
+def _tell(of: Corpus, one: dict[str, Any], seconds: float) -> None:
+    ours, theirs = one["kpbackup"], one[of.dump]
     print(
         f"{one['suite']}: {one['scripts']} scripts, {one['tables']} tables, {one['others']} other objects; wrong: kpbackup"
-        f" {len(ours['wrong'])}, mariadb-dump {len(theirs['wrong'])}; {seconds:.0f} s {ours['stopped']}", flush=True,
+        f" {len(ours['wrong'])}, {of.dump} {len(theirs['wrong'])}; {seconds:.0f} s {ours['stopped']}", flush=True,
     )
     for name, listed in ours["wrong"].items() if not ours["stopped"] else ():
         print(f"  {name}: {' '.join(listed[:1])[:300]}", flush=True)

@@ -62,6 +62,16 @@ def home() -> Path:
     return fetched("mysql", suite="sid", packages=_PACKAGES)
 
 
+def scripts() -> Path:
+    """The unpacked content of the package with MySQL's own regression scripts. Raises as `home`."""
+    return fetched("mysql-scripts", suite="sid", alone=["mysql-testsuite"]) / "root"
+
+
+def version() -> str:
+    told = subprocess.run([program("mysqld"), "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    return f"MySQL {told.stdout.split(' Ver ')[1].split()[0]}"
+
+
 def _mysqld() -> list[str]:
     root = home() / "root"
     return [
