@@ -2,8 +2,9 @@
 
 Pure. Known cases: MariaDB prints defaults and members of binary columns as raw bytes, which are no text; MySQL prints
 a collation that a column merely took over from its table, and would remember it as spelled out; Aria prints its page checksum
-whether it was asked for or not; a nullable column may have no default at all, not even NULL (`after_creation`); MariaDB
-does not print the NULL without which an AUTO_INCREMENT column is NOT NULL.
+whether it was asked for or not; a nullable column may have no default at all, not even NULL, and MySQL's column another character set
+than its table's without its having been spelled out (`after_creation`); MariaDB does not print the NULL without which an
+AUTO_INCREMENT column is NOT NULL.
 The result says the same on every server, so that a restored table's text equals its source's.
 
 Limit: the parts are found by their layout; a text that is laid out otherwise is left as it is.
@@ -24,6 +25,12 @@ _TAKEN_OVER = re.compile(rf"(?P<head>  `(?:[^`]|``)+` \w+(?:\((?:[^()']|{_QUOTED
 _NOT_NULL = re.compile(rf"({_QUOTED}|`(?:[^`]|``)+`)| NOT NULL", re.DOTALL)
 _NAME = re.compile(r"`(?:[^`]|``)+`")
 _TABLE = re.compile(r"CREATE TABLE (?P<name>`(?:[^`]|``)+`) \(")
+# MySQL prints no collation where a column took its character set over from its table, which has another one now
+_OF_BEFORE = re.compile(
+    rf"^(?P<head>  `(?:[^`]|``)+` \w+(?:\((?:[^()']|{_QUOTED})*\))?) CHARACTER SET (?P<charset>\w+)(?! COLLATE)"
+    rf"(?P<rest>(?: (?:[^'`\n]|{_QUOTED}|`(?:[^`]|``)+`)*)?,?)$", re.MULTILINE | re.DOTALL,
+)
+_TABLE_CHARSET = re.compile(r" DEFAULT (CHARSET=\w+(?: COLLATE=\w+)?)")
 _OF_TABLE = re.compile(r" COLLATE=(\w+)")
 _BINARY_DEFAULT = re.compile(
     rf"(?P<head>  `(?:[^`]|``)+` (?:var)?binary\(\d+\)[^']* DEFAULT )'(?P<text>{_QUOTED[1:-1]})'", re.DOTALL
@@ -52,14 +59,32 @@ def creatable(printed: str, *, flavour: str) -> str:
 
 
 def after_creation(create_sql: str) -> tuple[str, ...]:
-    """Statements that make what executing the text alone would not: columns that may be NULL and have no default.
+    """Statements that make what executing the text alone would not; they may be repeated.
 
-    MySQL has them after ALTER COLUMN ... DROP DEFAULT; a text without a default means DEFAULT NULL to every server.
+    Columns that may be NULL and have no default: MySQL has them after ALTER COLUMN ... DROP DEFAULT; a text without a default
+    means DEFAULT NULL to every server. Columns that have their character set from the table as it was before its own was
+    changed: MySQL remembers of every other one that it was spelled out.
     """
-    names = [name for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
     begin = _TABLE.match(create_sql)
+    if begin is None:
+        return ()
+    names = [name for name, data_type in _without_default(create_sql) if not _NEVER_PRINTED.fullmatch(data_type)]
     dropped = ", ".join(f"ALTER {name} DROP DEFAULT" for name in names)
-    return (f"ALTER TABLE {begin['name']} {dropped}",) if dropped and begin else ()
+    changes = [*_taking_charsets_over(create_sql), *([dropped] if dropped else [])]
+    return tuple(f"ALTER TABLE {begin['name']} {change}" for change in changes)
+
+
+def _taking_charsets_over(create_sql: str) -> list[str]:
+    """What gives columns the character set of the table, which has each of theirs for a moment."""
+    own = _TABLE_CHARSET.search(create_sql[create_sql.rfind("\n) ") :].split("'")[0])
+    columns: dict[str, list[str]] = {}
+    for found in _OF_BEFORE.finditer(create_sql) if own else ():
+        line = f"{found['head']}{found['rest'].removesuffix(',')}".strip()
+        columns.setdefault(found["charset"], []).append(f"MODIFY {line}")
+    if own is None or not columns:
+        return []
+    taken = [", ".join([f"DEFAULT CHARSET={charset}", *lines]) for charset, lines in columns.items()]
+    return [*taken, f"DEFAULT {own[1].replace(' COLLATE', ', DEFAULT COLLATE')}"]
 
 
 def keeping_order(create_sql: str) -> str:
