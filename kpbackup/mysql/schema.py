@@ -197,7 +197,7 @@ def _after_rows(
     for schema in names:
         _use(connection, schema)
         routines += schema_objects.read_routines_of(connection, facts, schema)
-        views += schema_objects.read_views_of(connection, schema, selection)
+        views += schema_objects.read_views_of(connection, schema, selection, flavour=facts.flavour)
         active += schema_objects.read_triggers_of(connection, schema)
         active += schema_objects.read_events_of(connection, schema)
     return [*routines, *schema_objects.in_dependency_order(views), *active]

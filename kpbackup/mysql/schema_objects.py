@@ -16,9 +16,10 @@ from pymysql.charset import charset_by_name
 from kpbackup import errors
 from kpbackup.model.inventory import Definition
 from kpbackup.model.selection import EVERYTHING, Selection
+from kpbackup.mysql import table_text
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier
-from kpbackup.mysql.schema_tables import reading, text
+from kpbackup.mysql.schema_tables import as_printed, reading, text
 from kpbackup.mysql.server import Connection
 
 INVALID_VIEW = 1356
@@ -43,13 +44,15 @@ _LIBRARIES = """SELECT library_schema, library_name FROM information_schema.libr
   WHERE library_schema = %s ORDER BY library_name"""
 
 
-def read_views_of(connection: Connection, schema: str, selection: Selection = EVERYTHING) -> list[Definition]:
+def read_views_of(
+    connection: Connection, schema: str, selection: Selection = EVERYTHING, *, flavour: str
+) -> list[Definition]:
     """The views in the order of their names; in_dependency_order() sorts those of all databases. One that `selection` leaves
     out is not there if it cannot be read."""
     found = []
     for (name,) in _of(connection, _VIEWS, schema):
         try:
-            row, broken = _view(connection, schema, text(name))
+            row, broken = _view(connection, schema, text(name), flavour)
         except errors.DatabaseError as exc:
             if exc.number != INVALID_VIEW:
                 if not selection.takes(schema, text(name)):
@@ -58,35 +61,37 @@ def read_views_of(connection: Connection, schema: str, selection: Selection = EV
                     raise
             row, broken = (name, "", "utf8mb4", "utf8mb4_general_ci"), True
         session = {"character_set_client": text(row[2]), "collation_connection": text(row[3])}
-        statements = (text(row[1]),) if text(row[1]) else ()
+        statements = (table_text.with_bytes_in_hex(text(row[1])),) if text(row[1]) else ()
         found.append(Definition("view", schema, text(name), statements, session, optional=broken))
     return found
 
 
-def _view(connection: Connection, schema: str, name: str) -> tuple[tuple[Any, ...], bool]:
+def _view(connection: Connection, schema: str, name: str, flavour: str) -> tuple[tuple[Any, ...], bool]:
     """(what SHOW CREATE VIEW says, whether the view is broken).
 
     Expressions of a view may not agree with the collation of this session: it is read once more in the one it was made in. Where
     that does not help either, the first error says why.
     """
     try:
-        return _shown_view(connection, name)
+        return _shown_view(connection, name, flavour)
     except errors.DatabaseError as exc:
         own = connection.value(_COLLATION_OF_VIEW, (schema, name))
         if exc.number == INVALID_VIEW or not own:
             raise
         connection.execute(f"SET SESSION collation_connection = {text(own)}")
         try:
-            return _shown_view(connection, name)
+            return _shown_view(connection, name, flavour)
         except errors.DatabaseError:
             raise exc from None
         finally:
             connection.execute("SET NAMES utf8mb4")
 
 
-def _shown_view(connection: Connection, name: str) -> tuple[tuple[Any, ...], bool]:
-    row = connection.rows(f"SHOW CREATE VIEW {identifier(name)}")[0]
-    return row, any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
+def _shown_view(connection: Connection, name: str, flavour: str) -> tuple[tuple[Any, ...], bool]:
+    statement = f"SHOW CREATE VIEW {identifier(name)}"
+    row = connection.rows(statement)[0]
+    is_broken = any(warning[1] == INVALID_VIEW for warning in connection.rows("SHOW WARNINGS"))
+    return as_printed(connection, statement, row, flavour=flavour), is_broken
 
 
 def in_dependency_order(views: Iterable[Definition]) -> list[Definition]:

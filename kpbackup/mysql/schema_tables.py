@@ -172,11 +172,27 @@ def _column(name: object, data_type: object, column_type: object, charset: objec
 
 def table_definition(connection: Connection, schema: str, name: str, *, flavour: str) -> str:
     """SHOW CREATE TABLE as the session's settings print it, made fit to give the same table again."""
-    printed = text(connection.rows(f"SHOW CREATE TABLE {qualified(schema, name)}")[0][1])
-    found = table_text.creatable(printed, flavour=flavour)
+    statement = f"SHOW CREATE TABLE {qualified(schema, name)}"
+    printed = as_printed(connection, statement, connection.rows(statement)[0], flavour=flavour)
+    found = table_text.creatable(text(printed[1]), flavour=flavour)
     if " PAGE_CHECKSUM=1" in found and "page_checksum" not in text(connection.value(_CREATE_OPTIONS, (schema, name))):
         return table_text.without_page_checksum(found)
     return found
+
+
+def as_printed(connection: Connection, statement: str, row: tuple[Any, ...], *, flavour: str) -> tuple[Any, ...]:
+    """`row`, which a SHOW CREATE gave, with the bytes that the server printed.
+
+    MySQL prints a constant of an expression as the bytes of its own character set, and takes them for UTF-8 then: those that are
+    none come as `?` to a session that wants UTF-8.
+    """
+    if flavour != "mysql" or "?" not in text(row[1]):
+        return row
+    before = connection.value("SELECT @@session.character_set_results")
+    connection.execute("SET SESSION character_set_results = NULL")
+    raw: tuple[Any, ...] = connection.rows(statement)[0]
+    connection.execute("SET SESSION character_set_results = %s", (before,))
+    return raw
 
 
 def transactional_engines(connection: Connection) -> frozenset[str]:

@@ -2,8 +2,8 @@
 
 Pure. Known cases: MariaDB prints defaults and members of binary columns as raw bytes, which are no text; MySQL prints
 a collation that a column merely took over from its table, and would remember it as spelled out; Aria prints its page checksum
-whether it was asked for or not; a nullable column may have no default at all, not even NULL, and MySQL's column another character set
-than its table's without its having been spelled out (`after_creation`); MariaDB does not print the NULL without which an
+whether it was asked for or not; a nullable column may have no default at all, not even NULL, and MySQL's another character set
+than its table without its having been spelled out (`after_creation`); MariaDB does not print the NULL without which an
 AUTO_INCREMENT column is NOT NULL.
 The result says the same on every server, so that a restored table's text equals its source's.
 
@@ -17,7 +17,7 @@ from collections.abc import Container, Iterator
 
 from kpbackup import errors
 
-_STRING = re.compile(r"'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
+_STRING = re.compile(r"`(?:[^`]|``)+`|'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)|''", re.DOTALL)
 _ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "b": "\b"}
 _QUOTED = r"'(?:[^'\\]|''|\\.)*'"
@@ -54,8 +54,13 @@ _PAGE_CHECKSUM = re.compile(r" PAGE_CHECKSUM=1\b")
 
 def creatable(printed: str, *, flavour: str) -> str:
     """The text to store, to execute and to compare; bytes that are no UTF-8 are in `printed` as lone surrogates."""
-    text = printed if printed.isascii() else _STRING.sub(_as_hex, printed)
+    text = with_bytes_in_hex(printed)
     return _without_taken_over(text) if flavour == "mysql" else _with_default_null(_NULL_COUNTER.sub(r"\1 NULL", text))
+
+
+def with_bytes_in_hex(printed: str) -> str:
+    """The text with hexadecimal constants in the place of those that are no UTF-8."""
+    return printed if printed.isascii() else _STRING.sub(_as_hex, printed)
 
 
 def after_creation(create_sql: str) -> tuple[str, ...]:
@@ -184,9 +189,10 @@ def _bytes_of(inner: str) -> bytes:
 def _as_hex(found: re.Match[str]) -> str:
     """A string constant of bytes that are no text, as a hexadecimal one."""
     inner = found[1]
-    if not any("\udc80" <= letter <= "\udcff" for letter in inner):
+    if inner is None or not any("\udc80" <= letter <= "\udcff" for letter in inner):
         return found[0]
-    return f"x'{_bytes_of(inner).hex()}'"
+    before = found.string[found.start() - 1]  # of an introducer, such as _latin1, which would be another word with the x
+    return f"{' ' if before.isalnum() else ''}x'{_bytes_of(inner).hex()}'"
 
 
 def _without_taken_over(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kpbackup import errors
@@ -67,6 +69,36 @@ def test_mysqls_columns_without_default_lose_it_again() -> None:
     text = LINES.format(line=",\n  ".join(columns))
     assert table_text.creatable(text, flavour="mysql") == text
     assert table_text.after_creation(text) == ("ALTER TABLE `t` ALTER `a` DROP DEFAULT, ALTER `b``c` DROP DEFAULT",)
+
+
+def test_mysqls_columns_take_the_character_set_of_a_former_table_over() -> None:
+    columns = (
+        "`a` text CHARACTER SET latin1",
+        "`b` varchar(9) CHARACTER SET utf16 NOT NULL DEFAULT 'x,\\'y' COMMENT ' CHARACTER SET koi8r'",
+        "`c` enum('a,','b''') CHARACTER SET latin1 DEFAULT NULL",
+        "`d` char(5) CHARACTER SET latin1 COLLATE latin1_bin DEFAULT NULL",
+        "`e` varchar(9) CHARACTER SET latin1 GENERATED ALWAYS AS (concat(`a`,_latin1'\\n')) VIRTUAL",
+        "`f` varchar(9)",
+        "KEY `k` (`a`(3))",
+    )
+    begin, end = "CREATE TABLE `t` (\n  " + ",\n  ".join(columns) + "\n) ENGINE=InnoDB", "COMMENT=' DEFAULT CHARSET=x'"
+    for own, back in (("utf8mb3", "utf8mb3"), ("utf8mb4 COLLATE=utf8mb4_bin", "utf8mb4, DEFAULT COLLATE=utf8mb4_bin")):
+        text = f"{begin} DEFAULT CHARSET={own} {end}"
+        a, b, c, e = (re.sub(" CHARACTER SET (latin1|utf16)", "", columns[number]) for number in (0, 1, 2, 4))
+        assert table_text.creatable(text, flavour="mysql") == text
+        assert table_text.after_creation(text) == (
+            f"ALTER TABLE `t` DEFAULT CHARSET=latin1, MODIFY {a}, MODIFY {c}, MODIFY {e}",
+            f"ALTER TABLE `t` DEFAULT CHARSET=utf16, MODIFY {b}",
+            f"ALTER TABLE `t` DEFAULT CHARSET={back}",
+            "ALTER TABLE `t` ALTER `f` DROP DEFAULT",
+        )
+
+
+def test_bytes_that_are_no_text_become_hexadecimal() -> None:
+    printed = "select _latin1'\udce9' AS `it's \udce9`,concat('é','a\udcff\\'') AS `'`,_koi8r'\udcd1'"
+    assert table_text.with_bytes_in_hex(printed) == (
+        "select _latin1 x'e9' AS `it's \udce9`,concat('é',x'61ff27') AS `'`,_koi8r x'd1'"
+    )
 
 
 def test_a_definition_whose_quotes_do_not_close_is_refused() -> None:

@@ -60,6 +60,10 @@ def _partitions(kind: Kind) -> list[str]:
             "CREATE TABLE parts_aria (id int, v text) ENGINE=Aria PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (10), PARTITION b VALUES LESS THAN (20))",
             "INSERT INTO parts_aria VALUES (1,'a'),(15,NULL)",
         ] if kind.mariadb else []),
+        # constants of bytes that are no text, which MySQL shows as `?` to whoever wants UTF-8
+        "CREATE TABLE bytes (a varchar(5) CHARACTER SET latin1 CHECK (a <> _latin1 x'e9'), e varchar(9) CHARACTER SET latin1 AS (CONCAT(a, _latin1 x'e9')) STORED)",
+        "INSERT INTO bytes (a) VALUES ('x'), ('?'), (NULL)",
+        "CREATE VIEW of_bytes AS SELECT _latin1 x'e9' AS a, CONCAT(_latin1 x'e9', a, '?') AS `it's` FROM bytes WHERE a <> 'é' OR e IS NULL",
     ]
 
 
@@ -127,6 +131,16 @@ def _options(kind: Kind) -> list[str]:
             "CREATE TABLE autoextend (id int PRIMARY KEY) AUTOEXTEND_SIZE=4M",
             "CREATE TABLE in_system (id int PRIMARY KEY, v int) TABLESPACE innodb_system", "INSERT INTO in_system VALUES (1,1)",
             "CREATE TABLE own_file (id int PRIMARY KEY) TABLESPACE innodb_file_per_table",
+            # columns keep the character set of a table that changed its own, and know that they did not ask for it
+            "CREATE TABLE of_before (id int PRIMARY KEY, a varchar(20) DEFAULT 'x' COMMENT 'a, \\'b`', b text, c enum('p,','q\\''), KEY (a), UNIQUE KEY (b(9)))"
+            " DEFAULT CHARSET=latin1",
+            "ALTER TABLE of_before DEFAULT CHARSET=utf16",
+            "ALTER TABLE of_before ADD COLUMN d varchar(9), ADD COLUMN e varchar(9) AS (CONCAT(a, _latin1 x'e9')) STORED, ADD COLUMN f char(5) CHARACTER SET latin1",
+            "ALTER TABLE of_before DEFAULT CHARSET=utf8mb4 COLLATE utf8mb4_bin", "ALTER TABLE of_before ADD COLUMN g varchar(9), ALTER d DROP DEFAULT",
+            "INSERT INTO of_before (id, a, b, c, d, f, g) VALUES (1, 'é', 'ü', 'p,', '€', 'ß', '😀'), (2, 'k', NULL, 'q\\'', NULL, 'l', NULL)",
+            "CREATE TABLE bytes_in_a_key (a varchar(5) CHARACTER SET latin1, b varchar(9) CHARACTER SET koi8r DEFAULT (CONCAT(_koi8r x'd1')), KEY ((CONCAT(a, _latin1 x'df'))))",
+            "INSERT INTO bytes_in_a_key (a) VALUES ('x')",
+            "CREATE TABLE of_a_select SELECT CONVERT('é' USING latin1) AS a, CAST('я' AS CHAR(3) CHARACTER SET koi8r) AS b",
         ]
     return found
 
