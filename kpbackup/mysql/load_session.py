@@ -7,6 +7,7 @@ session, so nothing of it is left on the server.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from kpbackup import errors
@@ -16,6 +17,8 @@ from kpbackup.mysql import definitions, facts, server, versioned
 SCRATCH_SCHEMA = "kpbackup_restore"
 LOCK_WAIT_S = 3600  # a killed worker's rows are rolled back by the server in its own time; the next attempt waits
 LEAST_PACKET_BYTES = 1 << 19  # a batch's bitmap and types alone may take 140 KB; servers start with 16 MB and more
+
+STANDARD_KEYS_SINCE = (8, 4)  # MySQL manual, restrict_fk_on_non_standard_key
 
 _SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 
@@ -66,6 +69,10 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
     if not write_binlog:
         values["sql_log_bin"] = "0"
     connection.execute("SET NAMES utf8mb4")
+    if flavour == "mysql" and version >= STANDARD_KEYS_SINCE:
+        # foreign keys to keys that are not unique were always taken before; an account that may not say so meets the server's error
+        with contextlib.suppress(errors.PrivilegeMissing):
+            connection.execute("SET SESSION restrict_fk_on_non_standard_key = OFF")
     connection.execute("SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in values.items()))
     return Session(flavour=flavour, max_allowed_packet=packet_bytes)
 
