@@ -5,7 +5,7 @@ Variables that are set already are not set again: some need a right even when no
 
 from __future__ import annotations
 
-from kpbackup.mysql import query_event, quoting, server
+from kpbackup.mysql import load_session, query_event, quoting, server
 from kpbackup.mysql.direct_steps import Begin, Statement
 from kpbackup.mysql.facts import ServerFacts
 
@@ -20,7 +20,7 @@ class Session:
 
     def __init__(self, connection: server.Connection, facts: ServerFacts) -> None:
         self._connection = connection
-        self._mariadb = facts.mariadb
+        self._mariadb, self._version = facts.mariadb, facts.version
         self._now: dict[str, str] = {}
         self._stamp_s: int | None = None  # whole seconds as `identity` set them
         self._database: str | None = None
@@ -37,6 +37,7 @@ class Session:
             values["binlog_annotate_row_events"] = "0"  # else every change is annotated with the whole BINLOG statement it is in
         self._connection.execute("SET " + ", ".join(f"SESSION {name}={value}" for name, value in values.items()))
         if not self._mariadb:
+            load_session.take_all_foreign_keys(self._connection, self._version)
             for name in _NEED_RIGHTS:
                 found = self._connection.row("SHOW SESSION VARIABLES LIKE %s", (name,))
                 if found is not None:

@@ -69,12 +69,18 @@ def prepare_session(connection: server.Connection, *, write_binlog: bool = True)
     if not write_binlog:
         values["sql_log_bin"] = "0"
     connection.execute("SET NAMES utf8mb4")
-    if flavour == "mysql" and version >= STANDARD_KEYS_SINCE:
-        # foreign keys to keys that are not unique were always taken before; an account that may not say so meets the server's error
-        with contextlib.suppress(errors.PrivilegeMissing):
-            connection.execute("SET SESSION restrict_fk_on_non_standard_key = OFF")
+    if flavour == "mysql":
+        take_all_foreign_keys(connection, version)
     connection.execute("SET SESSION " + ", SESSION ".join(f"{name} = {value}" for name, value in values.items()))
     return Session(flavour=flavour, max_allowed_packet=packet_bytes)
+
+
+def take_all_foreign_keys(connection: server.Connection, version: tuple[int, ...]) -> None:
+    """Those to keys that are not unique too, which MySQL took before 8.4. An account that may not say so goes on without: where a
+    table has such a key, the server's error says it."""
+    if version >= STANDARD_KEYS_SINCE:
+        with contextlib.suppress(errors.PrivilegeMissing):
+            connection.execute("SET SESSION restrict_fk_on_non_standard_key = OFF")
 
 
 def prepare_progress(connection: server.Connection) -> None:

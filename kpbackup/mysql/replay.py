@@ -36,6 +36,8 @@ MARIADB_SPLIT_SUPER = (11, 0)  # from here on SUPER no longer implies the privil
 SYSTEM_USER_SINCE = (8, 0, 16)
 MOST_WORKERS, FEWEST_WORKERS = 4, 2
 
+_LOOSE_KEYS = "SELECT COUNT(*) FROM information_schema.referential_constraints WHERE unique_constraint_name IS NULL"
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -187,9 +189,12 @@ def useful_workers(target: server.Connection, facts: ServerFacts) -> int:
     on two processors took a fifth longer than two, one by one were slower than both. MySQL does not say how many it has.
 
     The size of MariaDB's thread pool is the number of processors unless somebody set it, also where the pool is not used
-    (MariaDB knowledge base, 'Thread Pool System and Status Variables').
+    (MariaDB knowledge base, 'Thread Pool System and Status Variables'). MySQL's appliers do not see that a row needs another
+    one by a foreign key to a key that is not unique, and go before it (manual, restrict_fk_on_non_standard_key).
     """
-    processors = int(target.value("SELECT @@GLOBAL.thread_pool_size") or 0) if facts.mariadb else MOST_WORKERS
+    if not facts.mariadb:
+        return 1 if int(target.value(_LOOSE_KEYS) or 0) else MOST_WORKERS
+    processors = int(target.value("SELECT @@GLOBAL.thread_pool_size") or 0)
     return min(max(processors, FEWEST_WORKERS), MOST_WORKERS)
 
 

@@ -306,6 +306,22 @@ def test_as_many_appliers_as_the_target_has_processors(mariadb: Server, tmp_path
         assert checksums(target) == checksums(mariadb)
 
 
+def test_rows_that_need_another_one_by_a_key_that_is_not_unique(mysql97_pair: tuple[Server, Server]) -> None:
+    """MySQL's appliers would take both side by side."""
+    source, target = mysql97_pair
+    tables = (
+        "SET SESSION restrict_fk_on_non_standard_key = OFF", "CREATE DATABASE shop", "CREATE TABLE shop.p (a INT, KEY (a))",
+        "CREATE TABLE shop.c (id INT PRIMARY KEY AUTO_INCREMENT, a INT, FOREIGN KEY (a) REFERENCES shop.p (a))",
+    )
+    source.execute(*tables)
+    target.execute(*tables)
+    with source.connect() as connection:
+        start = read_coordinates(connection, facts.read_facts(connection))
+    source.execute(*(f"INSERT INTO shop.{table} (a) VALUES ({n})" for n in range(300) for table in ("p", "c")))
+    assert do_replay(target, Stored(source, max_bytes=8 << 20).until(), start).transactions == 600
+    assert checksums(target) == checksums(source)
+
+
 @pytest.mark.parametrize("fixture", ["mariadb_pair", "mysql97_pair"])
 def test_a_row_larger_than_a_packet(fixture: str, request: pytest.FixtureRequest) -> None:
     source, target = request.getfixturevalue(fixture)

@@ -114,7 +114,7 @@ def _mysql() -> list[str]:
         "CREATE TABLE without_default (a int, b varchar(9) COMMENT 'it''s DEFAULT ', c timestamp NULL, d text, e json, f point, g enum(' DEFAULT ','b'),"
         " h int NOT NULL, i int DEFAULT (1), j int AS (a + 1), `k``l NOT NULL` bit(3), l vector(3), m decimal(9,2) CHECK (m > 0), n year INVISIBLE)",
         "ALTER TABLE without_default ALTER a DROP DEFAULT, ALTER b DROP DEFAULT, ALTER c DROP DEFAULT, ALTER d DROP DEFAULT, ALTER g DROP DEFAULT,"
-        " ALTER `k``l NOT NULL` DROP DEFAULT, ALTER l DROP DEFAULT, ALTER m DROP DEFAULT, ALTER n DROP DEFAULT",
+        " ALTER e DROP DEFAULT, ALTER f DROP DEFAULT, ALTER `k``l NOT NULL` DROP DEFAULT, ALTER l DROP DEFAULT, ALTER m DROP DEFAULT, ALTER n DROP DEFAULT",
         "INSERT INTO without_default (a, b, c, d, e, f, g, h, `k``l NOT NULL`, l, m, n) VALUES (1,'x',NULL,'y','{}',NULL,'b',2,b'1',NULL,NULL,2001)",
         "CREATE TABLE not_secondary (id int PRIMARY KEY, b int NOT SECONDARY)",
         "INSERT INTO not_secondary VALUES (1,2)",

@@ -120,6 +120,11 @@ def _secondary(kind: Kind) -> list[str]:
         "CREATE TABLE parsed (id int PRIMARY KEY, t text, FULLTEXT KEY (t) WITH PARSER ngram)", "INSERT INTO parsed VALUES (1, '\u65e5\u672c\u8a9e')",
         "SET SESSION sql_generate_invisible_primary_key = 1", "CREATE TABLE hidden_key (x int, y text)",
         "INSERT INTO hidden_key VALUES (1,'a'),(1,'a'),(2,NULL)", "SET SESSION sql_generate_invisible_primary_key = 0",
+        # foreign keys to keys that are not unique, and to a part of one: of servers before 8.4, or of who was asked for them
+        "SET SESSION restrict_fk_on_non_standard_key = OFF",
+        "CREATE TABLE many (id int PRIMARY KEY, a int, b int, KEY (a, b))", "INSERT INTO many VALUES (1,2,3),(4,2,5)",
+        "CREATE TABLE of_many (id int PRIMARY KEY, a int, b int, CONSTRAINT of_part FOREIGN KEY (a) REFERENCES many (a), CONSTRAINT of_own FOREIGN KEY (b) REFERENCES of_many (a))",
+        "INSERT INTO of_many VALUES (1,2,2),(2,2,NULL)", "SET SESSION restrict_fk_on_non_standard_key = ON",
     ]
 
 
