@@ -326,7 +326,8 @@ class _Full:
         warnings = (*inventory.warnings, *point.warnings, *json_types.warnings(self.unkept))
         complete = replace(inventory, chunks=chunks, warnings=warnings)
         definitions = tuple(
-            self.attempt.seal(name, (text.encode(),)) for name, text in scripts.definitions_text(complete).items()
+            self.attempt.seal(name, (text.encode("utf-8", "surrogateescape"),))
+            for name, text in scripts.definitions_text(complete).items()
         )
         sealed_inventory = self.attempt.seal("inventory", (canonical.dumps(codec.encode(complete)),))
         self.held.check()

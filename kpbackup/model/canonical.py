@@ -1,15 +1,19 @@
 """Canonical JSON, and strict reading of it: the only serialisation kpbackup signs or hashes.
 
-Keys sorted, no spaces, UTF-8, no floats, one line. Times are RFC 3339 in UTC with microseconds and `Z`.
+Keys sorted, no spaces, UTF-8, no floats, one line. Times are RFC 3339 in UTC with microseconds and `Z`. Bytes of a server's text
+that are no UTF-8, which are lone surrogates in a str, stand as their escapes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from kpbackup import errors
+
+_NO_TEXT = re.compile("[\udc80-\udcff]")
 
 
 def dumps(value: object) -> bytes:
@@ -20,7 +24,7 @@ def dumps(value: object) -> bytes:
     """
     _refuse_floats(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return (text if text.isascii() else _NO_TEXT.sub(lambda one: f"\\u{ord(one[0]):04x}", text)).encode()
 
 
 def loads(data: bytes, *, what: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _send(connection: server.Connection, definition: Definition, charset: str) -
         data = _encoded(connection, statement, charset)
         if data is None:
             connection.execute("SET SESSION character_set_client = utf8mb4")
-            data = statement.encode("utf-8")
+            data = statement.encode("utf-8", "surrogateescape")
             found.append(f"text of {definition.kind} {_name(definition)} does not fit its character_set_client, sent as utf8mb4")
         try:
             connection.raw.query(data)
@@ -214,10 +214,10 @@ def _assignments(session: dict[str, str]) -> str:
 def _encoded(connection: server.Connection, statement: str, charset: str) -> bytes | None:
     """The statement as a client of that character set sends it; None: it has not all its signs."""
     if charset in (*UTF8, "binary"):  # of the last one servers convert nothing
-        return statement.encode("utf-8")
+        return statement.encode("utf-8", "surrogateescape")
     known: Any = charset_by_name(charset)  # None where it knows none
     try:
-        return statement.encode(codecs.lookup(known.encoding).name if known else "")
+        return statement.encode(codecs.lookup(known.encoding).name if known else "", "surrogateescape")
     except UnicodeEncodeError:
         return None
     except LookupError:  # Python does not have every character set of the servers
@@ -226,9 +226,10 @@ def _encoded(connection: server.Connection, statement: str, charset: str) -> byt
 
 def _converted(connection: server.Connection, statement: str, charset: str) -> bytes | None:
     """As `_encoded`, by the server. In SWE7, say, the bytes of ASCII's punctuation are letters, and SHOW CREATE prints those."""
-    text = f"CONVERT(_utf8mb4 x'{statement.encode().hex()}' USING {charset})"
+    own = statement.encode("utf-8", "surrogateescape")
+    text = f"CONVERT(_utf8mb4 x'{own.hex()}' USING {charset})"
     data, again = connection.rows(f"SELECT HEX({text}), HEX(CONVERT({text} USING utf8mb4))")[0]
-    return bytes.fromhex(str(data)) if bytes.fromhex(str(again)) == statement.encode() else None
+    return bytes.fromhex(str(data)) if bytes.fromhex(str(again)) == own else None
 
 
 def _name(definition: Definition) -> str:

@@ -59,6 +59,6 @@ def play(running: Server, statements: Iterable[str]) -> None:
         cursor.execute("SET time_zone = '+00:00', sql_mode = ''")
         for statement in statements:
             try:
-                cursor.execute(statement)
+                cursor.execute(statement.encode("utf-8", "surrogateescape"))
             except pymysql.MySQLError as exc:
                 raise AssertionError(f"{exc}: {statement[:500]}") from exc

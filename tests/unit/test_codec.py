@@ -107,6 +107,12 @@ def test_what_json_has_no_form_for_is_not_encoded(value: object) -> None:
         codec.encode(value)
 
 
+def test_bytes_that_are_no_text_come_back() -> None:
+    line = canonical.dumps({"a": "é\udce9\udcff'", "b": "\\udce9"})
+    assert line == b'{"a":"\xc3\xa9\\udce9\\udcff\'","b":"\\\\udce9"}'
+    assert canonical.loads(line, what="it") == {"a": "é\udce9\udcff'", "b": "\\udce9"}
+
+
 @pytest.mark.parametrize("data", [
     b"", b"{", b"[]", b"1", b"null", b'"x"', b'{"a":1} {}', b'{"a":1,"a":1}', b'{"x":{"a":1,"b":2,"a":3}}', b'{"a":1.0}',
     b'{"a":1e3}', b'{"a":NaN}', b'{"a":-Infinity}', b'{"a":"\xff"}', b'\xef\xbb\xbf{"a":1}', '{"a":1}'.encode("utf-16"),

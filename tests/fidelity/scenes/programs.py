@@ -30,6 +30,10 @@ def _routines(kind: Kind) -> list[str]:
         "CREATE PROCEDURE params(IN a int, OUT b text, INOUT `c d` datetime(6)) BEGIN DECLARE v int DEFAULT 5; DECLARE CONTINUE HANDLER FOR NOT FOUND SET v = 0;"
         " label: LOOP SET v = v - 1; IF v < 1 THEN LEAVE label; END IF; END LOOP label; SELECT v, '--', '#', '/* x */' INTO b, b, b; END",
         "CREATE PROCEDURE empty_one() BEGIN END",
+        # a byte that is no text, as a client that converts nothing sends it
+        "CREATE PROCEDURE of_bytes() SELECT _latin1'\udce9?'", "CREATE FUNCTION a_byte() RETURNS varchar(9) DETERMINISTIC RETURN HEX(_latin1'\udce9')",
+        "CREATE TRIGGER sets_a_byte BEFORE UPDATE ON t FOR EACH ROW SET NEW.b = _latin1'\udce9'",
+        "CREATE EVENT with_a_byte ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01' DO SET @a = _latin1'\udce9'",
         "CREATE PROCEDURE kept_comments()\nBEGIN\n  -- a comment; kept\n  # another\n  /* and\n     one more */\n  SELECT 1; /* tail */\nEND",
         "CREATE PROCEDURE versioned() SELECT /*!50000 1 + */ 1 /*! + 1 */",
         "CREATE PROCEDURE calls_missing() BEGIN CALL nobody(); SELECT * FROM no_table; END",
