@@ -66,19 +66,23 @@ def play(server: Server, database: str, statements: Sequence[str]) -> None:
                     pass
         except (pymysql.MySQLError, ValueError, IndexError) as exc:
             if not connection.open or isinstance(exc, pymysql.OperationalError) and exc.args[0] in (2006, 2013):
-                connection = _session_again(server, database)
+                connection = _session_again(server, database, left=connection.thread_id())
     with contextlib.suppress(pymysql.MySQLError):
         connection.close()
 
 
-def _session_again(server: Server, database: str) -> Any:
-    """A new session; a script may end its server, then what it made until then counts."""
+def _session_again(server: Server, database: str, *, left: int) -> Any:
+    """A new session, and the end of what the one that was left still does; a script may end its server, then what it made until
+    then counts."""
     deadline = time.monotonic() + DYING_S
     while True:
         if not server.is_running:
             server.restart()
         try:
-            return _session(server, database)
+            connection = _session(server, database)
+            with contextlib.suppress(pymysql.MySQLError), connection.cursor() as cursor:
+                cursor.execute(f"KILL {left}")
+            return connection
         except pymysql.OperationalError:
             if time.monotonic() > deadline:
                 raise
@@ -88,7 +92,7 @@ def _session_again(server: Server, database: str) -> Any:
 def _session(server: Server, database: str) -> Any:
     connection = pymysql.connect(
         host=server.host, port=server.port, user="root", database=database, autocommit=True, charset="latin1",
-        use_unicode=False, read_timeout=4 * STATEMENT_S, conv={},
+        use_unicode=False, read_timeout=(4 if server.product == "MariaDB" else 1) * STATEMENT_S, conv={},
     )
     with connection.cursor() as cursor:
         cursor.execute("SET lock_wait_timeout = 2, innodb_lock_wait_timeout = 2")
