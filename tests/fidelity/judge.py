@@ -66,7 +66,7 @@ _UNFIT_TO_READ = (1033, 1286, 1430, 1431, 1146, 1356, 1429, 1296, 1168, 1194, 18
 
 def _lossless(name: str) -> codecs.CodecInfo | None:
     """UTF-8 that keeps bytes which are none: servers print defaults of binary columns as they are."""
-    if name != _LOSSLESS:
+    if name != LOSSLESS:
         return None
     return codecs.CodecInfo(
         lambda text, errors="": (text.encode("utf-8", "surrogateescape"), len(text)),
@@ -75,7 +75,7 @@ def _lossless(name: str) -> codecs.CodecInfo | None:
     )
 
 
-_LOSSLESS = "utf_8_lossless"
+LOSSLESS = "utf_8_lossless"
 codecs.register(_lossless)
 
 
@@ -103,7 +103,7 @@ def connect(port: int) -> pymysql.Connection[Any]:
     connection = pymysql.connect(
         host="127.0.0.1", port=port, user="root", charset="utf8mb4", autocommit=True, max_allowed_packet=1 << 30
     )
-    connection.encoding = _LOSSLESS
+    connection.encoding = LOSSLESS
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1, sql_big_selects = 1")
         if is_mariadb(cursor):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pymysql
 
+from tests.fidelity import judge
 from tests.fidelity.scenes import Kind
 from tests.servers import mariadb118, plugins
 from tests.servers.database import Server
@@ -56,9 +57,10 @@ def play(running: Server, statements: Iterable[str]) -> None:
         ) as connection,
         connection.cursor() as cursor,
     ):
+        connection.encoding = judge.LOSSLESS  # bytes that are no text too
         cursor.execute("SET time_zone = '+00:00', sql_mode = ''")
         for statement in statements:
             try:
-                cursor.execute(statement.encode("utf-8", "surrogateescape"))
+                cursor.execute(statement)
             except pymysql.MySQLError as exc:
                 raise AssertionError(f"{exc}: {statement[:500]}") from exc
