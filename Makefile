@@ -7,6 +7,7 @@ SIZE ?= small
 KEEP ?=
 EXAMPLES ?= 20000
 ARGS ?=
+OF ?= mariadb
 # tests wait for servers most of the time: two cores keep four processes
 JOBS ?= 4
 SECONDS ?=
@@ -32,9 +33,9 @@ demo: setup-demo ## the whole job on a real MariaDB and a real S3 server (KEEP=1
 bench: setup-bench ## speed beside mariadb-dump and mydumper, in one run
 	@$(PYTHON) -m bench --write $(ARGS)
 
-fidelity: setup-test ## thousands of tables of MariaDB's own tests through kpbackup and mariadb-dump (an hour or two)
+fidelity: setup-test ## thousands of tables of MariaDB's (OF=mysql: MySQL's) own tests through kpbackup and its dump program (an hour or two)
 	KPBACKUP_TEST_FIDELITY=whole $(PYTHON) -m pytest tests/fidelity
-	@$(PYTHON) -m tests.fidelity.report --keep $(ARGS)
+	@$(PYTHON) -m tests.fidelity.report --of $(OF) --keep $(ARGS)
 
 check: setup-check docs ## lint, types, layers, insecure habits, links of the documents
 	$(PYTHON) -m ruff check
