@@ -95,11 +95,11 @@ def _staged_column(column_type: str, text: str, *, time_zone: str = "+00:00") ->
     return Staged(_column(column_type, quoting.literal(text)), time_zone=time_zone)
 
 
-def _unsigned(value: TypedValue) -> Inline:
+def _integer(value: TypedValue) -> Inline:
     if not value.text.isdecimal():
         raise ValueError(value.text)
     # as a number: of a text the server takes the digits beyond a signed one for an error
-    return Inline("CAST(? AS UNSIGNED)", int(value.text))
+    return Inline(f"CAST(? AS {'SIGNED' if value.kind.letter == 'i' else 'UNSIGNED'})", int(value.text))
 
 
 def _date(value: TypedValue) -> Inline | Staged:
@@ -159,5 +159,5 @@ def _binary(value: TypedValue) -> Inline | Staged:
 
 
 _BY_KIND = {
-    "d": _decimal, "u": _unsigned, "a": _date, "t": _time, "m": _datetime, "s": _timestamp, "b": _binary,
+    "d": _decimal, "u": _integer, "i": _integer, "a": _date, "t": _time, "m": _datetime, "s": _timestamp, "b": _binary,
 }

@@ -1,10 +1,11 @@
 """Typed values inside MySQL's JSON: found at the dump, written back with the types they had.
 
 MySQL's binary JSON keeps DECIMAL, DATE, TIME, DATETIME, TIMESTAMP, UNSIGNED INTEGER, BLOB and BIT apart from the strings and
-numbers that JSON text has; any way through text loses that in silence. So beside each JSON column a dump reads a *type
-list*: NULL for a document without typed values (the usual case), else one item for each, which says where it is and what.
-The values themselves are in the document's text. Rows and lists come from one SELECT, so they are of one snapshot, and the
-chunk's hash covers both: reading back proves the types as it proves the values.
+numbers that JSON text has; any way through text loses that in silence. Nor is a number of more than 32 bits an UNSIGNED INTEGER
+where SQL made it (`JSON_OBJECT('at', bigint_column)`), as it would be in text (found by trying, on MySQL 9.7). So beside each
+JSON column a dump reads a *type list*: NULL for a document without typed values (the usual case), else one item for each, which
+says where it is and what. The values themselves are in the document's text. Rows and lists come from one SELECT, so they are of
+one snapshot, and the chunk's hash covers both: reading back proves the types as it proves the values.
 
 Where: `.n` is the n-th member of an object, `[n` the n-th element of an array, `$` the document itself, counted from 1 in the
 order of the paths `$**.*` and `$**[*]`: containers as their opening brackets come in the text, in each all members (elements)
@@ -35,7 +36,9 @@ from kpbackup.mysql.quoting import identifier
 # letter -> JSON_TYPE. `d` is followed by the bytes of the integer part (but beyond 65 digits), `b` by the type number.
 KINDS = {
     "d": "DECIMAL", "u": "UNSIGNED INTEGER", "a": "DATE", "t": "TIME", "m": "DATETIME", "s": "TIMESTAMP", "b": "BLOB or BIT",
+    "i": "INTEGER of more than 32 bits",
 }
+LARGEST_INTEGER = (1 << 32) - 1  # that JSON text makes an INTEGER of
 _TYPED = ("DECIMAL", "UNSIGNED INTEGER", "DATE", "TIME", "DATETIME", "TIMESTAMP", "BLOB", "BIT", "OPAQUE")
 BIT, FIXED_BINARY, VARBINARY = 16, 254, 15
 BINARY_KINDS = (VARBINARY, BIT, 249, 250, 251, 252, FIXED_BINARY)
@@ -74,7 +77,6 @@ def list_expression(column: str, number: int) -> str:
     """The SQL that gives the type list of column `r.column`; `number` is what its warnings call it."""
     document = f"r.{identifier(column)}"
     member, element = _kind_expression("l.v", number), _kind_expression("l.w", number)
-    typed = ", ".join(f"'{name}'" for name in _TYPED)
     # the WHERE first: most values are not typed, and then this costs little more than taking the document apart
     return (
         f"CASE WHEN JSON_TYPE({document}) IN ('OBJECT', 'ARRAY') THEN"
@@ -82,9 +84,14 @@ def list_expression(column: str, number: int) -> str:
         " ORDER BY l.n IS NULL, l.n, l.m SEPARATOR ',')"
         f" FROM JSON_TABLE({document}, '$' COLUMNS (NESTED PATH '$**.*' COLUMNS (n FOR ORDINALITY, v JSON PATH '$'),"
         " NESTED PATH '$**[*]' COLUMNS (m FOR ORDINALITY, w JSON PATH '$'))) AS l"
-        f" WHERE IF(l.n IS NULL, JSON_TYPE(l.w), JSON_TYPE(l.v)) IN ({typed}))"
+        f" WHERE IF(l.n IS NULL, {_is_typed('l.w')}, {_is_typed('l.v')}))"
         f" ELSE CONCAT('$', {_kind_expression(document, number)}) END"
     )
+
+
+def _is_typed(value: str) -> str:
+    typed = " ".join(f"WHEN '{name}' THEN 1" for name in _TYPED)
+    return f"CASE JSON_TYPE({value}) WHEN 'INTEGER' THEN {value} > {LARGEST_INTEGER} {typed} ELSE 0 END"
 
 
 def _kind_expression(value: str, number: int) -> str:
@@ -95,7 +102,7 @@ def _kind_expression(value: str, number: int) -> str:
     unkept = f"NULLIF(CAST(CONCAT('{_UNKEPT}{number}', LEFT(JSON_TYPE({value}), 0)) AS SIGNED), 0)"
     cases = {
         "DECIMAL": _decimal_expression(value), "UNSIGNED INTEGER": "'u'", "DATE": "'a'", "TIME": "'t'", "DATETIME": "'m'",
-        "TIMESTAMP": "'s'", "OPAQUE": unkept,
+        "TIMESTAMP": "'s'", "OPAQUE": unkept, "INTEGER": f"IF({value} > {LARGEST_INTEGER}, 'i', NULL)",
         **dict.fromkeys(("BLOB", "BIT"), f"IF({kind_number} IN ({known}), CONCAT('b', {kind_number}), {unkept})"),
     }
     return f"CASE JSON_TYPE({value}) " + " ".join(f"WHEN '{name}' THEN {sql}" for name, sql in cases.items()) + " END"

@@ -341,7 +341,7 @@ def json_tokens(document: bytes) -> Iterator[bytes]:
 
 def typed_value(text: str, kind: str, number: int) -> str:
     """The SQL of one typed value."""
-    if kind not in "duatmsb" or not kind or not text.isascii() or "'" in text or "\\" in text:
+    if kind not in "duiatmsb" or not kind or not text.isascii() or "'" in text or "\\" in text:
         raise NotWhole("a typed JSON value of an unknown kind")
     if kind == "d":
         whole, _, fraction = text.lstrip("-").partition(".")
@@ -357,7 +357,7 @@ def typed_value(text: str, kind: str, number: int) -> str:
         return json_column(f"CAST({int.from_bytes(data, 'big')} AS UNSIGNED)", f"BIT({8 * len(data)})")
     if kind == "s":
         return json_column(f"'{text}'", "TIMESTAMP(6)")
-    return f"CAST('{text}' AS {dict(u='UNSIGNED', a='DATE', t='TIME(6)', m='DATETIME(6)')[kind]})"
+    return f"CAST('{text}' AS {dict(u='UNSIGNED', i='SIGNED', a='DATE', t='TIME(6)', m='DATETIME(6)')[kind]})"
 
 
 def json_column(value: str, kind: str) -> str:
