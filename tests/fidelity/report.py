@@ -320,7 +320,9 @@ def main() -> int:
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "server": of.version(), "dump": of.dump,
         "python": platform.python_version(),
         "scripts_left": len(list(corpus.scripts(of, home))) - sum(one["scripts"] for one in found), **summed(of, found),
-        "unjudged": unjudged, "batches": [f"{one['made_at']} {one['suite']}: {one['scripts']} scripts" for one in found],
+        "unjudged": unjudged, "batches": [
+            f"{one['made_at']} {one.get('commit', '')[:12]} {one['suite']}: {one['scripts']} scripts" for one in found
+        ],
     }
     if options.keep:
         page.evidence(of.name).write_text(json.dumps(evidence, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
