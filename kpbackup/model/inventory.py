@@ -110,7 +110,8 @@ class ChunkRecord:
 class Inventory:
     """Everything sealed about one backup set, in the order it must be created.
 
-    `selection` is what the set was made of, where that is a part of the source.
+    `selection` is what the set was made of, where that is a part of the source. `tablespaces` are MySQL's general ones that
+    tables of the set are in.
     """
 
     settings: dict[str, str]
@@ -122,3 +123,4 @@ class Inventory:
     chunks: tuple[ChunkRecord, ...] = ()
     warnings: tuple[str, ...] = ()
     selection: Selection = Selection()
+    tablespaces: tuple[Definition, ...] = field(default=(), metadata=LATER)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from kpbackup import errors
 from kpbackup.model.inventory import Definition, Inventory, Table
 from kpbackup.model.selection import EVERYTHING, Selection
-from kpbackup.mysql import accounts, schema_objects, schema_tables, table_text
+from kpbackup.mysql import accounts, schema_objects, schema_tables, table_text, tablespaces
 from kpbackup.mysql.facts import ServerFacts
 from kpbackup.mysql.quoting import identifier, literal
 from kpbackup.mysql.schema_tables import text
@@ -82,6 +82,7 @@ def read_inventory(
             _use(connection, schema)
             sequences += schema_tables.read_sequences_of(connection, schema)
         after_rows = _after_rows(connection, facts, names, selection)
+        spaces, unseen = ([], []) if facts.mariadb else tablespaces.read(connection, tables)
         who, warnings = accounts.read_accounts(connection, facts, exclude=exclude_accounts)
         return Inventory(
             settings=_settings(connection, facts),
@@ -90,7 +91,8 @@ def read_inventory(
             sequences=tuple(sequences),
             after_rows=tuple(after_rows),
             accounts=tuple(who),
-            warnings=(*notes, *_warnings(connection, tables, after_rows), *warnings),
+            warnings=(*notes, *unseen, *_warnings(connection, tables, after_rows), *warnings),
+            tablespaces=tuple(spaces),
         )
 
 

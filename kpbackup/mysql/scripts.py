@@ -23,7 +23,7 @@ def definitions_text(inventory: Inventory) -> dict[str, str]:
     collations = {d.name: d.session.get("collation_database", "") for d in inventory.databases}
     filled = {(chunk.schema, chunk.table) for chunk in inventory.chunks if chunk.rows}
     tables = (definition_of(table, has_rows=(table.schema, table.name) in filled) for table in inventory.tables)
-    before = (*inventory.databases, *inventory.sequences, *tables)
+    before = (*inventory.databases, *inventory.tablespaces, *inventory.sequences, *tables)
     return {
         BEFORE_ROWS: _script("databases, sequences and tables", _plain(before)),
         AFTER_ROWS: _script("routines, views, triggers and events", _in_own_session(inventory.after_rows, collations)),

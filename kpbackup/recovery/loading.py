@@ -20,7 +20,7 @@ from kpbackup import errors
 from kpbackup.model import canonical, codec
 from kpbackup.model.inventory import ChunkRecord, Inventory, Table
 from kpbackup.model.manifest import BackupSet, StoredObject
-from kpbackup.mysql import accounts, definitions, load, needs, schema, server
+from kpbackup.mysql import accounts, definitions, load, needs, schema, server, tablespaces
 from kpbackup.mysql import facts as server_facts
 from kpbackup.mysql.quoting import identifier
 from kpbackup.pipeline import encrypt, stream
@@ -170,6 +170,7 @@ class _Load:
     def _create_before_rows(self, connection: server.Connection) -> list[str]:
         load.prepare_progress(connection)  # first: while it is there, the target is not whole
         warnings = definitions.create(connection, self.inventory.databases)
+        tablespaces.create(connection, self.inventory.tablespaces, self.inventory.tables)
         warnings += creating.create(connection, self.inventory.sequences, self.sources)
         return warnings + creating.create_tables(
             connection, self.planned, open_session=self._session, sessions=self.request.workers, sources=self.sources

@@ -263,6 +263,21 @@ def test_a_routine_whose_text_is_hidden_is_refused_with_the_grant(mariadb: Serve
     assert "mysql.proc" in caught.value.hint
 
 
+def test_tablespaces_that_the_account_may_not_see_are_named(mysql97: Server) -> None:
+    mysql97.execute(
+        "CREATE DATABASE d", "CREATE TABLESPACE `a b`", "CREATE TABLE d.t (id INT) TABLESPACE `a b`",
+        "CREATE TABLE d.u (id INT) COMMENT=' /*!50100 TABLESPACE `c` */'",
+        "CREATE USER limited IDENTIFIED BY 'p'", "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO limited",
+    )
+    seen = read(mysql97)
+    assert [one.name for one in seen.tablespaces] == ["a b"]
+    with server.connect(dataclasses.replace(mysql97.endpoint, user="limited", password="p")) as connection:
+        found = schema.read_inventory(connection, read_facts(connection), databases=("d",))
+    assert found.tablespaces == ()
+    named = [one for one in found.warnings if one.startswith("tablespace ")]
+    assert len(named) == 1 and "tablespace a b: not kept" in named[0] and named[0].endswith("before d.t")
+
+
 def test_a_database_that_does_not_exist_is_a_settings_error(mariadb: Server) -> None:
     with mariadb.connect() as connection, pytest.raises(errors.SettingsError, match="nowhere"):
         schema.read_inventory(connection, read_facts(connection), databases=("nowhere",))

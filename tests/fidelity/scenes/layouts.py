@@ -131,6 +131,12 @@ def _options(kind: Kind) -> list[str]:
             "CREATE TABLE autoextend (id int PRIMARY KEY) AUTOEXTEND_SIZE=4M",
             "CREATE TABLE in_system (id int PRIMARY KEY, v int) TABLESPACE innodb_system", "INSERT INTO in_system VALUES (1,1)",
             "CREATE TABLE own_file (id int PRIMARY KEY) TABLESPACE innodb_file_per_table",
+            "CREATE TABLESPACE shared ADD DATAFILE 'a.ibd'", "CREATE TABLESPACE `of ``8 KiB` ADD DATAFILE 'b.ibd' FILE_BLOCK_SIZE=8192",
+            "CREATE TABLESPACE in_steps AUTOEXTEND_SIZE=4M", "CREATE TABLESPACE unused",
+            "CREATE TABLE in_shared (id int PRIMARY KEY) TABLESPACE shared COMMENT=' TABLESPACE `x`'", "INSERT INTO in_shared VALUES (1)",
+            "CREATE TABLE beside_it (id int PRIMARY KEY) TABLESPACE shared",
+            "CREATE TABLE in_8_kib (id int PRIMARY KEY, t text) TABLESPACE `of ``8 KiB` ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8", "INSERT INTO in_8_kib VALUES (1,'x')",
+            "CREATE TABLE in_more (id int PRIMARY KEY) TABLESPACE in_steps",
             # columns keep the character set of a table that changed its own, and know that they did not ask for it
             "CREATE TABLE of_before (id int PRIMARY KEY, a varchar(20) DEFAULT 'x' COMMENT 'a, \\'b`', b text, c enum('p,','q\\''), KEY (a), UNIQUE KEY (b(9)))"
             " DEFAULT CHARSET=latin1",
