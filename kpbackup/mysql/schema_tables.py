@@ -190,9 +190,11 @@ def as_printed(connection: Connection, statement: str, row: tuple[Any, ...], *, 
         return row
     before = connection.value("SELECT @@session.character_set_results")
     connection.execute("SET SESSION character_set_results = NULL")
-    raw: tuple[Any, ...] = connection.rows(statement)[0]
-    connection.execute("SET SESSION character_set_results = %s", (before,))
-    return raw
+    try:
+        row = connection.rows(statement)[0]
+    finally:
+        connection.execute("SET SESSION character_set_results = %s", (before,))
+    return row
 
 
 def transactional_engines(connection: Connection) -> frozenset[str]:

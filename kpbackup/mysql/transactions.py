@@ -61,7 +61,6 @@ _OUTSIDE = frozenset({
     events.STOP, events.ROTATE, events.PREVIOUS_GTIDS, events.MARIADB_GTID_LIST, events.HEARTBEAT, events.HEARTBEAT_V2,
     events.BINLOG_CHECKPOINT,
 })
-_PAIR = bytes([events.MARIADB_GTID, events.XID])
 _CANNOT_ADD = event_block.MARKED | event_block.ALONE
 
 
