@@ -41,8 +41,8 @@ class Transaction(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Transactions added up: when each was committed, and their GTIDs in order; of a run of them on MariaDB, in one domain and
-    of one server, the first and the last."""
+    """Transactions added up: when each was committed, and their GTIDs in order; '' where the source has none; of a
+    run of them on MariaDB, in one domain and of one server, the first and the last."""
 
     commits_at_us: list[int]
     gtids: list[str]
@@ -197,4 +197,4 @@ def _run(begins: list[event_block.Mark], ends: list[event_block.Mark]) -> list[s
 
 def _tallied(found: Iterator[tuple[Transaction, int]]) -> Tally:
     done = [one for one, _ in found]
-    return Tally([one.commit_at_us for one in done], [one.gtid for one in done if one.gtid])
+    return Tally([one.commit_at_us for one in done], [one.gtid for one in done])

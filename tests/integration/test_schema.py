@@ -14,7 +14,7 @@ import pytest
 from kpbackup import errors
 from kpbackup.model import codec
 from kpbackup.model.inventory import Definition, Inventory
-from kpbackup.mysql import accounts, definitions, schema, scripts, server
+from kpbackup.mysql import accounts, definitions, load, schema, scripts, server, table_text, tablespaces
 from kpbackup.mysql.facts import read_facts
 from tests.integration import object_zoo
 from tests.servers.database import Server
@@ -276,6 +276,45 @@ def test_tablespaces_that_the_account_may_not_see_are_named(mysql97: Server) -> 
     assert found.tablespaces == ()
     named = [one for one in found.warnings if one.startswith("tablespace ")]
     assert len(named) == 1 and "tablespace a b: not kept" in named[0] and named[0].endswith("before d.t")
+
+
+def test_a_tablespace_that_is_there_is_taken_and_one_that_cannot_be_made_is_named(mysql97: Server) -> None:
+    mysql97.execute("CREATE DATABASE d", "CREATE TABLESPACE s", "CREATE TABLE d.t (id INT) TABLESPACE s")
+    seen = read(mysql97)
+    mysql97.execute("CREATE USER limited IDENTIFIED BY 'p'", "GRANT ALL ON d.* TO limited")
+    with mysql97.connect() as connection:
+        tablespaces.create(connection, seen.tablespaces, seen.tables)
+        odd = dataclasses.replace(seen.tablespaces[0], statements=("CREATE TABLESPACE other FILE_BLOCK_SIZE = 3",))
+        with pytest.raises(errors.DatabaseError, match=r"cannot create tablespace s, in which d\.t is"):
+            tablespaces.create(connection, [odd], seen.tables)
+    limited = dataclasses.replace(mysql97.endpoint, user="limited", password="p")
+    with server.connect(limited) as connection, pytest.raises(errors.PrivilegeMissing, match="cannot create tablespace s"):
+        tablespaces.create(connection, seen.tablespaces, seen.tables)
+
+
+def test_an_account_that_may_load_may_have_loose_foreign_keys(mysql97: Server) -> None:
+    mysql97.execute(
+        "CREATE DATABASE d", "CREATE USER limited IDENTIFIED BY 'p'", "GRANT ALL ON d.* TO limited",
+        "GRANT SESSION_VARIABLES_ADMIN ON *.* TO limited",
+    )
+    with server.connect(dataclasses.replace(mysql97.endpoint, user="limited", password="p")) as connection:
+        load.prepare_session(connection)
+        connection.execute("CREATE TABLE d.p (a INT, KEY (a))")
+        connection.execute("CREATE TABLE d.c (a INT, FOREIGN KEY (a) REFERENCES d.p (a))")
+
+
+def test_what_follows_a_creation_may_be_repeated_when_rows_are_there(mysql97: Server) -> None:
+    mysql97.execute(
+        "CREATE DATABASE d", "CREATE TABLE d.t (a VARCHAR(9), b INT) DEFAULT CHARSET latin1",
+        "ALTER TABLE d.t DEFAULT CHARSET utf8mb4", "ALTER TABLE d.t ALTER b DROP DEFAULT", "INSERT INTO d.t VALUES ('é', 1)",
+    )
+    before = read(mysql97)
+    again = table_text.after_creation(before.tables[0].create_sql)
+    assert len(again) == 3
+    mysql97.execute("USE d", *again)
+    assert definitions.compare(before, read(mysql97)) == []
+    with mysql97.connect() as connection:
+        assert list(connection.rows("SELECT a, b FROM d.t")) == [("é", 1)]
 
 
 def test_a_database_that_does_not_exist_is_a_settings_error(mariadb: Server) -> None:

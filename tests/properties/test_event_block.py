@@ -163,7 +163,7 @@ def test_a_tally_is_the_transactions_added_up(parts: list[tuple[bytes, ...]], si
         begin += len(block.events)
         done, tally = [one for one, _ in one_by_one.feed_block(block)], added_up.tally(block)
         assert tally.commits_at_us == [one.commit_at_us for one in done]
-        assert _ends(tally.gtids) == _ends([one.gtid for one in done if one.gtid])
+        assert _ends(tally.gtids) == _ends([one.gtid for one in done])
         assert vars(added_up) == vars(one_by_one)
 
 
@@ -176,6 +176,7 @@ def _block(several: list[StreamEvent]) -> EventBlock:
 
 def _ends(gtids: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
     """The first, the last, and the last of each domain: what a segment says of MariaDB's."""
+    gtids = list(filter(None, gtids))
     return gtids[:1], gtids[-1:], {one.partition("-")[0]: one for one in gtids}
 
 

@@ -43,6 +43,14 @@ def test_environment_and_folder_are_the_callers(tmp_path: Path, monkeypatch: pyt
         assert f"{name}.yaml" in found[2] and found == started(["list"], {**ENVIRON, "KPBACKUP_CONFIG": f"{name}.yaml"})
 
 
+def test_new_ones_are_started_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--json", "backup", "none"]
+    forked_one = forked.run(words, ENVIRON, timeout_s=PATIENCE_S)
+    assert forked.run(words, {**ENVIRON, "PYTHONVERBOSE": "1"}, timeout_s=PATIENCE_S)[2].startswith("import ")
+    monkeypatch.setenv("KPBACKUP_TEST_FORK", "no")
+    assert forked.run(words, ENVIRON, timeout_s=PATIENCE_S) == forked_one
+
+
 def test_several_at_once() -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda word: forked.run(["backup", word], ENVIRON, timeout_s=PATIENCE_S), map(str, range(16))))
